@@ -1,7 +1,13 @@
 //! The table of outcomes with their message, hint and exit code: the only one.
 
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
 use crate::config::ConfigError;
 use crate::lab::LabError;
+use crate::model::failure::ErrorCode;
 use crate::model::name::{HostName, ServiceName};
 use crate::model::port_forward::Switch;
 use crate::model::roll::RollId;
@@ -11,13 +17,20 @@ use crate::ops::fleet::forward::{SwitchError, SwitchManyError};
 use crate::ops::fleet::lock::LockError;
 use crate::ops::fleet::promote::PromotionError;
 use crate::ops::fleet::roll::RollError;
-use crate::ops::host::api::{change_code, store_code};
+use crate::ops::host::deployments::error::HostDeployError;
+use crate::ops::host::error_code::{change_code, store_code};
 use crate::ops::host::rules::ChangeError;
 use crate::ops::init::InitError;
 use crate::plan::host_selection::SelectionError;
 use crate::world::journal::JournalError;
+use crate::world::link::LinkError;
 use crate::world::machine::MachineError;
 use crate::world::store::StoreError;
+use hint::deployments::{ANSWERS_DIFFER_HINT, INSUFFICIENT_SAMPLES_HINT, deployments_hint};
+use hint::fleet::{
+    FINISHED_ROLL_HINT, journal_hint, lock_hint, not_promoted_hint, promotion_hint, roll_hint,
+};
+use hint::host::error_code_hint;
 
 mod hint;
 mod message;
@@ -58,16 +71,23 @@ pub enum Failure {
     #[error("{}", message::describe_roll(.0))]
     Roll(#[from] RollError),
     /// The roll's report is printed already. `service_flag`: the ` --service NAME` that a command line about it needs.
-    #[error("cannot complete the roll: {done} of {of} hosts are done: {why}")]
-    RollIncomplete { roll: RollId, done: usize, of: usize, why: String, finished: bool, service_flag: String },
+    #[error("cannot complete the roll: {done} of {of} hosts are done: {reason}")]
+    RollIncomplete {
+        roll: RollId,
+        done: usize,
+        of: usize,
+        reason: String,
+        finished: bool,
+        service_flag: String,
+    },
     #[error("{}", message::describe_promotion(.0))]
     Promotion(#[from] PromotionError),
     /// The promotion's report is printed already. `unreached_hosts`: hosts that may still have their canary.
-    #[error("cannot promote {service} {version}: {why}{}", message::describe_unreached_hosts(.unreached_hosts))]
+    #[error("cannot promote {service} {version}: {reason}{}", message::describe_unreached_hosts(.unreached_hosts))]
     NotPromoted {
         service: ServiceName,
         version: Version,
-        why: String,
+        reason: String,
         unreached_hosts: Vec<HostName>,
         finished: bool,
     },
@@ -106,15 +126,68 @@ pub enum Failure {
     /// End of input at a question: seed row D12 (docs/design/seed-systems.md#mvi-and-daeploy).
     #[error("Aborted!")]
     Aborted,
-    /// Arguments that clap accepts and that contradict each other.
-    #[error("cannot {what}: {why}")]
-    Usage { what: String, why: &'static str },
-    #[error("cannot {what}: {why}")]
-    Other { what: String, why: String },
+    /// Arguments that clap accepts, and that contradict each other or cannot be parsed.
+    #[error("cannot {action}: {reason}")]
+    Usage { action: String, reason: String },
+    /// `history --roll`.
+    #[error("cannot show roll {roll}: the journal has no such roll")]
+    UnknownRoll { roll: RollId },
+    /// `promote --abort` came too late.
+    #[error("cannot abort the promotion: {service} {version} became main before the abort took effect")]
+    AlreadyPromoted { service: ServiceName, version: Version },
+    #[error("cannot write to stdout: {source}")]
+    Output { source: io::Error },
+    #[error("cannot read the answer: {source}")]
+    Input { source: io::Error },
+    #[error("cannot {action} `{}`: {source}", .path.display())]
+    File { action: &'static str, path: PathBuf, source: io::Error },
+    #[error("cannot use the token `{}`: it has fewer than {required} characters", .path.display())]
+    ShortToken { path: PathBuf, required: usize },
+    #[error("cannot listen on {address}: {source}")]
+    Listen { address: SocketAddr, source: io::Error },
+    /// `agent` or `proxy`: another process of the same kind serves the socket.
+    #[error("cannot serve: another {server} serves `{}`", .path.display())]
+    SocketInUse { server: ServerKind, path: PathBuf },
+    #[error("cannot {}: {reason}", .server.describe_start())]
+    Serve { server: ServerKind, reason: String },
+    #[error("cannot start the instances of this host: {0}")]
+    InstanceStart(#[source] HostDeployError),
+    #[error("cannot route the rules around a dead proxy: {0}")]
+    ProxyBypass(#[source] HostDeployError),
+    #[error("cannot supervise the instance: {reason}")]
+    Supervision { reason: String },
+    /// The system refuses a thread, a signal handler or a file descriptor.
+    #[error("cannot {action}: {source}")]
+    System { action: &'static str, source: io::Error },
+}
+
+/// The servers that switchman runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerKind {
+    Agent,
+    Proxy,
+}
+
+impl fmt::Display for ServerKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Agent => "agent",
+            Self::Proxy => "proxy",
+        })
+    }
+}
+
+impl ServerKind {
+    const fn describe_start(self) -> &'static str {
+        match self {
+            Self::Agent => "serve",
+            Self::Proxy => "run the proxy",
+        }
+    }
 }
 
 impl Failure {
-    pub const fn code(&self) -> ExitStatus {
+    pub fn code(&self) -> ExitStatus {
         match self {
             Self::InsufficientSamples { .. }
             | Self::UnknownService { .. }
@@ -122,6 +195,7 @@ impl Failure {
             | Self::Config(_)
             | Self::HostSelection(_)
             | Self::Roll(RollError::Plan(_)) => ExitStatus::Usage,
+            Self::Deployments(FleetDeployError::Hosts(failed)) if is_bad_request(failed) => ExitStatus::Usage,
             Self::Deployments(
                 FleetDeployError::Partial { .. } | FleetDeployError::RollIncomplete { done: 1.., .. },
             )
@@ -137,51 +211,110 @@ impl Failure {
             Self::Declined(_) | Self::NoTargetNamed | Self::Aborted => return None,
             Self::Config(error) => hint::config_hint(error).into(),
             Self::HostSelection(error) => hint::selection_hint(error).into(),
-            Self::Machine(_) => "run it as root, and with `/proc` mounted".into(),
-            Self::Init(InitError::AlreadyExists { .. }) => {
-                "nothing was written; name another directory, or replace them with `--force`".into()
-            }
-            Self::Init(_) => {
-                "nothing was left in the directory; correct the cause, then run `switchman init` again".into()
-            }
             Self::Lab(error) => hint::lab_hint(error).into(),
-            Self::DemoFailed { .. } => {
-                "the report shows every step; `switchman -vv lab demo` logs what they do".into()
-            }
-            Self::ProblemsFound { .. } => {
-                "repair each problem as its `fix:` describes, then run `switchman check` again".into()
-            }
-            Self::UnknownService { .. } => "name one of these with `--service NAME`, or add it under `services:` with three ports of its own".into(),
-            Self::AnswersDiffer { .. } => hint::ANSWERS_DIFFER_HINT.into(),
-            Self::InsufficientSamples { .. } => hint::INSUFFICIENT_SAMPLES_HINT.into(),
-            Self::Deployments(error) => hint::deployments_hint(error),
-            Self::Promotion(error) => hint::promotion_hint(error),
+            Self::Deployments(error) => deployments_hint(error),
+            Self::Promotion(error) => promotion_hint(error),
             Self::NotPromoted { service, version, unreached_hosts, finished, .. } => {
-                hint::not_promoted_hint(service, version, unreached_hosts, *finished)
+                not_promoted_hint(service, version, unreached_hosts, *finished)
             }
             Self::Switch(error) | Self::SwitchMany(SwitchManyError::Switch(error)) => {
                 hint::switch_hint(error)
             }
-            Self::SwitchMany(SwitchManyError::Lock(error)) | Self::Lock(error) => hint::lock_hint(error),
-            Self::SwitchedPartially { .. } => "`switchman status` shows every host".into(),
-            Self::Roll(error) => hint::roll_hint(error),
-            Self::RollIncomplete { finished: true, .. } => hint::FINISHED_ROLL_HINT.into(),
+            Self::SwitchMany(SwitchManyError::Lock(error)) | Self::Lock(error) => lock_hint(error),
+            Self::Roll(error) => roll_hint(error),
             Self::RollIncomplete { finished: false, service_flag: flag, .. } => format!(
                 "`switchman roll{flag} --resume` continues it, `switchman roll{flag} --abort` puts back every host it took out"
             ),
-            Self::Journal(error) => hint::journal_hint(error),
-            Self::ForcedStop => {
-                "`switchman roll --status` shows how far a roll was, `switchman status` shows every host"
-                    .into()
+            Self::Journal(error) => journal_hint(error),
+            Self::Restore(error) => error_code_hint(change_code(error)).into(),
+            Self::Store(error) => error_code_hint(store_code(error)).into(),
+            Self::InstanceStart(error) | Self::ProxyBypass(error) => error_code_hint(error.code()).into(),
+            Self::AlreadyPromoted { service, .. } => {
+                format!("`switchman rollback {service}` makes the version before it main again")
             }
-            Self::Restore(error) => hint::error_code_hint(change_code(error)).into(),
-            Self::Store(error) => hint::error_code_hint(store_code(error)).into(),
-            Self::Usage { .. } => "`switchman help COMMAND` lists the arguments of a command".into(),
-            Self::Other { .. } => {
-                "remove the cause, then run the command again; `-vv` logs every step".into()
+            Self::SocketInUse { server: ServerKind::Proxy, path } => {
+                format!(
+                    "the agent starts the proxy by itself; `fuser -v {}` shows which one runs",
+                    path.display()
+                )
             }
+            Self::File { action: "write", path, .. } => {
+                format!("check the free space and who may write to `{}`", path.display())
+            }
+            Self::File { path, .. } => format!("check that `{}` exists, and who may read it", path.display()),
+            Self::ShortToken { path, .. } => {
+                format!("write a longer one: `openssl rand -hex 32 >{}`", path.display())
+            }
+            Self::Listen { address, .. } => {
+                format!(
+                    "`ss -ltnp` shows which program listens on port {}; give another address",
+                    address.port()
+                )
+            }
+            failure => failure.constant_hint().into(),
         })
     }
+
+    /// Returns the next action that is the same for every value of the failure.
+    const fn constant_hint(&self) -> &'static str {
+        match self {
+            Self::Machine(_) => "run it as root, and with `/proc` mounted",
+            Self::Init(InitError::AlreadyExists { .. }) => {
+                "nothing was written; name another directory, or replace them with `--force`"
+            }
+            Self::Init(InitError::Files(_)) => {
+                "nothing was left in the directory; check who may write there, or name another: `switchman init DIR`"
+            }
+            Self::Init(_) => {
+                "nothing was left in the directory; report this: a template of this switchman is wrong"
+            }
+            Self::DemoFailed { .. } => {
+                "the report shows every step; `switchman -vv lab demo` logs what they do"
+            }
+            Self::ProblemsFound { .. } => {
+                "repair each problem as its `fix:` describes, then run `switchman check` again"
+            }
+            Self::UnknownService { .. } => {
+                "name one of these with `--service NAME`, or add it under `services:` with three ports of its own"
+            }
+            Self::AnswersDiffer { .. } => ANSWERS_DIFFER_HINT,
+            Self::InsufficientSamples { .. } => INSUFFICIENT_SAMPLES_HINT,
+            Self::SwitchedPartially { .. } => "`switchman status` shows every host",
+            Self::RollIncomplete { .. } => FINISHED_ROLL_HINT,
+            Self::ForcedStop => {
+                "`switchman roll --status` shows how far a roll was, `switchman status` shows every host"
+            }
+            Self::UnknownRoll { .. } => {
+                "`switchman history` lists the rolls; `--service NAME` and `--journal-dir DIR` select another journal"
+            }
+            Self::Output { .. } => {
+                "free some space where its output goes, or send it elsewhere; `switchman status` shows what was done"
+            }
+            Self::Input { .. } => "`--yes` answers every question with yes",
+            Self::SocketInUse { .. } => {
+                "one agent per host is enough; `systemctl stop switchman` ends it, `--socket PATH` serves on another socket"
+            }
+            Self::Serve { server: ServerKind::Agent, .. } => {
+                "run it as root, and check that path; `--socket PATH` names another socket"
+            }
+            Self::Serve { server: ServerKind::Proxy, .. } => {
+                "the agent starts the proxy by itself; `systemctl status switchman` shows the agent"
+            }
+            Self::Supervision { .. } => {
+                "switchman starts this command by itself; `switchman logs NAME VERSION` shows the instance"
+            }
+            Self::System { .. } => {
+                "the system refuses threads or open files: `ulimit -a` shows the limits of this shell"
+            }
+            _ => "`switchman help COMMAND` lists the arguments of a command",
+        }
+    }
+}
+
+/// Whether every host refuses an argument, such as the name of a header: only a host parses some of them.
+fn is_bad_request(failed: &[(HostName, LinkError)]) -> bool {
+    let is_bad = |error: &LinkError| matches!(error, LinkError::Refused { code: ErrorCode::BadRequest, .. });
+    !failed.is_empty() && failed.iter().all(|(_, error)| is_bad(error))
 }
 
 #[cfg(test)]
@@ -194,7 +327,7 @@ mod tests {
             roll,
             done,
             of: 4,
-            why: "1 failed".into(),
+            reason: "1 failed".into(),
             finished,
             service_flag: flag.into(),
         }
@@ -217,7 +350,7 @@ mod tests {
 
     #[test]
     fn usage_failure_exits_with_2() {
-        let missing = Failure::Usage { what: "compare".into(), why: "the VERSION is missing" };
+        let missing = Failure::Usage { action: "compare".into(), reason: "the VERSION is missing".into() };
         assert_eq!(missing.code(), ExitStatus::Usage);
     }
 }

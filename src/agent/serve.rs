@@ -38,8 +38,8 @@ const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 pub enum ServeError {
     #[error("another agent serves `{path}`")]
     SocketInUse { path: PathBuf },
-    #[error("cannot {what} `{subject}`: {why}")]
-    Failed { what: &'static str, subject: String, why: String },
+    #[error("cannot {action} `{subject}`: {reason}")]
+    Failed { action: &'static str, subject: String, reason: String },
 }
 
 /// Keys of the TLS listener: a client shows a certificate of this authority, or bears the token.
@@ -81,10 +81,10 @@ pub struct BoundSocket {
 
 /// A socket for root alone. One that is left over from a dead agent is replaced; anything else at its place is not.
 pub fn bind(path: &Path) -> Result<BoundSocket, ServeError> {
-    let failed = |what, error: &dyn std::fmt::Display| ServeError::Failed {
-        what,
+    let failed = |action, error: &dyn std::fmt::Display| ServeError::Failed {
+        action,
         subject: path.display().to_string(),
-        why: error.to_string(),
+        reason: error.to_string(),
     };
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir).map_err(|error| failed("make the directory of", &error))?;
@@ -148,10 +148,10 @@ pub async fn serve_unix(door: BoundSocket, router: impl Fn() -> Router, stop: St
 }
 
 pub fn build_acceptor(files: &TlsFiles) -> Result<TlsAcceptor, ServeError> {
-    let failed = |what: &'static str, path: &Path, why: String| ServeError::Failed {
-        what,
+    let failed = |action: &'static str, path: &Path, reason: String| ServeError::Failed {
+        action,
         subject: path.display().to_string(),
-        why,
+        reason,
     };
     let certificates = |path: &Path| {
         let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);

@@ -21,7 +21,7 @@ use crate::model::duration;
 use crate::model::failure::ErrorCode;
 use crate::model::name::ServiceName;
 use crate::model::release::check_release_name;
-use crate::ops::host::api::release_code;
+use crate::ops::host::error_code::release_code;
 
 /// Limit of a compressed archive.
 const MAX_ARCHIVE_BYTES: u64 = 1 << 30;

@@ -10,7 +10,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
 use super::Context;
-use super::failure::fail_to;
+use super::failure::fail_file;
 use crate::agent::metrics::{self, Metrics};
 use crate::agent::serve::{self, TlsFiles};
 use crate::agent::{agent_check, api};
@@ -90,7 +90,6 @@ pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
         world.commands.wait_for_all().await;
         return result;
     }
-    let failed = fail_to::<serve::ServeError>("serve");
     let stop = context.stop.clone();
     let over_tls = async {
         let (Some(address), Some(certificate), Some(key)) = (args.listen, &args.certificate, &args.key)
@@ -99,7 +98,7 @@ pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
         };
         let (certificate, key) = (certificate.clone(), key.clone());
         let files = TlsFiles { certificate, key, client_ca: args.client_ca.clone() };
-        let acceptor = serve::build_acceptor(&files).map_err(&failed)?;
+        let acceptor = serve::build_acceptor(&files)?;
         let token = args.token_file.as_deref().map(read_token).transpose()?;
         let listener = bind_listener(address).await?;
         log::info!("serving https://{address}");
@@ -114,7 +113,7 @@ pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
         Ok::<(), Failure>(())
     };
     let on_socket = async {
-        let listener = serve::bind(&args.socket).map_err(&failed)?;
+        let listener = serve::bind(&args.socket)?;
         context.renderer.print_remark(&format!("serving unix://{}", args.socket.display()));
         serve::serve_unix(listener, || router(None), stop.clone()).await;
         Ok(())
@@ -165,25 +164,29 @@ async fn start_reconcilers<'a>(
 }
 
 async fn bind_listener(address: SocketAddr) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).await.map_err(fail_to(format!("listen on {address}")))
+    TcpListener::bind(address).await.map_err(|source| Failure::Listen { address, source })
 }
 
+/// A shorter token could be guessed.
+const MIN_TOKEN_LEN: usize = 16;
+
 fn read_token(file: &Path) -> Result<Arc<str>, Failure> {
-    let action = format!("read the token `{}`", file.display());
-    let text = std::fs::read_to_string(file).map_err(fail_to(&action))?;
+    let text = std::fs::read_to_string(file).map_err(fail_file("read the token", file))?;
     match text.trim() {
-        short if short.len() < 16 => Err(fail_to(action)("it has fewer than 16 characters")),
+        short if short.len() < MIN_TOKEN_LEN => {
+            Err(Failure::ShortToken { path: file.to_owned(), required: MIN_TOKEN_LEN })
+        }
         token => Ok(token.into()),
     }
 }
 
 /// Writes the greeting first, so that the client can separate the API from text that a login shell printed before.
 async fn serve_stdio(socket: &Path, router: Router, context: &Context) -> Result<(), Failure> {
-    let failed = fail_to("write to stdout");
+    let failed = |source| Failure::Output { source };
     let mut out = tokio::io::stdout();
     let version = env!("CARGO_PKG_VERSION");
     let greeting = format!("{GREETING} api={OLDEST_API_VERSION}..{API_VERSION} version={version}\n");
-    out.write_all(greeting.as_bytes()).await.map_err(&failed)?;
+    out.write_all(greeting.as_bytes()).await.map_err(failed)?;
     out.flush().await.map_err(failed)?;
     let stream = tokio::io::join(tokio::io::stdin(), out);
     let handed_over = tokio::select! {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::Context;
-use super::failure::fail_to;
+use super::failure::fail_file;
 use super::host_args::HostArgs;
 use crate::error::Failure;
 use crate::lint::HaproxyCfg;
@@ -16,7 +16,7 @@ use crate::ops::host::check;
 use crate::plan::host_selection::HostSelection;
 
 #[derive(Debug, Args)]
-#[command(mut_arg("hosts", |arg| arg.help("Act on this host only; may be given several times [default: this machine, or all if it is no host]")))]
+#[command(mut_arg("hosts", |arg| arg.help("Check this host only; may be given several times [default: this machine, or all if it is no host]")))]
 pub struct CheckArgs {
     #[command(flatten)]
     hosts: HostArgs,
@@ -48,9 +48,8 @@ pub async fn run(args: CheckArgs, context: &Context) -> Result<(), Failure> {
 }
 
 fn read_haproxy_cfg(file: &Path) -> Result<HaproxyCfg, Failure> {
-    let name = file.display().to_string();
-    let text = std::fs::read_to_string(file).map_err(fail_to(format!("read `{name}`")))?;
-    Ok(HaproxyCfg { file: name, text })
+    let text = std::fs::read_to_string(file).map_err(fail_file("read", file))?;
+    Ok(HaproxyCfg { file: file.display().to_string(), text })
 }
 
 fn build_config_finding(file: &Path) -> Finding {

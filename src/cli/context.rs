@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::failure::fail_to;
 use super::globals::GlobalArgs;
 use super::host_args::HostArgs;
 use super::render::Renderer;
@@ -67,7 +66,7 @@ impl Context {
     pub(super) fn prompt(&self, question: &str) -> Result<String, Failure> {
         self.renderer.prompt(question)?;
         let mut line = String::new();
-        match std::io::stdin().read_line(&mut line).map_err(fail_to("read the answer"))? {
+        match std::io::stdin().read_line(&mut line).map_err(|source| Failure::Input { source })? {
             0 => Err(Failure::Aborted),
             _ => Ok(line.trim().to_owned()),
         }

@@ -1,11 +1,45 @@
 //! Failures with an error of a library or of the system as their cause.
 
-use std::fmt::Display;
+use std::io;
+use std::path::Path;
 
-use crate::error::Failure;
+use crate::agent::serve::ServeError;
+use crate::error::{Failure, ServerKind};
+use crate::proxy::error::ProxyError;
 
-/// Returns the conversion of an error into `cannot ACTION: ERROR`.
-pub(super) fn fail_to<E: Display>(action: impl Into<String>) -> impl Fn(E) -> Failure {
-    let action = action.into();
-    move |error| Failure::Other { what: action.clone(), why: error.to_string() }
+/// Returns the conversion of an error into `cannot ACTION PATH: ERROR`.
+pub(super) fn fail_file(action: &'static str, path: &Path) -> impl Fn(io::Error) -> Failure {
+    move |source| Failure::File { action, path: path.to_owned(), source }
+}
+
+/// Returns the conversion of an error of the system into `cannot ACTION: ERROR`.
+pub(super) fn fail_system(action: &'static str) -> impl Fn(io::Error) -> Failure {
+    move |source| Failure::System { action, source }
+}
+
+/// Builds the failure for an argument that clap accepts.
+pub(super) fn fail_usage(action: impl Into<String>, reason: impl Into<String>) -> Failure {
+    Failure::Usage { action: action.into(), reason: reason.into() }
+}
+
+impl From<ServeError> for Failure {
+    fn from(error: ServeError) -> Self {
+        match error {
+            ServeError::SocketInUse { path } => Self::SocketInUse { server: ServerKind::Agent, path },
+            failed @ ServeError::Failed { .. } => {
+                Self::Serve { server: ServerKind::Agent, reason: failed.to_string() }
+            }
+        }
+    }
+}
+
+impl From<ProxyError> for Failure {
+    fn from(error: ProxyError) -> Self {
+        match error {
+            ProxyError::SocketInUse { path } => Self::SocketInUse { server: ServerKind::Proxy, path },
+            failed @ (ProxyError::Socket { .. } | ProxyError::Thread { .. }) => {
+                Self::Serve { server: ServerKind::Proxy, reason: failed.to_string() }
+            }
+        }
+    }
 }

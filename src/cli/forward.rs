@@ -26,7 +26,7 @@ pub struct DisableArgs {
     common: CommonArgs,
     /// Wait after DOWN until no request is in flight.
     ///
-    /// If requests are still in flight after roll.drain_timeout, the forward is switched on again.
+    /// If requests are still in flight after roll.drain_timeout, the forward is turned on again.
     #[arg(long, conflicts_with = "no_wait")]
     drain: bool,
 }
@@ -80,7 +80,7 @@ async fn switch_forwards(
         let each = forward::switch_many(&world, &fleet, &hosts, switch, &options).await?;
         return context.renderer.print_switches(switch, each);
     };
-    if let Ok(Some(lock)) = world.lock.view() {
+    if let Ok(Some(lock)) = world.lock.read_holder() {
         context.renderer.report(&Event::Warning { text: format!("the fleet is locked by {}", lock.holder) });
     }
     let switched = match switch {

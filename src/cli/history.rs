@@ -5,7 +5,6 @@ use std::path::Path;
 use clap::Args;
 
 use super::Context;
-use super::failure::fail_to;
 use super::host_args::HostArgs;
 use crate::config::ConfigError;
 use crate::error::Failure;
@@ -19,12 +18,13 @@ use crate::plan::roll::progress::build_progress;
 #[derive(Debug, Args)]
 pub struct HistoryArgs {
     /// Show changes of this service on every host [default: all changes of this host, and past rolls]
+    #[arg(id = "history_of", value_name = "SERVICE")]
     service: Option<ServiceName>,
     /// Show at most this many rows, latest first
     #[arg(short = 'n', long, default_value_t = 20)]
     limit: u32,
     /// Show this roll, host by host
-    #[arg(long, value_name = "ROLL", conflicts_with = "service")]
+    #[arg(long, value_name = "ROLL", conflicts_with = "history_of")]
     roll: Option<RollId>,
 }
 
@@ -48,8 +48,7 @@ pub async fn run(args: &HistoryArgs, context: &Context) -> Result<(), Failure> {
     let world = context.build_fleet_world(&file, &fleet, &[]);
     if let Some(id) = &args.roll {
         let found = build_progress(&world.journal.load(id, 0)?);
-        let found =
-            found.ok_or("the journal has no such roll").map_err(fail_to(format!("show the roll {id}")))?;
+        let found = found.ok_or_else(|| Failure::UnknownRoll { roll: id.clone() })?;
         context.renderer.print_past_roll(&found);
         return Ok(());
     }
@@ -74,4 +73,22 @@ async fn show_host_histories(
     let histories = read_histories(&world, &hosts, service, args.limit).await;
     context.renderer.print_histories(&histories.hosts);
     if histories.unread.is_empty() { Ok(()) } else { Err(FleetDeployError::Hosts(histories.unread).into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use clap::error::ErrorKind::ArgumentConflict;
+
+    use crate::cli::Cli;
+
+    #[test]
+    fn history_accepts_the_service_of_the_configuration() {
+        let read =
+            |line: &str| Cli::try_parse_from(line.split(' ')).map(|_| ()).map_err(|error| error.kind());
+        let roll = "switchman history --roll r20261121-085642-7e99";
+        assert_eq!(read(&format!("{roll} --service shop")), Ok(()));
+        assert_eq!(read("switchman history shop --service shop"), Ok(()));
+        assert_eq!(read(&format!("{roll} shop")), Err(ArgumentConflict));
+    }
 }

@@ -1,6 +1,6 @@
 //! `init`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -8,7 +8,8 @@ use std::time::Duration;
 use clap::Args;
 
 use super::Context;
-use super::failure::fail_to;
+use super::failure::{fail_file, fail_usage};
+use super::render::ExampleAddresses;
 use super::web_server_arg::WebServerArg;
 use crate::error::Failure;
 use crate::model::balancer::CheckTiming;
@@ -31,13 +32,16 @@ pub struct InitArgs {
     /// Add a web host and the address HAProxy connects to; once for each [default: web1 and web2]
     #[arg(long = "host", value_name = "NAME=ADDRESS")]
     hosts: Vec<HostArg>,
-    /// Read HAProxy's state at this address of the load balancer
-    #[arg(long, value_name = "ADDRESS", default_value = "10.0.0.2")]
-    balancer: IpAddr,
+    /// Read HAProxy's state at this address of the load balancer [default: 10.0.0.2]
+    #[arg(long, value_name = "ADDRESS")]
+    balancer: Option<IpAddr>,
     /// Replace existing files
     #[arg(long)]
     force: bool,
 }
+
+/// The address of the load balancer in the example of the README.
+const EXAMPLE_BALANCER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
 
 #[derive(Debug, Clone)]
 struct HostArg(Host);
@@ -58,8 +62,9 @@ pub fn run(args: InitArgs, context: &Context) -> Result<(), Failure> {
         None => prompt_project_name(context)?,
     };
     let dir = args.dir.unwrap_or_else(|| PathBuf::from(project.as_str()));
-    let dir = std::path::absolute(&dir).map_err(fail_to("find the directory"))?;
+    let dir = std::path::absolute(&dir).map_err(fail_file("find", &dir))?;
     let mut hosts: Vec<Host> = args.hosts.into_iter().map(|host| host.0).collect();
+    let examples = ExampleAddresses { hosts: hosts.is_empty(), balancer: args.balancer.is_none() };
     if hosts.is_empty() {
         // Addresses for documentation would never be reached; these are what the README's example uses.
         hosts = ["web1=10.0.0.11", "web2=10.0.0.12"]
@@ -68,11 +73,12 @@ pub fn run(args: InitArgs, context: &Context) -> Result<(), Failure> {
             .map(|host| host.0)
             .collect();
     }
-    let site = build_site(project, args.server, hosts, args.balancer, &dir.to_string_lossy())
-        .ok_or_else(|| fail_to("set the ports")("0 is no port"))?;
+    let balancer = args.balancer.unwrap_or(EXAMPLE_BALANCER);
+    let site = build_site(project, args.server, hosts, balancer, &dir.to_string_lossy())
+        .ok_or_else(|| fail_usage("set the ports", "0 is no port"))?;
     let world = context.build_host_world(None);
     let written = init::init(world.files.as_ref(), &dir, &site, args.force).map_err(Failure::Init)?;
-    context.renderer.print_init(&written);
+    context.renderer.print_init(&written, examples);
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use clap::{Args, Subcommand};
 
 use super::Context;
-use super::failure::fail_to;
+use super::failure::fail_system;
 use crate::error::Failure;
 use crate::lab::app::{self, AppOptions, Fault};
 use crate::lab::operator::{LabTransport, Operator};
@@ -97,13 +97,14 @@ pub async fn run(args: LabArgs, context: &Context) -> Result<(), Failure> {
         }
         LabCommand::App(AppArgs { listen, host, vhost, version, fault }) => {
             let options = AppOptions { listen, host, vhost, version, fault };
-            app::serve(options, context.stop.clone()).await.map_err(fail_to(format!("serve on {listen}")))
+            let served = app::serve(options, context.stop.clone()).await;
+            served.map_err(|source| Failure::Listen { address: listen, source })
         }
     }
 }
 
 async fn start_lab(args: &UpArgs, context: &Context) -> Result<Lab, Failure> {
-    let switchman = std::env::current_exe().map_err(fail_to("find switchman itself"))?;
+    let switchman = std::env::current_exe().map_err(fail_system("find the program of switchman"))?;
     let options = LabOptions {
         hosts: args.hosts,
         balancers: args.balancers,

@@ -6,7 +6,7 @@ use clap::{Args, Command};
 use clap_mangen::Man;
 
 use super::Context;
-use super::failure::fail_to;
+use super::failure::{fail_file, fail_system};
 use crate::error::Failure;
 
 #[derive(Debug, Args)]
@@ -17,13 +17,12 @@ pub struct ManArgs {
 }
 
 pub fn run(args: &ManArgs, command: Command, context: &Context) -> Result<(), Failure> {
-    let failed = fail_to("write the manual pages");
     if let Some(dir) = &args.dir {
-        std::fs::create_dir_all(dir).map_err(&failed)?;
-        return clap_mangen::generate_to(command, dir).map_err(failed);
+        std::fs::create_dir_all(dir).map_err(fail_file("write", dir))?;
+        return clap_mangen::generate_to(command, dir).map_err(fail_file("write", dir));
     }
     let mut page = Vec::new();
-    Man::new(command).render(&mut page).map_err(failed)?;
+    Man::new(command).render(&mut page).map_err(fail_system("print the manual page"))?;
     context.renderer.print_text(&String::from_utf8_lossy(&page));
     Ok(())
 }

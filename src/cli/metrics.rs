@@ -8,6 +8,7 @@ use crate::error::Failure;
 use crate::ops::fleet::metrics;
 
 #[derive(Debug, Args)]
+#[command(mut_arg("hosts", |arg| arg.help("Read this host only; may be given several times [default: every host]")))]
 pub struct MetricsArgs {
     #[command(flatten)]
     hosts: HostArgs,

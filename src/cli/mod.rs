@@ -38,7 +38,7 @@ mod web_server_arg;
 pub mod world_params;
 
 use context::Context;
-use failure::fail_to;
+use failure::fail_system;
 use globals::{GlobalArgs, OutputFormat};
 use render::Renderer;
 use world_params::WorldFactory;
@@ -46,8 +46,8 @@ use world_params::WorldFactory;
 /// Deploys that lose no request, on plain Linux servers behind HAProxy.
 ///
 /// HAProxy health-checks a host's main vhost on the check port (8888), which exists only as a kernel rule on the host: the
-/// forward. Take the forward away and HAProxy marks the main vhost DOWN (it shows DOWN, not MAINT) and moves its users to the
-/// host's backup vhost; put it back and they return. The data port keeps answering all the time, so no request is lost.
+/// forward. Turn the forward off and HAProxy marks the main vhost DOWN (it shows DOWN, not MAINT) and moves its users to the
+/// host's backup vhost; turn it on and they return. The data port keeps answering all the time, so no request is lost.
 #[derive(Debug, Parser)]
 #[command(name = "switchman", version, arg_required_else_help = true, max_term_width = 100)]
 #[command(
@@ -65,11 +65,11 @@ pub struct Cli {
 enum Command {
     /// Write a first configuration: switchman.yaml, the two vhosts, haproxy.cfg
     Init(init::InitArgs),
-    /// End maintenance: add the forward and wait until HAProxy reports UP
+    /// End maintenance: turn the forward on and wait until HAProxy reports UP
     ///
-    /// The forward is added only once the main vhost is healthy.
+    /// The forward is turned on only once the main vhost is healthy.
     EnableForward(forward::EnableArgs),
-    /// Begin maintenance: remove the forward and wait until HAProxy reports DOWN
+    /// Begin maintenance: turn the forward off and wait until HAProxy reports DOWN
     ///
     /// HAProxy then sends the users of this host to its backup vhost.
     DisableForward(forward::DisableArgs),
@@ -217,7 +217,7 @@ pub fn run(cli: Cli, world_factory: WorldFactory) -> ExitStatus {
     }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return render.print_failure(&fail_to("start")(error)),
+        Err(error) => return render.print_failure(&fail_system("start")(error)),
     };
     let result = runtime.block_on(async {
         let (stopper, stop) = stop::create_channel();
@@ -275,7 +275,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
 /// Ends a wait on Ctrl-C, TERM or a closed terminal; a change under way is finished first. A second Ctrl-C or TERM ends
 /// everything at once; a second hang-up does not, for the kernel and the shell each send one.
 fn handle_signals(stopper: StopHandle) -> Result<(), Failure> {
-    let failed = fail_to("listen for signals");
+    let failed = fail_system("listen for signals");
     let mut interrupt = signal(SignalKind::interrupt()).map_err(&failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(&failed)?;
     let hangup = if is_ignored(SignalKind::hangup()) { None } else { Some(signal(SignalKind::hangup())) };

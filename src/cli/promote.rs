@@ -106,7 +106,7 @@ pub async fn run(args: PromoteArgs, context: &Context) -> Result<(), Failure> {
     let hosts = context.select_hosts_or_all(&fleet, &args.hosts)?;
     let (world, actor) = (context.build_fleet_world(&file, &fleet, &hosts), env::read_actor());
     if args.status {
-        let view = PromotionView { standing: promote::read_last(&world)?, lock: world.lock.view()? };
+        let view = PromotionView { progress: promote::read_last(&world)?, lock: world.lock.read_holder()? };
         context.renderer.print_promotion_status(&view);
         return Ok(());
     }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use clap::Args;
 
 use super::Context;
-use super::failure::fail_to;
 use crate::error::Failure;
 use crate::model::duration;
 use crate::proxy::{self, ProxyOptions};
@@ -28,5 +27,5 @@ pub struct ProxyArgs {
 pub async fn run(args: ProxyArgs, context: &Context) -> Result<(), Failure> {
     let ProxyArgs { control, workers, drain_limit } = args;
     let options = ProxyOptions { control, workers, drain_timeout: drain_limit };
-    proxy::run(options, context.stop.wait()).await.map_err(fail_to("run the proxy"))
+    Ok(proxy::run(options, context.stop.wait()).await?)
 }

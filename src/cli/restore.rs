@@ -1,7 +1,6 @@
 //! `restore`. Needs no configuration: the record is complete.
 
 use super::Context;
-use super::failure::fail_to;
 use crate::config::env;
 use crate::error::Failure;
 use crate::model::history::Actor;
@@ -17,9 +16,9 @@ pub async fn run(context: &Context) -> Result<(), Failure> {
     // If the rules of one service cannot bypass the proxy, the other services are restored all the same.
     let restored = restore::restore(&world, &actor).await.map_err(Failure::Restore)?;
     let started = deployments::restore_at_boot(&world).await;
-    for text in started.map_err(fail_to("start the instances of this host"))? {
+    for text in started.map_err(Failure::InstanceStart)? {
         context.renderer.print_remark(&text);
     }
     context.renderer.print_restore(&restored);
-    bypassed.map_err(fail_to("route the rules around a dead proxy"))
+    bypassed.map_err(Failure::ProxyBypass)
 }

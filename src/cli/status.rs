@@ -13,7 +13,7 @@ use crate::plan::host_selection::HostSelection;
 use crate::world::reporter::{Event, Reporter};
 
 #[derive(Debug, Args)]
-#[command(mut_arg("hosts", |arg| arg.help("Act on this host only; may be given several times [default: this machine, or all if it is no host]")))]
+#[command(mut_arg("hosts", |arg| arg.help("Show this host only; may be given several times [default: this machine, or all if it is no host]")))]
 pub struct StatusArgs {
     #[command(flatten)]
     hosts: HostArgs,
@@ -29,14 +29,14 @@ pub async fn run(args: StatusArgs, context: &Context) -> Result<(), Failure> {
         let statuses = hosts.iter().map(|host| status::read_status(&world, &fleet, host));
         let statuses = futures_util::future::join_all(statuses).await;
         // A journal that this user may not read hides the roll, not the hosts.
-        let (standing, lock) = match (roll::read_last(&world), world.lock.view()) {
-            (Ok(standing), Ok(lock)) => (standing.filter(|standing| !standing.is_finished()), lock),
+        let (progress, lock) = match (roll::read_last(&world), world.lock.read_holder()) {
+            (Ok(progress), Ok(lock)) => (progress.filter(|progress| !progress.is_finished()), lock),
             (Err(error), _) | (_, Err(error)) => {
                 context.renderer.report(&Event::Warning { text: error.to_string() });
                 (None, None)
             }
         };
-        let view = (standing.is_some() || lock.is_some()).then_some(RollView { standing, lock });
+        let view = (progress.is_some() || lock.is_some()).then_some(RollView { progress, lock });
         context.renderer.print_status(&statuses, view.as_ref(), args.refresh.watch);
         if !args.refresh.watch || !args.refresh.wait_for_next(context).await? {
             return Ok(());

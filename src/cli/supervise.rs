@@ -4,10 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::failure::fail_to;
 use super::render::Renderer;
 use super::world_params::WorldFactory;
-use crate::error::ExitStatus;
+use crate::error::{ExitStatus, Failure};
 use crate::world::runner;
 
 #[derive(Debug, Args)]
@@ -33,6 +32,6 @@ pub fn run(args: &SuperviseArgs, world_factory: WorldFactory, render: &Renderer)
     };
     match (world_factory.supervise)(&args.dir, role) {
         Ok(()) => ExitStatus::Success,
-        Err(error) => render.print_failure(&fail_to("supervise the instance")(error)),
+        Err(reason) => render.print_failure(&Failure::Supervision { reason }),
     }
 }

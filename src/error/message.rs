@@ -19,8 +19,8 @@ pub(super) fn describe_store(error: &StoreError) -> String {
             "cannot read the state `{}`: it has schema {found}; this switchman reads up to {known}",
             path.display()
         ),
-        StoreError::Damaged { path, why } => {
-            format!("cannot read the state `{}`: it is damaged: {why}", path.display())
+        StoreError::Damaged { path, reason } => {
+            format!("cannot read the state `{}`: it is damaged: {reason}", path.display())
         }
         StoreError::Full { path } => format!("cannot write the state `{}`: the disk is full", path.display()),
         StoreError::Busy { .. } => format!("cannot lock the state: {error}"),
@@ -34,8 +34,8 @@ pub(super) fn describe_journal(error: &JournalError) -> String {
             "cannot read the journal `{}`: it has schema {found}; this switchman reads up to {known}",
             path.display()
         ),
-        JournalError::Damaged { path, why } => {
-            format!("cannot read the journal `{}`: it is damaged: {why}", path.display())
+        JournalError::Damaged { path, reason } => {
+            format!("cannot read the journal `{}`: it is damaged: {reason}", path.display())
         }
         JournalError::Full { path } => {
             format!("cannot write the journal `{}`: the disk is full", path.display())
@@ -65,7 +65,7 @@ pub(super) fn describe_switch_many(error: &SwitchManyError) -> String {
 
 pub(super) fn describe_switches(switch: Switch, done: usize, of: usize, failed: &[SwitchError]) -> String {
     let causes: Vec<String> = failed.iter().map(describe_switch_cause).collect();
-    format!("cannot switch every forward {switch}: done on {done} of {of} hosts; {}", causes.join("; "))
+    format!("cannot turn every forward {switch}: done on {done} of {of} hosts; {}", causes.join("; "))
 }
 
 /// The host and the cause alone, for a message that names the switch already.

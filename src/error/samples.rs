@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Failure;
+use super::{Failure, ServerKind};
 use crate::agent::serve::ServeError;
 use crate::config::{ConfigError, ConfigProblem};
 use crate::model::lock::{Holder, Liveness, LockPurpose, LockView};
@@ -80,7 +80,7 @@ pub(super) fn list_failures() -> Vec<Sample<Failure>> {
         wrap(lab::list_lab_errors(), Failure::Lab),
         wrap(fleet::list_deploy_errors(), Failure::Deployments),
         list_own_failures(),
-        list_other_failures(),
+        list_server_failures(),
     ]
     .concat_samples()
 }
@@ -99,9 +99,9 @@ impl<const N: usize> ConcatSamples for [Vec<Sample<Failure>>; N] {
 /// The variants of `Failure`; those that hold another error have their samples above.
 #[allow(clippy::too_many_lines, reason = "a table with a row for each variant")]
 fn list_own_failures() -> Vec<Sample<Failure>> {
-    let other = |what: &str, why: &str| Failure::Other { what: what.into(), why: why.into() };
     let roll = || name("r20261121-085642-7e99");
     let (service, version) = (|| name("shop"), || name("2.0.0"));
+    let socket = || "/run/switchman/agent.sock".into();
     samples!(Failure {
         Config: [Failure::Config(ConfigError::NotFound)],
         HostSelection: [list_selection_errors().remove(0).1.into()],
@@ -122,7 +122,7 @@ fn list_own_failures() -> Vec<Sample<Failure>> {
                 roll: roll(),
                 done: 2,
                 of: 4,
-                why: "1 failed, at most 0 may".into(),
+                reason: "1 failed, at most 0 may".into(),
                 finished: false,
                 service_flag: String::new(),
             },
@@ -130,7 +130,7 @@ fn list_own_failures() -> Vec<Sample<Failure>> {
                 roll: roll(),
                 done: 0,
                 of: 4,
-                why: "interrupted".into(),
+                reason: "interrupted".into(),
                 finished: false,
                 service_flag: " --service blog".into(),
             },
@@ -138,7 +138,7 @@ fn list_own_failures() -> Vec<Sample<Failure>> {
                 roll: roll(),
                 done: 3,
                 of: 4,
-                why: "1 failed".into(),
+                reason: "1 failed".into(),
                 finished: true,
                 service_flag: String::new(),
             },
@@ -148,21 +148,21 @@ fn list_own_failures() -> Vec<Sample<Failure>> {
             Failure::NotPromoted {
                 service: service(),
                 version: version(),
-                why: "2.1% of 1,204 requests failed, 0.5% are allowed".into(),
+                reason: "2.1% of 1,204 requests failed, 0.5% are allowed".into(),
                 unreached_hosts: vec![],
                 finished: true,
             },
             Failure::NotPromoted {
                 service: service(),
                 version: version(),
-                why: "interrupted".into(),
+                reason: "interrupted".into(),
                 unreached_hosts: vec![],
                 finished: false,
             },
             Failure::NotPromoted {
                 service: service(),
                 version: version(),
-                why: "aborted by ops".into(),
+                reason: "aborted by ops".into(),
                 unreached_hosts: vec![name("web2"), name("web3")],
                 finished: false,
             },
@@ -194,10 +194,38 @@ fn list_own_failures() -> Vec<Sample<Failure>> {
         NoTargetNamed: [Failure::NoTargetNamed],
         Aborted: [Failure::Aborted],
         Usage: [Failure::Usage {
-            what: "compare a version of shop with main".into(),
-            why: "the VERSION is missing",
+            action: "compare a version of shop with main".into(),
+            reason: "the VERSION is missing".into(),
         }],
-        Other: [other("write to stdout", "No space left on device (os error 28)")],
+        UnknownRoll: [Failure::UnknownRoll { roll: roll() }],
+        AlreadyPromoted: [Failure::AlreadyPromoted { service: service(), version: version() }],
+        Output: [Failure::Output { source: std::io::Error::other("No space left on device (os error 28)") }],
+        Input: [Failure::Input { source: std::io::Error::other("Input/output error (os error 5)") }],
+        File: [
+            Failure::File { action: "read", path: "haproxy.cfg".into(), source: not_found() },
+            Failure::File {
+                action: "write",
+                path: "report.html".into(),
+                source: std::io::Error::other("Read-only file system (os error 30)"),
+            },
+        ],
+        ShortToken: [Failure::ShortToken { path: "/etc/switchman/token".into(), required: 16 }],
+        Listen: [Failure::Listen {
+            address: "10.0.0.1:8443".parse().unwrap(),
+            source: std::io::Error::other("Address already in use (os error 98)"),
+        }],
+        SocketInUse: [Failure::SocketInUse { server: ServerKind::Agent, path: socket() }],
+        Serve: [Failure::Serve {
+            server: ServerKind::Agent,
+            reason: "cannot use `agent.pem`: it is empty".into()
+        }],
+        InstanceStart: [Failure::InstanceStart(host::list_store_errors().remove(0).1.into())],
+        ProxyBypass: [Failure::ProxyBypass(host::list_change_errors().remove(0).1.into())],
+        Supervision: [Failure::Supervision { reason: "the directory has no specification".into() }],
+        System: [Failure::System {
+            action: "start",
+            source: std::io::Error::other("Too many open files (os error 24)"),
+        }],
     })
     .into_iter()
     .filter(|(_, failure)| !holds_other_error(failure))
@@ -224,16 +252,15 @@ const fn holds_other_error(failure: &Failure) -> bool {
     )
 }
 
-/// Errors of servers, which their commands turn into `Failure::Other`.
-fn list_other_failures() -> Vec<Sample<Failure>> {
-    let other = |what: &str, why: String| Failure::Other { what: what.into(), why };
+/// Errors of servers, which their commands turn into failures.
+fn list_server_failures() -> Vec<Sample<Failure>> {
     let socket = || "/run/switchman/agent.sock".into();
     let served = samples!(ServeError {
         SocketInUse: [ServeError::SocketInUse { path: socket() }],
         Failed: [ServeError::Failed {
-            what: "listen on",
+            action: "listen on",
             subject: "/run/switchman/agent.sock".into(),
-            why: not_found().to_string(),
+            reason: not_found().to_string(),
         }],
     });
     let proxied = samples!(ProxyError {
@@ -241,9 +268,7 @@ fn list_other_failures() -> Vec<Sample<Failure>> {
         Socket: [ProxyError::Socket { action: "listen on", path: socket(), reason: not_found() }],
         Thread: [ProxyError::Thread { reason: std::io::Error::other("Resource temporarily unavailable") }],
     });
-    let served = wrap(served, |error| other("serve", error.to_string()));
-    let proxied = wrap(proxied, |error| other("run the proxy", error.to_string()));
-    served.into_iter().chain(proxied).collect()
+    wrap(served, Failure::from).into_iter().chain(wrap(proxied, Failure::from)).collect()
 }
 
 fn list_config_errors() -> Vec<Sample<ConfigError>> {
@@ -302,7 +327,7 @@ fn list_selection_errors() -> Vec<Sample<SelectionError>> {
 }
 
 fn make_machine_error() -> MachineError {
-    MachineError { subject: "/proc/net/tcp".into(), why: not_found().to_string() }
+    MachineError { subject: "/proc/net/tcp".into(), reason: not_found().to_string() }
 }
 
 fn list_refusals() -> Vec<Sample<Refusal>> {
@@ -336,10 +361,10 @@ fn list_refusals() -> Vec<Sample<Refusal>> {
 pub(super) fn list_balancer_errors() -> Vec<Sample<BalancerError>> {
     let address = || "/run/haproxy/admin.sock".to_owned();
     samples!(BalancerError {
-        Unreachable: [BalancerError::Unreachable { address: address(), why: not_found().to_string() }],
+        Unreachable: [BalancerError::Unreachable { address: address(), reason: not_found().to_string() }],
         TimedOut: [BalancerError::TimedOut { address: address(), waited: secs(2) }],
         Truncated: [BalancerError::Truncated { address: address(), received: 1204 }],
-        Malformed: [BalancerError::Malformed { address: address(), why: "no column `svname`".into() }],
+        Malformed: [BalancerError::Malformed { address: address(), reason: "no column `svname`".into() }],
         Refused: [BalancerError::Refused { address: "http://lb1:8404/stats".into(), status: 401 }],
         NoBackend: [BalancerError::NoBackend { address: address(), backend: "servers".into() }],
         NotUpAfterFlush: [BalancerError::NotUpAfterFlush {
@@ -362,11 +387,14 @@ fn list_link_errors() -> Vec<Sample<LinkError>> {
         Unreachable: [
             LinkError::Unreachable {
                 via: ssh(),
-                why: "exit status 255: Permission denied (publickey)".into()
+                reason: "exit status 255: Permission denied (publickey)".into()
             },
-            LinkError::Unreachable { via: "https://10.0.0.1:8443".into(), why: "Connection refused".into() },
+            LinkError::Unreachable {
+                via: "https://10.0.0.1:8443".into(),
+                reason: "Connection refused".into()
+            },
         ],
-        Broken: [LinkError::Broken { via: ssh(), why: "unexpected end of file".into() }],
+        Broken: [LinkError::Broken { via: ssh(), reason: "unexpected end of file".into() }],
         TimedOut: [LinkError::TimedOut { via: ssh(), waited: secs(15) }],
         VersionMismatch: [LinkError::VersionMismatch {
             via: ssh(),
@@ -502,14 +530,14 @@ pub(super) fn list_journal_errors() -> Vec<Sample<JournalError>> {
     let path = || ".switchman/shop.db".into();
     let operator = make_lock(LockPurpose::Operator { message: "database migration".into() });
     samples!(JournalError {
-        Open: [JournalError::Open { path: path(), why: "Permission denied (os error 13)".into() }],
+        Open: [JournalError::Open { path: path(), reason: "Permission denied (os error 13)".into() }],
         Newer: [JournalError::Newer { path: path(), found: 99, known: 3 }],
         Full: [JournalError::Full { path: path() }],
-        Damaged: [JournalError::Damaged { path: path(), why: "file is not a database".into() }],
+        Damaged: [JournalError::Damaged { path: path(), reason: "file is not a database".into() }],
         Failed: [JournalError::Failed {
             action: "write an entry",
             path: path(),
-            why: "disk I/O error".into()
+            reason: "disk I/O error".into()
         }],
         LockLost: [
             JournalError::LockLost { holder: Some(Box::new(operator.holder)) },
@@ -527,7 +555,7 @@ fn list_init_errors() -> Vec<Sample<InitError>> {
         Files: [FilesError {
             action: "write",
             path: "/srv/shop/haproxy.cfg".into(),
-            why: not_found().to_string()
+            reason: not_found().to_string()
         }
         .into()],
     })

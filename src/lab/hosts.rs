@@ -193,7 +193,7 @@ fn build_log_path(dir: &Path, role: VhostRole, program: &str) -> PathBuf {
 
 /// Checks the health from inside the host's namespace, on a thread that enters it.
 async fn is_healthy(namespace: PathBuf, address: SocketAddr, health: Health) -> bool {
-    run_in_namespace(namespace, move || async move { HttpProbe.ask(address, &health).await.is_ok() })
+    run_in_namespace(namespace, move || async move { HttpProbe.check(address, &health).await.is_ok() })
         .await
         .unwrap_or(false)
 }

@@ -150,7 +150,10 @@ pub struct ProbeRequest {
 #[serde(tag = "health", rename_all = "kebab-case")]
 pub enum ProbeResult {
     Healthy,
-    Unhealthy { why: String },
+    Unhealthy {
+        #[serde(alias = "why")]
+        reason: String,
+    },
 }
 
 /// A program to run, without a shell.

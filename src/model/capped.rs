@@ -1,8 +1,9 @@
 //! A map of limited size that merges the same way in any order.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 /// Two of a kind become one; commutative and associative.
@@ -45,7 +46,7 @@ impl Merge for BTreeMap<String, u64> {
 
 /// Keeps the `CAP` smallest keys that were ever added, and the sum of everything under the others. Which those are does not
 /// depend on the order, so that what several hosts saw adds up to what one would have seen.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(bound(deserialize = "K: Ord + Deserialize<'de>, V: Deserialize<'de>"))]
 pub struct CappedMap<K, V, const CAP: usize> {
     #[serde(alias = "kept")]
@@ -54,6 +55,31 @@ pub struct CappedMap<K, V, const CAP: usize> {
     #[serde(default)]
     #[serde(alias = "rest")]
     pub overflow: Option<V>,
+}
+
+/// By hand for the name in the description of the API: the derived one is numbered for each type of key and value.
+impl<K: JsonSchema, V: JsonSchema, const CAP: usize> JsonSchema for CappedMap<K, V, CAP> {
+    fn schema_name() -> Cow<'static, str> {
+        let (key, value) = (K::schema_name(), V::schema_name());
+        let key = if key == "string" { "Text".into() } else { key };
+        if value == "uint64" { format!("{key}Counts").into() } else { format!("{value}By{key}").into() }
+    }
+
+    fn schema_id() -> Cow<'static, str> {
+        format!("{}::CappedMap<{}, {}, {CAP}>", module_path!(), K::schema_id(), V::schema_id()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "object",
+            "description": format!("At most {CAP} entries, those with the smallest keys, and the sum of all others."),
+            "properties": {
+                "entries": generator.subschema_for::<BTreeMap<String, V>>(),
+                "overflow": generator.subschema_for::<Option<V>>(),
+            },
+            "required": ["entries"],
+        })
+    }
 }
 
 impl<K, V, const CAP: usize> Default for CappedMap<K, V, CAP> {

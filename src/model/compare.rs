@@ -63,7 +63,8 @@ pub struct CapturedBody {
 }
 
 impl CapturedBody {
-    /// A whole body.
+    /// Builds a whole body.
+    #[cfg(test)]
     pub fn from_bytes(bytes: Vec<u8>) -> Self {
         Self { total: bytes.len() as u64, bytes, digest: None, ended: true }
     }

@@ -210,10 +210,10 @@ pub enum Stage {
     Starting,
     /// Answered its health check `rise` times; may be given traffic.
     Ready,
-    /// An update is being started beside it (`Deployment::next`). Left over: the new one is taken away, or, where the rules
-    /// route to it already, the old one.
+    /// An update is being started beside it (the field `next`). If it is interrupted, the new instance is removed, or the old one
+    /// if the rules route to the new one already.
     Updating,
-    /// The update's instance is the instance, and the old one (then `Deployment::next`) is going. Left over: it goes.
+    /// The update's instance is the instance, and the old one (now the field `next`) is being drained and removed.
     Retiring,
     /// The deployment is being removed; nothing is routed to it. Left over: it is removed.
     Killing,

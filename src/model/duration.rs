@@ -68,7 +68,7 @@ pub fn serialize_optional_ms<S: serde::Serializer>(
     }
 }
 
-/// The type in the description of the API: whole milliseconds, at most [`LONGEST`].
+/// A number of whole milliseconds, at most ten years.
 #[derive(schemars::JsonSchema)]
 #[schemars(inline)]
 pub struct Milliseconds(

@@ -38,8 +38,16 @@ pub enum ErrorCode {
     ReleasesFailed,
     BadRequest,
     NotFound,
+    /// The service has no main version.
+    NoMain,
+    /// The host has no such instance.
+    NoInstance,
     /// There is another one of that name.
     Exists,
+    /// Another deployment uses the same address.
+    EndpointTaken,
+    /// There is a release of that name with other content.
+    ReleaseExists,
     /// Other versions depend on it.
     NotAllowed,
     /// Work is in flight on it.
@@ -48,7 +56,21 @@ pub enum ErrorCode {
     Unhealthy,
     /// An instance could not be started, stopped or read.
     RunnerFailed,
-    /// The request cannot be fulfilled with these values.
+    /// Every port of the range is taken.
+    NoPort,
+    /// The requested port is taken.
+    PortTaken,
+    /// The release is not on the host.
+    NoRelease,
+    /// The service has no earlier main that was good.
+    NoBackup,
+    /// The version is not main.
+    NotMain,
+    /// The host has no such user.
+    NoUser,
+    /// The program of an instance is not on the host.
+    NoProgram,
+    /// The request cannot be fulfilled with these values. A host of 0.1.0 returns this code for each of the seven causes above.
     Unprocessable,
     Unauthorized,
     /// The request needs an agent, and none runs on the host.

@@ -8,19 +8,19 @@ use super::roll::{RollId, RollSpec, Step};
 
 /// An entry of the journal. Entries of a roll are numbered from 1 and never changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JournalEntry {
+pub struct RollEntry {
     pub roll: RollId,
     pub at: jiff::Timestamp,
     /// `None`: about the roll as a whole.
     pub host: Option<HostName>,
     #[serde(alias = "what")]
-    pub kind: JournalEntryKind,
+    pub kind: RollEntryKind,
 }
 
 /// An event of a roll that is about to happen, or has happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "kebab-case")]
-pub enum JournalEntryKind {
+pub enum RollEntryKind {
     /// The first entry.
     Began {
         spec: RollSpec,
@@ -45,7 +45,8 @@ pub enum JournalEntryKind {
     /// A host's step did not end well. The following entries put the host back into service.
     StepFailed {
         step: Step,
-        why: String,
+        #[serde(rename = "why")]
+        reason: String,
     },
     /// The state in which a host was left after a failure or an abort.
     Settled {
@@ -56,14 +57,15 @@ pub enum JournalEntryKind {
     Done,
     /// The roll did not go on: what follows, if anything, is a resume or an abort.
     Stopped {
-        why: String,
+        #[serde(rename = "why")]
+        reason: String,
     },
     /// The last entry.
     Ended {
         result: RollResult,
         /// Empty in entries of a switchman that did not record it.
-        #[serde(default, skip_serializing_if = "String::is_empty")]
-        why: String,
+        #[serde(rename = "why", default, skip_serializing_if = "String::is_empty")]
+        reason: String,
     },
 }
 

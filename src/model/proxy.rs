@@ -61,7 +61,7 @@ pub struct Canary {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sticky {
-    /// A cookie that the proxy sets: `swm_SERVICE`, holding a number below [`Percent::WHOLE`].
+    /// A cookie that the proxy sets: `swm_SERVICE`, holding a number below 10,000.
     Cookie,
     /// The hash of a header's value, for clients without cookies; without the header: each request on its own.
     Header(String),

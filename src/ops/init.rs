@@ -82,7 +82,11 @@ mod tests {
 
         fn write(&self, path: &Path, text: &str) -> Result<(), FilesError> {
             if self.fails_at.is_some_and(|name| path.ends_with(name)) {
-                return Err(FilesError { action: "write", path: path.to_owned(), why: "disk full".into() });
+                return Err(FilesError {
+                    action: "write",
+                    path: path.to_owned(),
+                    reason: "disk full".into(),
+                });
             }
             self.files.lock().unwrap().insert(path.to_owned(), text.to_owned());
             Ok(())

@@ -106,12 +106,8 @@ impl Collector {
         Some(evidence)
     }
 
-    /// Starts over: the shadow is removed, its code or main's is another. Old handles have no effect; new ones are requested.
-    pub fn forget(&self, subject: &ComparedShadow) {
-        self.subjects().remove(subject);
-    }
-
-    /// Forgets all others.
+    /// Forgets all others: shadows that are removed, and those whose code or main's is another. Old handles have no effect, and
+    /// new ones are requested.
     pub fn retain(&self, wanted: impl Fn(&ComparedShadow) -> bool) {
         self.subjects().retain(|subject, _| wanted(subject));
     }
@@ -243,7 +239,7 @@ mod tests {
         wait_until("everything is given back", || {
             collector.budget.reserved_bytes.load(Ordering::Relaxed) == 0
         });
-        collector.forget(&one);
+        collector.retain(|subject| *subject != one);
         assert_eq!(collector.snapshot(&one), None);
         handle.offer(build_pair("1", "2"), handle.reserve(0).unwrap());
         assert_eq!(collector.open_handle(&one).entry.evidence().compared, 0, "an old handle has no effect");

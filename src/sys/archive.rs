@@ -62,7 +62,7 @@ fn pack_dir(source: &Path) -> Result<PackedArchive, ArchiveError> {
     let DirPacker { tar, links, .. } = packing;
     for (link, target) in &links {
         paths::check_link_target(link, target, &links)
-            .map_err(|why| ArchiveError::Refused { path: source.join(link), why })?;
+            .map_err(|reason| ArchiveError::Refused { path: source.join(link), reason })?;
     }
     let written = tar.into_inner().and_then(GzEncoder::finish).and_then(|mut file| file.flush());
     written.map_err(|error| to_archive_error("write", &path, &error))?;
@@ -88,7 +88,7 @@ impl DirPacker<'_> {
         names.sort_unstable();
         for name in names {
             let path = dir.join(&name);
-            let refused = |why| ArchiveError::Refused { path: path.clone(), why };
+            let refused = |reason| ArchiveError::Refused { path: path.clone(), reason };
             let inside = path.strip_prefix(self.source).unwrap_or(&path);
             paths::split_path(inside.as_os_str().as_bytes()).map_err(refused)?;
             parts.push(name.to_string_lossy().into_owned());
@@ -99,7 +99,7 @@ impl DirPacker<'_> {
     }
 
     fn append_member(&mut self, path: &Path, parts: &mut Vec<String>) -> Result<(), ArchiveError> {
-        let refused = |why| ArchiveError::Refused { path: path.to_owned(), why };
+        let refused = |reason| ArchiveError::Refused { path: path.to_owned(), reason };
         let seen = fs::symlink_metadata(path).map_err(|error| to_archive_error("read", path, &error))?;
         let name = parts.join("/");
         let kind = seen.file_type();
@@ -184,7 +184,7 @@ fn to_archive_error(what: &'static str, path: &Path, error: &io::Error) -> Archi
     let path: PathBuf = path.to_owned();
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ArchiveError::Full { path },
-        _ => ArchiveError::Failed { action: what, path, why: error.to_string() },
+        _ => ArchiveError::Failed { action: what, path, reason: error.to_string() },
     }
 }
 

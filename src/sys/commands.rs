@@ -65,9 +65,9 @@ impl LocalCommands {
 
     async fn acquire_lock(&self, request: &RunRequest) -> Result<File, CommandError> {
         let program = request.argv.first().cloned().unwrap_or_default();
-        let not_run = |why: String| CommandError::StartFailed { program: program.clone(), why };
+        let not_run = |reason: String| CommandError::StartFailed { program: program.clone(), reason };
         make_dir(&self.dir).map_err(|error| match error {
-            DbError::Open { path, why } => not_run(format!("cannot make `{}`: {why}", path.display())),
+            DbError::Open { path, reason } => not_run(format!("cannot make `{}`: {reason}", path.display())),
             other => not_run(format!("{other:?}")),
         })?;
         let path = self.lock_path(request);
@@ -107,7 +107,7 @@ impl CommandRunner for LocalCommands {
         let Some((name, args)) = request.argv.split_first() else {
             return Err(CommandError::StartFailed {
                 program: String::new(),
-                why: "no program is named".to_owned(),
+                reason: "no program is named".to_owned(),
             });
         };
         let lock = self.acquire_lock(request).await?;
@@ -118,8 +118,10 @@ impl CommandRunner for LocalCommands {
         if let Some(dir) = &request.dir {
             program = program.dir(dir);
         }
-        let not_run =
-            |why: &dyn Display| CommandError::StartFailed { program: name.clone(), why: why.to_string() };
+        let not_run = |reason: &dyn Display| CommandError::StartFailed {
+            program: name.clone(),
+            reason: reason.to_string(),
+        };
         let started = program.stream(lock).inspect_err(|_| self.remove_unused_lock(request));
         let child = started.map_err(|error| match error {
             ExecError::Missing { program } => CommandError::Missing { program },

@@ -46,7 +46,7 @@ impl ConnectionTracker for Conntrack {
             peers.append(&mut dump(&netlink, AddressFamily::Inet6, wanted)?);
             Ok(peers)
         };
-        list_peers().map_err(|error: NetlinkError| FlowsError { port, why: error.to_string() })
+        list_peers().map_err(|error: NetlinkError| FlowsError { port, reason: error.to_string() })
     }
 }
 

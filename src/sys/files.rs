@@ -46,6 +46,6 @@ fn build_temp_path(path: &Path) -> PathBuf {
     path.with_file_name(format!(".{name}.switchman-new"))
 }
 
-fn to_files_error(what: &'static str, path: &Path, why: &io::Error) -> FilesError {
-    FilesError { action: what, path: path.to_owned(), why: why.to_string() }
+fn to_files_error(what: &'static str, path: &Path, reason: &io::Error) -> FilesError {
+    FilesError { action: what, path: path.to_owned(), reason: reason.to_string() }
 }

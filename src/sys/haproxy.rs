@@ -96,10 +96,10 @@ impl Haproxy {
         let Ok(ended) = tokio::time::timeout(timeout, work).await else {
             return Err(BalancerError::TimedOut { address, waited: timeout });
         };
-        ended.map_err(|why| match why {
-            ReadError::NoConnection(why) => BalancerError::Unreachable { address, why },
+        ended.map_err(|reason| match reason {
+            ReadError::NoConnection(reason) => BalancerError::Unreachable { address, reason },
             ReadError::Truncated { received } => BalancerError::Truncated { address, received },
-            ReadError::Garbled(why) => BalancerError::Malformed { address, why },
+            ReadError::Garbled(reason) => BalancerError::Malformed { address, reason },
             ReadError::NoBackend => BalancerError::NoBackend { address, backend: backend() },
             ReadError::NoServer(server) => BalancerError::NoServer { address, backend: backend(), server },
             ReadError::Refused { status } => BalancerError::Refused { address, status },

@@ -173,7 +173,7 @@ async fn run(program: &Program, input: &[u8]) -> Result<String, FirewallError> {
         ExecError::Missing { program } => FirewallError::Missing { command: program },
         ExecError::TimedOut { waited, .. } => FirewallError::TimedOut { command: command.clone(), waited },
         ExecError::NotRun { source, .. } => {
-            FirewallError::StartFailed { command: command.clone(), why: source.to_string() }
+            FirewallError::StartFailed { command: command.clone(), reason: source.to_string() }
         }
     })?;
     let stderr = join_lines(&output.stderr);

@@ -33,11 +33,11 @@ impl SqliteJournal {
 impl From<DbError> for JournalError {
     fn from(error: DbError) -> Self {
         match error {
-            DbError::Open { path, why } => Self::Open { path, why },
+            DbError::Open { path, reason } => Self::Open { path, reason },
             DbError::Newer { path, found, known } => Self::Newer { path, found, known },
             DbError::Full { path } => Self::Full { path },
-            DbError::Damaged { path, why } => Self::Damaged { path, why },
-            DbError::Failed { what, path, why } => Self::Failed { action: what, path, why },
+            DbError::Damaged { path, reason } => Self::Damaged { path, reason },
+            DbError::Failed { what, path, reason } => Self::Failed { action: what, path, reason },
         }
     }
 }
@@ -78,7 +78,7 @@ impl FleetLock for SqliteJournal {
         }
     }
 
-    fn take(&self, holder: &Holder, instead_of: Option<&LockView>) -> Result<AcquireResult, JournalError> {
+    fn acquire(&self, holder: &Holder, instead_of: Option<&LockView>) -> Result<AcquireResult, JournalError> {
         Ok(self.database.write("take the lock", |transaction| {
             let expected = instead_of.map(|view| (view.holder.clone(), view.heartbeats));
             match read_holder(transaction)? {
@@ -101,7 +101,7 @@ impl FleetLock for SqliteJournal {
         self.execute_as_holder(holder, "release the lock", "DELETE FROM lock")
     }
 
-    fn view(&self) -> Result<Option<LockView>, JournalError> {
+    fn read_holder(&self) -> Result<Option<LockView>, JournalError> {
         Ok(self.database.read("read the lock", read_holder)?.map(build_lock_view))
     }
 

@@ -55,12 +55,12 @@ pub fn connect(host: &HostName, way: &Transport, reach: &ConnectConfig) -> Arc<d
 }
 
 impl HttpLink {
-    fn unreachable_error(&self, why: impl Into<String>) -> LinkError {
-        LinkError::Unreachable { via: self.transport_label(), why: why.into() }
+    fn unreachable_error(&self, reason: impl Into<String>) -> LinkError {
+        LinkError::Unreachable { via: self.transport_label(), reason: reason.into() }
     }
 
-    fn broken_error(&self, why: impl Into<String>) -> LinkError {
-        LinkError::Broken { via: self.transport_label(), why: why.into() }
+    fn broken_error(&self, reason: impl Into<String>) -> LinkError {
+        LinkError::Broken { via: self.transport_label(), reason: reason.into() }
     }
 
     /// Takes the kept connection if it is still usable.
@@ -86,7 +86,7 @@ impl HttpLink {
             Ok(Err(TransportError::Skew { their_version, their_api })) => {
                 return Err(self.skew_error(&their_version, &their_api));
             }
-            Ok(Err(TransportError::Other(why))) => return Err(self.unreachable_error(why)),
+            Ok(Err(TransportError::Other(reason))) => return Err(self.unreachable_error(reason)),
             Err(_) => {
                 let waited = crate::model::duration::format(CONNECT_TIMEOUT);
                 return Err(self.unreachable_error(format!("no connection within {waited}")));
@@ -224,8 +224,8 @@ impl HttpLink {
                 Some(Ok(frame)) => frame,
                 Some(Err(error)) => {
                     let failure = RequestFailure::Broken(describe_error(&error));
-                    let why = connection.explain_failure(failure).await;
-                    return Err(self.broken_error(format!("while the command ran: {why}")));
+                    let reason = connection.explain_failure(failure).await;
+                    return Err(self.broken_error(format!("while the command ran: {reason}")));
                 }
                 None if !status.is_success() => return Err(self.refused_error(status, &lines)),
                 None => return Err(self.broken_error("the answer ended without its last line")),

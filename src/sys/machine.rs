@@ -115,8 +115,8 @@ fn describe_listener(pid: u32) -> ListeningProcess {
     ListeningProcess { pid, name: comm.trim().to_owned() }
 }
 
-fn to_machine_error(what: &str, why: &dyn std::fmt::Display) -> MachineError {
-    MachineError { subject: what.to_owned(), why: why.to_string() }
+fn to_machine_error(what: &str, reason: &dyn std::fmt::Display) -> MachineError {
+    MachineError { subject: what.to_owned(), reason: reason.to_string() }
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ pub struct HttpProbe;
 
 #[async_trait]
 impl Probe for HttpProbe {
-    async fn ask(&self, address: SocketAddr, health: &Health) -> Result<(), ProbeError> {
+    async fn check(&self, address: SocketAddr, health: &Health) -> Result<(), ProbeError> {
         let status = tokio::time::timeout(health.timeout, fetch_status(address, health));
         let Ok(answered) = status.await else {
             return Err(ProbeError::TimedOut { address, waited: health.timeout });
@@ -35,8 +35,8 @@ impl Probe for HttpProbe {
 async fn fetch_status(address: SocketAddr, health: &Health) -> Result<u16, ProbeError> {
     let stream = TcpStream::connect(address)
         .await
-        .map_err(|error| ProbeError::NoConnection { address, why: error.to_string() })?;
-    let garbled = |error: String| ProbeError::Malformed { address, why: error };
+        .map_err(|error| ProbeError::NoConnection { address, reason: error.to_string() })?;
+    let garbled = |error: String| ProbeError::Malformed { address, reason: error };
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| garbled(error.to_string()))?;
     let host = health.host.clone().unwrap_or_else(|| address.to_string());
@@ -78,7 +78,7 @@ mod tests {
             stream.write_all(answer.as_bytes()).await.unwrap();
             String::from_utf8_lossy(&head[..length]).into_owned()
         });
-        let asked = HttpProbe.ask(address, &build_health()).await;
+        let asked = HttpProbe.check(address, &build_health()).await;
         (asked, server.await.unwrap())
     }
 
@@ -135,7 +135,7 @@ mod tests {
             written
         });
         let quick = Health { timeout: Duration::from_millis(50), ..build_health() };
-        let asked = HttpProbe.ask(address, &quick).await;
+        let asked = HttpProbe.check(address, &quick).await;
         assert_eq!(asked, Err(ProbeError::TimedOut { address, waited: quick.timeout }));
         assert!(server.await.unwrap() > 1, "bytes came all the time");
     }
@@ -146,7 +146,7 @@ mod tests {
             let listener = TcpListener::bind(address).await.unwrap();
             let address = listener.local_addr().unwrap();
             let unnamed = Health { host: None, ..build_health() };
-            let (asked, head) = tokio::join!(HttpProbe.ask(address, &unnamed), async {
+            let (asked, head) = tokio::join!(HttpProbe.check(address, &unnamed), async {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 let mut head = vec![0; 4096];
                 let length = stream.read(&mut head).await.unwrap();
@@ -164,10 +164,10 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let quick = Health { timeout: Duration::from_millis(50), ..build_health() };
-        assert!(matches!(HttpProbe.ask(address, &quick).await, Err(ProbeError::TimedOut { .. })));
+        assert!(matches!(HttpProbe.check(address, &quick).await, Err(ProbeError::TimedOut { .. })));
         drop(listener);
         assert!(matches!(
-            HttpProbe.ask(address, &build_health()).await,
+            HttpProbe.check(address, &build_health()).await,
             Err(ProbeError::NoConnection { .. })
         ));
     }

@@ -61,8 +61,8 @@ impl ProxyProcess {
         self.dir.join("proxy.sock")
     }
 
-    fn silent_error(&self, why: &dyn std::fmt::Display) -> ProxyError {
-        ProxyError::Unresponsive { why: format!("{why} ({})", self.socket_path().display()) }
+    fn silent_error(&self, reason: &dyn std::fmt::Display) -> ProxyError {
+        ProxyError::Unresponsive { reason: format!("{reason} ({})", self.socket_path().display()) }
     }
 
     /// Sends one request on a connection of its own, so that a proxy replaced since the last request is reached too.
@@ -110,8 +110,8 @@ impl ProxyProcess {
         if status != StatusCode::OK {
             let said = serde_json::from_slice::<serde_json::Value>(&body).ok();
             let said = said.and_then(|said| Some(said.get("message")?.as_str()?.to_owned()));
-            let why = said.unwrap_or_else(|| format!("it answers {status}"));
-            return Err(ProxyError::Refused { why });
+            let reason = said.unwrap_or_else(|| format!("it answers {status}"));
+            return Err(ProxyError::Refused { reason });
         }
         serde_json::from_slice(&body).map_err(|error| self.silent_error(&error))
     }
@@ -133,7 +133,7 @@ impl ProxyProcess {
     }
 
     async fn spawn(&self) -> Result<(), ProxyError> {
-        let failed = |why: String| ProxyError::StartFailed { why };
+        let failed = |reason: String| ProxyError::StartFailed { reason };
         let io = |error: &dyn std::fmt::Display| failed(error.to_string());
         if self.is_packaged_unit() {
             // One that ends its connections first is not waited for here.
@@ -190,7 +190,7 @@ impl ProxyProcess {
     }
 
     fn lock_agent(&self, how: FlockArg) -> Result<Option<Flock<File>>, ProxyError> {
-        let failed = |error: &dyn std::fmt::Display| ProxyError::StartFailed { why: error.to_string() };
+        let failed = |error: &dyn std::fmt::Display| ProxyError::StartFailed { reason: error.to_string() };
         DirBuilder::new().recursive(true).mode(0o750).create(&self.dir).map_err(|error| failed(&error))?;
         let path = self.dir.join("proxy.keeper");
         let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
@@ -228,7 +228,7 @@ impl Proxy for ProxyProcess {
                 Ok(_) => return Ok(()),
                 Err(error) if Instant::now() >= deadline => {
                     return Err(ProxyError::StartFailed {
-                        why: format!("{error}; {}", self.read_last_log_line()),
+                        reason: format!("{error}; {}", self.read_last_log_line()),
                     });
                 }
                 Err(_) => tokio::time::sleep(POLL_INTERVAL).await,
@@ -283,7 +283,7 @@ impl Proxy for ProxyProcess {
         }
     }
 
-    fn keep(&self) -> Result<Option<Box<dyn LockGuard>>, ProxyError> {
+    fn acquire_watch_lock(&self) -> Result<Option<Box<dyn LockGuard>>, ProxyError> {
         let lock = self.lock_agent(FlockArg::LockExclusiveNonblock)?;
         Ok(lock.map(|lock| Box::new(FileLockGuard { _lock: lock }) as Box<dyn LockGuard>))
     }
@@ -307,10 +307,10 @@ mod tests {
         let asks = proxies[1].lock_agent(FlockArg::LockSharedNonblock).unwrap();
         assert!(!proxies[0].is_watched());
         drop(asks);
-        let held = proxies[0].keep().unwrap();
+        let held = proxies[0].acquire_watch_lock().unwrap();
         assert!(held.is_some());
         assert!(proxies[0].is_watched() && proxies[1].is_watched());
-        assert!(proxies[1].keep().unwrap().is_none());
+        assert!(proxies[1].acquire_watch_lock().unwrap().is_none());
         drop(held);
         assert!(!proxies[1].is_watched());
     }

@@ -166,12 +166,12 @@ impl ReleaseStore for DirReleases {
         let base = self.root.join(service.as_str());
         let path = base.join(link);
         if check_release_name(link).is_err() || link == "releases" {
-            let why = "that is no name of a link".to_owned();
-            return Err(ReleaseError::Failed { action: "write", path, why });
+            let reason = "that is no name of a link".to_owned();
+            return Err(ReleaseError::Failed { action: "write", path, reason });
         }
         if path.symlink_metadata().is_ok_and(|there| !there.is_symlink()) {
-            let why = "something else is there".to_owned();
-            return Err(ReleaseError::Failed { action: "write", path, why });
+            let reason = "something else is there".to_owned();
+            return Err(ReleaseError::Failed { action: "write", path, reason });
         }
         let Some(release) = release else {
             if path.symlink_metadata().is_err() {
@@ -182,8 +182,8 @@ impl ReleaseStore for DirReleases {
         };
         let place = self.build_paths(service, release)?;
         if !place.dir.is_dir() {
-            let why = "there is no such release".to_owned();
-            return Err(ReleaseError::Failed { action: "link to", path: place.dir, why });
+            let reason = "there is no such release".to_owned();
+            return Err(ReleaseError::Failed { action: "link to", path: place.dir, reason });
         }
         let _ours = acquire_lock(&place.releases_dir)?;
         let fresh = base.join(format!(".{link}.new"));
@@ -211,8 +211,8 @@ fn read_digest(place: &ReleasePaths) -> Result<Digest, ReleaseError> {
     if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Ok(Digest(text));
     }
-    let why = "it is no digest".to_owned();
-    Err(ReleaseError::Failed { action: "read", path: place.digest.clone(), why })
+    let reason = "it is no digest".to_owned();
+    Err(ReleaseError::Failed { action: "read", path: place.digest.clone(), reason })
 }
 
 /// Takes the lock of a service's releases: one process at a time changes them.

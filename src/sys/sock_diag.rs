@@ -30,7 +30,7 @@ impl SocketTable for SockDiag {
     async fn list_established(&self, port: Port) -> Result<Vec<Socket>, SocketsError> {
         let listed = open_netlink().and_then(|netlink| list_sockets(&netlink, port));
         Ok(listed
-            .map_err(|error| SocketsError { port, why: error.to_string() })?
+            .map_err(|error| SocketsError { port, reason: error.to_string() })?
             .into_iter()
             .map(|one| one.socket)
             .collect())
@@ -48,7 +48,7 @@ impl SocketTable for SockDiag {
             }
             Ok(closed)
         });
-        closed.map_err(|error| SocketsError { port, why: error.to_string() })
+        closed.map_err(|error| SocketsError { port, reason: error.to_string() })
     }
 }
 

@@ -26,11 +26,11 @@ pub struct Schema {
 /// Why a file could not be read or written. After a failed write nothing of it is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DbError {
-    Open { path: PathBuf, why: String },
+    Open { path: PathBuf, reason: String },
     Newer { path: PathBuf, found: i64, known: i64 },
     Full { path: PathBuf },
-    Damaged { path: PathBuf, why: String },
-    Failed { what: &'static str, path: PathBuf, why: String },
+    Damaged { path: PathBuf, reason: String },
+    Failed { what: &'static str, path: PathBuf, reason: String },
 }
 
 /// A file that is opened at its first use, and made at its first write.
@@ -69,7 +69,7 @@ impl Database {
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, DbError> {
         let mut slot = self.open(true)?;
-        let closed = || DbError::Failed { what, path: self.file.clone(), why: "not open".to_owned() };
+        let closed = || DbError::Failed { what, path: self.file.clone(), reason: "not open".to_owned() };
         let connection = slot.as_mut().ok_or_else(closed)?;
         let done = (|| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -131,7 +131,7 @@ impl Database {
     }
 
     fn to_open_error(&self, error: &io::Error) -> DbError {
-        DbError::Open { path: self.file.clone(), why: error.to_string() }
+        DbError::Open { path: self.file.clone(), reason: error.to_string() }
     }
 
     fn connect(&self) -> Result<Connection, DbError> {
@@ -184,7 +184,7 @@ fn upgrade(connection: &mut Connection, steps: &[&str]) -> rusqlite::Result<()> 
 
 pub fn make_dir(dir: &Path) -> Result<(), DbError> {
     let made = DirBuilder::new().recursive(true).mode(0o750).create(dir);
-    made.map_err(|error| DbError::Open { path: dir.to_owned(), why: error.to_string() })
+    made.map_err(|error| DbError::Open { path: dir.to_owned(), reason: error.to_string() })
 }
 
 fn to_db_error(what: &'static str, file: &Path, error: &rusqlite::Error) -> DbError {
@@ -194,9 +194,9 @@ fn to_db_error(what: &'static str, file: &Path, error: &rusqlite::Error) -> DbEr
         Some(DiskFull) => DbError::Full { path },
         // The write-ahead index is a shared mapping: without room for it SQLite knows only that I/O failed.
         Some(CannotOpen | SystemIoFailure) if is_disk_full(file) => DbError::Full { path },
-        Some(DatabaseCorrupt | NotADatabase) => DbError::Damaged { path, why: error.to_string() },
-        Some(CannotOpen) => DbError::Open { path, why: error.to_string() },
-        _ => DbError::Failed { what, path, why: error.to_string() },
+        Some(DatabaseCorrupt | NotADatabase) => DbError::Damaged { path, reason: error.to_string() },
+        Some(CannotOpen) => DbError::Open { path, reason: error.to_string() },
+        _ => DbError::Failed { what, path, reason: error.to_string() },
     }
 }
 

@@ -153,11 +153,11 @@ impl SqliteStore {
 impl From<DbError> for StoreError {
     fn from(error: DbError) -> Self {
         match error {
-            DbError::Open { path, why } => Self::Open { path, why },
+            DbError::Open { path, reason } => Self::Open { path, reason },
             DbError::Newer { path, found, known } => Self::Newer { path, found, known },
             DbError::Full { path } => Self::Full { path },
-            DbError::Damaged { path, why } => Self::Damaged { path, why },
-            DbError::Failed { what, path, why } => Self::Failed { action: what, path, why },
+            DbError::Damaged { path, reason } => Self::Damaged { path, reason },
+            DbError::Failed { what, path, reason } => Self::Failed { action: what, path, reason },
         }
     }
 }
@@ -310,7 +310,7 @@ impl LockGuard for FileLockGuard {}
 fn to_store_error(what: &'static str, path: &Path, error: &std::io::Error) -> StoreError {
     match error.kind() {
         std::io::ErrorKind::StorageFull => StoreError::Full { path: path.to_owned() },
-        _ => StoreError::Failed { action: what, path: path.to_owned(), why: error.to_string() },
+        _ => StoreError::Failed { action: what, path: path.to_owned(), reason: error.to_string() },
     }
 }
 

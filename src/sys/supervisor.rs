@@ -80,7 +80,7 @@ impl Supervisor {
 
     /// Processes left by an earlier run get their grace before the start.
     async fn launch(&self, place: &InstanceDir, grace: Duration) -> Result<(), StartReport> {
-        let failed = |why: String| StartReport::Failed { why };
+        let failed = |reason: String| StartReport::Failed { why: reason };
         let program = Program::new(&self.program).args(["supervise", "--role", "launch"]).arg(place.dir());
         let output =
             program.run(b"", LAUNCH_TIMEOUT + grace).await.map_err(|error| failed(error.to_string()))?;
@@ -178,7 +178,7 @@ impl From<io::Error> for StartError {
 }
 
 fn to_runner_error(what: &'static str, instance: &InstanceId) -> impl Fn(io::Error) -> RunnerError {
-    move |why| RunnerError::Failed { action: what, instance: instance.clone(), why: why.to_string() }
+    move |reason| RunnerError::Failed { action: what, instance: instance.clone(), reason: reason.to_string() }
 }
 
 #[async_trait]
@@ -188,14 +188,17 @@ impl Runner for Supervisor {
     }
 
     async fn start(&self, spec: &InstanceSpec) -> Result<(), RunnerError> {
-        let because = |why: String| RunnerError::Failed { action: "start", instance: spec.id.clone(), why };
-        self.start_instance(&self.instance_dir(&spec.id), spec).await.map_err(|why| match why {
+        let because =
+            |reason: String| RunnerError::Failed { action: "start", instance: spec.id.clone(), reason };
+        self.start_instance(&self.instance_dir(&spec.id), spec).await.map_err(|reason| match reason {
             StartError::Report(StartReport::Missing { program }) => RunnerError::Missing { program },
             StartError::Report(StartReport::NoUser { user }) => RunnerError::NoUser { user },
-            StartError::Report(StartReport::Failed { why }) => because(why),
+            StartError::Report(StartReport::Failed { why: reason }) => because(reason),
             StartError::Report(StartReport::Started) => because("it was started".to_owned()),
-            StartError::NotWritten(path, why) => RunnerError::WriteFailed { path, why: why.to_string() },
-            StartError::Failed(why) => because(why.to_string()),
+            StartError::NotWritten(path, reason) => {
+                RunnerError::WriteFailed { path, reason: reason.to_string() }
+            }
+            StartError::Failed(reason) => because(reason.to_string()),
         })
     }
 
@@ -234,7 +237,7 @@ impl Runner for Supervisor {
 
     async fn list_instances(&self) -> Result<Vec<InstanceId>, RunnerError> {
         let cannot =
-            |error: io::Error| RunnerError::ReadFailed { path: self.dir.clone(), why: error.to_string() };
+            |error: io::Error| RunnerError::ReadFailed { path: self.dir.clone(), reason: error.to_string() };
         let entries = match fs::read_dir(&self.dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries.map_err(cannot)?,

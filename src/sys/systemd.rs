@@ -62,7 +62,8 @@ impl Systemd {
     }
 
     async fn start_unit(&self, spec: &InstanceSpec) -> Result<(), RunnerError> {
-        let because = |why: String| RunnerError::Failed { action: "start", instance: spec.id.clone(), why };
+        let because =
+            |reason: String| RunnerError::Failed { action: "start", instance: spec.id.clone(), reason };
         let program = locate(spec)?;
         check_user(spec)?;
         let text = unit::render_unit(spec, &program).map_err(|error| because(error.to_string()))?;
@@ -74,14 +75,14 @@ impl Systemd {
             Ok(known) if known == text => {}
             _ => LocalFiles
                 .write(&file, &text)
-                .map_err(|error| RunnerError::WriteFailed { path: file.clone(), why: error.why })?,
+                .map_err(|error| RunnerError::WriteFailed { path: file.clone(), reason: error.reason })?,
         }
         run_systemctl(&["daemon-reload"], None, COMMAND_TIMEOUT).await.map_err(because)?;
         let started = run_systemctl(&["enable", "--now", "--quiet"], Some(&spec.id), COMMAND_TIMEOUT).await;
-        if let Err(why) = started {
+        if let Err(reason) = started {
             let log = self.read_last_log_lines(&spec.id).await;
             self.remove_unit(&spec.id).await.map_err(because)?;
-            return Err(because(if log.is_empty() { why } else { log }));
+            return Err(because(if log.is_empty() { reason } else { log }));
         }
         Ok(())
     }
@@ -146,7 +147,9 @@ fn locate(spec: &InstanceSpec) -> Result<PathBuf, RunnerError> {
     let path = spec.env.get("PATH").map_or(DEFAULT_PATH, String::as_str);
     Program::new(name).dir(&spec.dir).env("PATH", path).locate().map_err(|error| match error {
         ExecError::Missing { program } => RunnerError::Missing { program },
-        other => RunnerError::Failed { action: "start", instance: spec.id.clone(), why: other.to_string() },
+        other => {
+            RunnerError::Failed { action: "start", instance: spec.id.clone(), reason: other.to_string() }
+        }
     })
 }
 
@@ -256,7 +259,7 @@ impl Runner for Systemd {
     async fn list_instances(&self) -> Result<Vec<InstanceId>, RunnerError> {
         let cannot = |error: std::io::Error| RunnerError::ReadFailed {
             path: self.unit_dir.clone(),
-            why: error.to_string(),
+            reason: error.to_string(),
         };
         let mut known = Vec::new();
         for entry in std::fs::read_dir(&self.unit_dir).map_err(cannot)? {
@@ -320,7 +323,7 @@ impl Systemd {
 }
 
 fn to_runner_error(what: &'static str, instance: &InstanceId) -> impl Fn(String) -> RunnerError {
-    move |why| RunnerError::Failed { action: what, instance: instance.clone(), why }
+    move |reason| RunnerError::Failed { action: what, instance: instance.clone(), reason }
 }
 
 #[cfg(test)]

@@ -116,34 +116,49 @@ async fn deliver_all(hooks: Vec<Webhook>, state: Arc<QueueState>) {
         for hook in &hooks {
             let delivered = match &client {
                 Ok(client) => deliver(client, hook, &notice).await,
-                Err(error) => Err(error.to_string()),
+                Err(error) => Err(DeliverError::NotSent(error.to_string())),
             };
-            if let Err(why) = delivered {
+            if let Err(error) = delivered {
                 let place = redact_url(&hook.url);
                 lock(&state.undelivered)
-                    .push(format!("cannot notify webhook {place} of `{}`: {why}", notice.text));
+                    .push(format!("cannot notify webhook {place} of `{}`: {error}", notice.text));
             }
         }
     }
 }
 
-/// A refusal by the other side (4xx) is final; anything else may pass.
-async fn deliver(client: &reqwest::Client, hook: &Webhook, notice: &Notice) -> Result<(), String> {
-    let body = serde_json::to_vec(notice).map_err(|error| error.to_string())?;
+/// Why a webhook did not take a notice.
+#[derive(Debug, thiserror::Error)]
+enum DeliverError {
+    #[error("it answered {0}")]
+    Refused(reqwest::StatusCode),
+    #[error("{0}")]
+    NotSent(String),
+}
+
+impl DeliverError {
+    /// Whether another attempt may succeed: a refusal by the other side (4xx) is final, apart from 429.
+    fn is_retryable(&self) -> bool {
+        match self {
+            Self::Refused(status) => !status.is_client_error() || status.as_u16() == 429,
+            Self::NotSent(_) => true,
+        }
+    }
+}
+
+async fn deliver(client: &reqwest::Client, hook: &Webhook, notice: &Notice) -> Result<(), DeliverError> {
+    let body = serde_json::to_vec(notice).map_err(|error| DeliverError::NotSent(error.to_string()))?;
     let mut pauses = RETRY_INTERVALS.iter();
     loop {
         let request = client.post(&hook.url).header("content-type", "application/json").body(body.clone());
-        let why = match request.timeout(hook.timeout).send().await {
+        let error = match request.timeout(hook.timeout).send().await {
             Ok(answer) if answer.status().is_success() => return Ok(()),
-            Ok(answer) if answer.status().is_client_error() && answer.status().as_u16() != 429 => {
-                return Err(format!("it answered {}", answer.status()));
-            }
-            Ok(answer) => format!("it answered {}", answer.status()),
-            Err(error) => error.without_url().to_string(),
+            Ok(answer) => DeliverError::Refused(answer.status()),
+            Err(error) => DeliverError::NotSent(error.without_url().to_string()),
         };
         match pauses.next() {
-            Some(pause) => tokio::time::sleep(*pause).await,
-            None => return Err(why),
+            Some(pause) if error.is_retryable() => tokio::time::sleep(*pause).await,
+            _ => return Err(error),
         }
     }
 }

@@ -15,12 +15,12 @@ pub enum ArchiveError {
     #[error("Source must be a .tar.gz file or a directory when deploying with --tar.")]
     UnsupportedFormat { path: PathBuf },
     /// The hosts would refuse it.
-    #[error("`{}` {why}", .path.display().to_string().escape_debug())]
-    Refused { path: PathBuf, why: &'static str },
+    #[error("`{}` {reason}", .path.display().to_string().escape_debug())]
+    Refused { path: PathBuf, reason: &'static str },
     #[error("the disk that holds `{path}` is full")]
     Full { path: PathBuf },
-    #[error("cannot {action} `{path}`: {why}")]
-    Failed { action: &'static str, path: PathBuf, why: String },
+    #[error("cannot {action} `{path}`: {reason}")]
+    Failed { action: &'static str, path: PathBuf, reason: String },
 }
 
 /// A `.tar.gz` that is ready to be sent.

@@ -10,14 +10,14 @@ use crate::model::balancer::{BackendView, BalancerSpec, ServerLine};
 /// Why a load balancer's state is not known. Not known is never UP.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BalancerError {
-    #[error("no connection to `{address}`: {why}")]
-    Unreachable { address: String, why: String },
+    #[error("no connection to `{address}`: {reason}")]
+    Unreachable { address: String, reason: String },
     #[error("no answer from `{address}` within {}", crate::model::duration::format(*.waited))]
     TimedOut { address: String, waited: Duration },
     #[error("the answer from `{address}` ended early, after {received} bytes")]
     Truncated { address: String, received: usize },
-    #[error("the answer from `{address}` is not HAProxy statistics: {why}")]
-    Malformed { address: String, why: String },
+    #[error("the answer from `{address}` is not HAProxy statistics: {reason}")]
+    Malformed { address: String, reason: String },
     #[error("`{address}` answered HTTP status {status}")]
     Refused { address: String, status: u16 },
     #[error("`{address}` has no backend `{backend}`")]

@@ -12,8 +12,8 @@ use crate::model::api::{RunOutcome, RunRequest};
 pub enum CommandError {
     #[error("`{program}` is not installed")]
     Missing { program: String },
-    #[error("cannot run `{program}`: {why}")]
-    StartFailed { program: String, why: String },
+    #[error("cannot run `{program}`: {reason}")]
+    StartFailed { program: String, reason: String },
     /// An earlier run with the same key has processes left.
     #[error("a process of an earlier run has not ended, after waiting {}", crate::model::duration::format(*.waited))]
     StillRunning { program: String, waited: Duration },

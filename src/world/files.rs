@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 /// A file that could not be written or removed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("cannot {action} `{path}`: {why}")]
+#[error("cannot {action} `{path}`: {reason}")]
 pub struct FilesError {
     pub action: &'static str,
     pub path: PathBuf,
-    pub why: String,
+    pub reason: String,
 }
 
 pub trait FileSystem: Send + Sync {

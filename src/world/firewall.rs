@@ -21,8 +21,8 @@ pub enum FirewallError {
     Failed { command: String, status: i32, stderr: String },
     #[error("`{command}` printed no rule listing: line {line} is: `{found}`")]
     Malformed { command: String, line: usize, found: String },
-    #[error("cannot run `{command}`: {why}")]
-    StartFailed { command: String, why: String },
+    #[error("cannot run `{command}`: {reason}")]
+    StartFailed { command: String, reason: String },
 }
 
 #[async_trait]

@@ -10,10 +10,10 @@ use crate::model::ports::Port;
 
 /// The kernel would not list its connections.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("cannot list the connections that came by port {port} through conntrack: {why}")]
+#[error("cannot list the connections that came by port {port} through conntrack: {reason}")]
 pub struct FlowsError {
     pub port: Port,
-    pub why: String,
+    pub reason: String,
 }
 
 #[async_trait]

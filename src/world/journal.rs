@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::path::PathBuf;
 
-use crate::model::journal::JournalEntry;
+use crate::model::journal::RollEntry;
 use crate::model::lock::Holder;
 use crate::model::promote::{PromotionEntry, PromotionId, PromotionRequest};
 use crate::model::roll::RollId;
@@ -11,16 +11,16 @@ use crate::model::roll::RollId;
 /// Why the journal could not be read or written. After a failed write nothing of it is recorded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JournalError {
-    #[error("cannot open the journal `{path}`: {why}")]
-    Open { path: PathBuf, why: String },
+    #[error("cannot open the journal `{path}`: {reason}")]
+    Open { path: PathBuf, reason: String },
     #[error("the journal `{path}` has schema {found}; this switchman reads up to {known}")]
     Newer { path: PathBuf, found: i64, known: i64 },
     #[error("the disk that holds the journal `{path}` is full")]
     Full { path: PathBuf },
-    #[error("the journal `{path}` is damaged: {why}")]
-    Damaged { path: PathBuf, why: String },
-    #[error("cannot {action} in `{path}`: {why}")]
-    Failed { action: &'static str, path: PathBuf, why: String },
+    #[error("the journal `{path}` is damaged: {reason}")]
+    Damaged { path: PathBuf, reason: String },
+    #[error("cannot {action} in `{path}`: {reason}")]
+    Failed { action: &'static str, path: PathBuf, reason: String },
     /// An operator released the lock by force, or took it over.
     #[error("the fleet lock was lost: it is held by {}", .holder.as_ref().map_or("no process".to_owned(), ToString::to_string))]
     LockLost { holder: Option<Box<Holder>> },
@@ -56,7 +56,7 @@ pub trait Journal<R: Record>: Send + Sync {
     }
 }
 
-impl Record for JournalEntry {
+impl Record for RollEntry {
     type Id = RollId;
     /// Only the holder of the lock adds to a roll.
     type Request = Infallible;
@@ -66,7 +66,7 @@ impl Record for JournalEntry {
     }
 }
 
-impl From<Infallible> for JournalEntry {
+impl From<Infallible> for RollEntry {
     fn from(never: Infallible) -> Self {
         match never {}
     }

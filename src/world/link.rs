@@ -28,11 +28,11 @@ use crate::model::traffic_split::{TrafficSplitRequest, TrafficSplitResponse};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
     /// The host received no request.
-    #[error("no connection ({via}): {why}")]
-    Unreachable { via: String, why: String },
+    #[error("no connection ({via}): {reason}")]
+    Unreachable { via: String, reason: String },
     /// The host may or may not have carried out the request.
-    #[error("the connection broke ({via}): {why}")]
-    Broken { via: String, why: String },
+    #[error("the connection broke ({via}): {reason}")]
+    Broken { via: String, reason: String },
     /// The host may or may not have carried out the request.
     #[error("no answer within {} ({via})", crate::model::duration::format(*.waited))]
     TimedOut { via: String, waited: Duration },

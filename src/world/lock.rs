@@ -25,7 +25,7 @@ pub trait FleetLock: Send + Sync {
 
     /// Takes the lock when it is free, or held exactly as in `instead_of`: of two who see the same stale lock one wins,
     /// and the loser removes nothing.
-    fn take(&self, holder: &Holder, instead_of: Option<&LockView>) -> Result<AcquireResult, JournalError>;
+    fn acquire(&self, holder: &Holder, instead_of: Option<&LockView>) -> Result<AcquireResult, JournalError>;
 
     /// Writes a heartbeat. Fails when another holder has the lock by now.
     fn send_heartbeat(&self, holder: &Holder) -> Result<(), JournalError>;
@@ -33,7 +33,7 @@ pub trait FleetLock: Send + Sync {
     /// Releases the lock if this holder has it. Otherwise the error names the holder.
     fn release(&self, holder: &Holder) -> Result<(), JournalError>;
 
-    fn view(&self) -> Result<Option<LockView>, JournalError>;
+    fn read_holder(&self) -> Result<Option<LockView>, JournalError>;
 
     fn add_note(&self, note: &LockNote) -> Result<(), JournalError>;
 

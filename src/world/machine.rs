@@ -6,10 +6,10 @@ use crate::model::ports::Port;
 
 /// A fact that the machine did not give.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("cannot read `{subject}`: {why}")]
+#[error("cannot read `{subject}`: {reason}")]
 pub struct MachineError {
     pub subject: String,
-    pub why: String,
+    pub reason: String,
 }
 
 /// A process that listens on a port.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::model::journal::JournalEntry;
+use crate::model::journal::RollEntry;
 use crate::model::name::HostName;
 use crate::model::promote::PromotionEntry;
 
@@ -71,7 +71,7 @@ pub struct FleetWorld {
     pub links: BTreeMap<HostName, Arc<dyn link::HostLink>>,
     /// In the order of `switchman.yaml`; only those that can be read.
     pub balancers: Vec<Arc<dyn balancer::Balancer>>,
-    pub journal: Arc<dyn journal::Journal<JournalEntry>>,
+    pub journal: Arc<dyn journal::Journal<RollEntry>>,
     pub promotions: Arc<dyn journal::Journal<PromotionEntry>>,
     pub lock: Arc<dyn lock::FleetLock>,
     pub commands: Arc<dyn commands::CommandRunner>,

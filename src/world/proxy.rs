@@ -14,17 +14,17 @@ use crate::model::proxy::{ProxyConfig, ProxyHealth, ProxyStats};
 /// Why the proxy did not carry out a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProxyError {
-    #[error("the proxy does not start: {why}")]
-    StartFailed { why: String },
-    #[error("the proxy does not answer: {why}")]
-    Unresponsive { why: String },
+    #[error("the proxy does not start: {reason}")]
+    StartFailed { reason: String },
+    #[error("the proxy does not answer: {reason}")]
+    Unresponsive { reason: String },
     /// The proxy's own message. The configuration it had before stays in force.
-    #[error("the proxy refuses the request: {why}")]
-    Refused { why: String },
-    #[error("{service}: the proxy {why}")]
-    NoPort { service: ServiceName, why: String },
-    #[error("main of {service} does not answer through the proxy on port {port}: {why}")]
-    NotReachable { service: ServiceName, port: Port, why: String },
+    #[error("the proxy refuses the request: {reason}")]
+    Refused { reason: String },
+    #[error("{service}: the proxy {reason}")]
+    NoPort { service: ServiceName, reason: String },
+    #[error("main of {service} does not answer through the proxy on port {port}: {reason}")]
+    NotReachable { service: ServiceName, port: Port, reason: String },
     #[error("no agent runs on this host: the proxy needs one that routes around it when it dies")]
     NotWatched,
 }
@@ -61,7 +61,7 @@ pub trait Proxy: Send + Sync {
 
     /// Takes the lock that the agent of this host holds for as long as it watches the proxy. `None`: another agent holds
     /// it.
-    fn keep(&self) -> Result<Option<Box<dyn LockGuard>>, ProxyError>;
+    fn acquire_watch_lock(&self) -> Result<Option<Box<dyn LockGuard>>, ProxyError>;
 
     /// Whether an agent watches the proxy.
     fn is_watched(&self) -> bool;

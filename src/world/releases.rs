@@ -18,8 +18,8 @@ pub enum ReleaseError {
     Damaged(String),
     #[error("the disk that holds `{path}` is full")]
     Full { path: PathBuf },
-    #[error("cannot {action} `{path}`: {why}")]
-    Failed { action: &'static str, path: PathBuf, why: String },
+    #[error("cannot {action} `{path}`: {reason}")]
+    Failed { action: &'static str, path: PathBuf, reason: String },
 }
 
 /// `ROOT/SERVICE/releases/NAME`, immutable once it has that name. All calls block: an archive is unpacked on a thread of its own.

@@ -105,7 +105,7 @@ pub enum RollEvent {
     StepFailed {
         host: HostName,
         step: Step,
-        why: String,
+        reason: String,
     },
     /// A line of the command's or a hook's output; `None`: of a hook of the whole roll.
     Output {
@@ -125,14 +125,14 @@ pub enum RollEvent {
     },
     /// Waiting for something that is to come true before the next batch.
     Waiting {
-        why: String,
+        reason: String,
     },
     Aborting {
         hosts: Vec<HostName>,
     },
     Ended {
         result: Option<RollResult>,
-        why: String,
+        reason: String,
     },
 }
 

@@ -17,12 +17,12 @@ pub enum RunnerError {
     NoUser { user: String },
     #[error("this host has no instance {instance}")]
     Unknown { instance: InstanceId },
-    #[error("cannot {action} the instance {instance}: {why}")]
-    Failed { action: &'static str, instance: InstanceId, why: String },
-    #[error("cannot write `{path}`: {why}")]
-    WriteFailed { path: PathBuf, why: String },
-    #[error("cannot read `{path}`: {why}")]
-    ReadFailed { path: PathBuf, why: String },
+    #[error("cannot {action} the instance {instance}: {reason}")]
+    Failed { action: &'static str, instance: InstanceId, reason: String },
+    #[error("cannot write `{path}`: {reason}")]
+    WriteFailed { path: PathBuf, reason: String },
+    #[error("cannot read `{path}`: {reason}")]
+    ReadFailed { path: PathBuf, reason: String },
 }
 
 /// How an instance was ended.

@@ -7,10 +7,10 @@ use crate::model::socket::Socket;
 
 /// The kernel would not list sockets.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("cannot list the TCP sockets of port {port} through sock_diag: {why}")]
+#[error("cannot list the TCP sockets of port {port} through sock_diag: {reason}")]
 pub struct SocketsError {
     pub port: Port,
-    pub why: String,
+    pub reason: String,
 }
 
 #[async_trait]

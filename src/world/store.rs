@@ -13,18 +13,18 @@ use crate::model::name::ServiceName;
 /// Why the record could not be read or written. After a failed write nothing of it is recorded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    #[error("cannot open the state in `{path}`: {why}")]
-    Open { path: PathBuf, why: String },
+    #[error("cannot open the state in `{path}`: {reason}")]
+    Open { path: PathBuf, reason: String },
     #[error("the state `{path}` has schema {found}; this switchman reads up to {known}")]
     Newer { path: PathBuf, found: i64, known: i64 },
     #[error("the disk that holds `{path}` is full")]
     Full { path: PathBuf },
-    #[error("the state `{path}` is damaged: {why}")]
-    Damaged { path: PathBuf, why: String },
+    #[error("the state `{path}` is damaged: {reason}")]
+    Damaged { path: PathBuf, reason: String },
     #[error("another switchman process is changing this host ({holder}): gave up after {}", crate::model::duration::format(*.waited))]
     Busy { holder: String, waited: Duration },
-    #[error("cannot {action} in `{path}`: {why}")]
-    Failed { action: &'static str, path: PathBuf, why: String },
+    #[error("cannot {action} in `{path}`: {reason}")]
+    Failed { action: &'static str, path: PathBuf, reason: String },
 }
 
 /// What was read or recorded, or why it was not.
@@ -63,7 +63,7 @@ pub enum ChangeOutcome {
     /// The kernel is unchanged: the desired state goes back to `previous` (`None`: it was not recorded before).
     RolledBack {
         previous: Option<Box<ServiceRecord>>,
-        why: String,
+        reason: String,
     },
 }
 
@@ -72,7 +72,7 @@ impl ChangeOutcome {
     pub fn to_entry(&self, began: HistoryEntry, actor: &Actor, now: jiff::Timestamp) -> HistoryEntry {
         let (phase, detail) = match self {
             Self::Done { detail } => (Phase::Done, detail.clone()),
-            Self::RolledBack { why, .. } => (Phase::Failed, why.clone()),
+            Self::RolledBack { reason, .. } => (Phase::Failed, reason.clone()),
         };
         HistoryEntry { at: now, actor: actor.clone(), phase, detail, ..began }
     }

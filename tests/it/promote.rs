@@ -34,7 +34,7 @@ fn with_terms<'a>(args: &[&'a str]) -> Vec<&'a str> {
 }
 
 async fn standing(site: &Site) -> Value {
-    site.json(&["promote", "shop", "--status"]).await["standing"].clone()
+    site.json(&["promote", "shop", "--status"]).await["progress"].clone()
 }
 
 /// Main, and what each host's canary is given.

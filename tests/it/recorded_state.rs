@@ -6,7 +6,7 @@ use std::path::Path;
 use rusqlite::Connection;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use switchman::model::journal::{JournalEntry, JournalEntryKind};
+use switchman::model::journal::{RollEntry, RollEntryKind};
 use switchman::model::promote::{PromotionEntry, PromotionEntryKind, PromotionResult};
 use switchman::plan::{promote, roll};
 use switchman::sys::journal::SqliteJournal;
@@ -43,11 +43,11 @@ fn journal_of_0_1_0_is_read() {
     let file = dir.path().join("shop.db");
     restore_database(&file, include_str!("../fixtures/recorded/journal.sql"), 2);
     let journal = SqliteJournal::new(file);
-    let rolls = Journal::<JournalEntry>::list(&journal, 100).unwrap();
+    let rolls = Journal::<RollEntry>::list(&journal, 100).unwrap();
     assert!(rolls.len() > 1, "{rolls:?}");
     for id in &rolls {
         let progress =
-            roll::progress::build_progress(&Journal::<JournalEntry>::load(&journal, id, 0).unwrap()).unwrap();
+            roll::progress::build_progress(&Journal::<RollEntry>::load(&journal, id, 0).unwrap()).unwrap();
         assert!(progress.is_finished(), "{progress:?}");
     }
     let last = Journal::<PromotionEntry>::find_last(&journal).unwrap().expect("a promotion is recorded");
@@ -62,7 +62,7 @@ fn journal_of_schema_3_is_read_and_written_in_the_same_form() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("shop.db");
     restore_database(&file, include_str!("../fixtures/recorded/journal-3.sql"), 3);
-    assert_eq!(rewrite_entries::<JournalEntryKind>(&file, "SELECT what FROM journal"), 13);
+    assert_eq!(rewrite_entries::<RollEntryKind>(&file, "SELECT what FROM journal"), 13);
     assert_eq!(rewrite_entries::<PromotionEntryKind>(&file, "SELECT what FROM promotions"), 12);
 }
 

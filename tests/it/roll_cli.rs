@@ -129,7 +129,7 @@ fn json_output_has_one_document_per_line() {
             "{text}"
         );
         assert!(events.iter().any(|line| line["event"] == "output" && line["line"] == "hello"), "{text}");
-        assert_eq!((&last["kind"], &last["standing"]["result"]), (&"roll".into(), &"done".into()), "{text}");
+        assert_eq!((&last["kind"], &last["progress"]["result"]), (&"roll".into(), &"done".into()), "{text}");
         assert!(last["took_ms"].is_u64(), "{text}");
     });
 }

@@ -15,7 +15,7 @@ async fn repaired_by(site: &Site, verb: &str) {
     assert_eq!(output.status, 0, "{verb}: {}{}", output.stdout, output.stderr);
     let now = site.json(&["roll", "--status"]).await;
     let result = if verb == "--resume" { "done" } else { "aborted" };
-    assert_eq!(now["standing"]["result"], result, "{now:#}");
+    assert_eq!(now["progress"]["result"], result, "{now:#}");
     assert_eq!(now["lock"], serde_json::Value::Null, "{now:#}");
     assert_eq!(site.up_count("lb1").await, 3);
 }
@@ -34,7 +34,7 @@ async fn killed_at_every_step(name: &str, verb: &str) {
         assert_eq!(code, None, "at {step}: {log}");
         let stands = site.json(&["roll", "--status"]).await;
         assert_eq!(stands["lock"]["liveness"], "dead", "at {step}: {stands:#}");
-        assert_eq!(stands["standing"]["hosts"][0]["state"], "done", "at {step}: {stands:#}");
+        assert_eq!(stands["progress"]["hosts"][0]["state"], "done", "at {step}: {stands:#}");
         let refused = site.roll(&[], &["true".to_owned()]).await;
         assert!(refused.stderr.contains("is not finished"), "at {step}: {}", refused.stderr);
         repaired_by(&site, verb).await;
@@ -124,7 +124,7 @@ async fn cut_at(name: &str, steps: &[&str]) {
         cut(&site, "web2", false).await;
         if !got_through {
             let stands = site.json(&["roll", "--status"]).await;
-            let web2 = &stands["standing"]["hosts"][1];
+            let web2 = &stands["progress"]["hosts"][1];
             assert_eq!(
                 (web2["state"].as_str(), web2["end"].as_str()),
                 (Some("failed"), Some("unreachable")),
@@ -300,8 +300,8 @@ async fn clock_jump_changes_nothing() {
     let (code, log) = rolling.ended().await;
     assert_eq!(code, Some(0), "{log}");
     let stands = site.json(&["roll", "--status"]).await;
-    assert_eq!(stands["standing"]["result"], "done", "{stands:#}");
-    let (began, changed) = (&stands["standing"]["began_at"], &stands["standing"]["changed_at"]);
+    assert_eq!(stands["progress"]["result"], "done", "{stands:#}");
+    let (began, changed) = (&stands["progress"]["began_at"], &stands["progress"]["changed_at"]);
     assert!(
         changed.as_str() < began.as_str(),
         "the journal was written by the clock that jumped: {stands:#}"
@@ -335,7 +335,7 @@ async fn full_journal_disk_stops_roll() {
     );
     std::fs::remove_file(journal.join("filler")).unwrap();
     let stands = site.json(&["roll", "--status", "--journal-dir", &path]).await;
-    assert_eq!(stands["standing"]["hosts"][0]["step"], "command", "{stands:#}");
+    assert_eq!(stands["progress"]["hosts"][0]["step"], "command", "{stands:#}");
     site.until("web1 is back", async || site.up_count("lb1").await == 3).await;
     let resumed = site.run(&["roll", "--abort", "--journal-dir", &path]).await;
     assert_eq!(resumed.status, 0, "{}", resumed.stderr);

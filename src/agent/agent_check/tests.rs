@@ -64,7 +64,7 @@ async fn agent_check_answers_current_state() {
 async fn agent_check_answers_neutral_line_on_unreadable_record() {
     let scene = scene().await;
     scene.record(Switch::Off);
-    let damaged = StoreError::Damaged { path: PathBuf::from("/state/state.db"), why: "torn".into() };
+    let damaged = StoreError::Damaged { path: PathBuf::from("/state/state.db"), reason: "torn".into() };
     *scene.fake.store.read_error.lock().unwrap() = Some(damaged);
     assert_eq!(scene.ask().await, "\n");
     *scene.fake.store.read_error.lock().unwrap() = None;

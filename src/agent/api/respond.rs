@@ -68,17 +68,26 @@ pub(in crate::agent) const fn to_status_code(code: ErrorCode) -> StatusCode {
         ErrorCode::BadRequest => StatusCode::BAD_REQUEST,
         ErrorCode::Unauthorized => StatusCode::UNAUTHORIZED,
         ErrorCode::NoPrivilege | ErrorCode::NotAllowed => StatusCode::FORBIDDEN,
-        ErrorCode::NotFound => StatusCode::NOT_FOUND,
+        ErrorCode::NotFound | ErrorCode::NoMain | ErrorCode::NoInstance => StatusCode::NOT_FOUND,
         ErrorCode::Busy
         | ErrorCode::Owned
         | ErrorCode::RulesLocked
         | ErrorCode::RulesContested
         | ErrorCode::Exists
+        | ErrorCode::EndpointTaken
+        | ErrorCode::ReleaseExists
         | ErrorCode::NotDrained => StatusCode::CONFLICT,
         ErrorCode::NoAgent => StatusCode::SERVICE_UNAVAILABLE,
-        ErrorCode::BadArchive | ErrorCode::Unhealthy | ErrorCode::Unprocessable => {
-            StatusCode::UNPROCESSABLE_ENTITY
-        }
+        ErrorCode::BadArchive
+        | ErrorCode::Unhealthy
+        | ErrorCode::NoPort
+        | ErrorCode::PortTaken
+        | ErrorCode::NoRelease
+        | ErrorCode::NoBackup
+        | ErrorCode::NotMain
+        | ErrorCode::NoUser
+        | ErrorCode::NoProgram
+        | ErrorCode::Unprocessable => StatusCode::UNPROCESSABLE_ENTITY,
         ErrorCode::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     }

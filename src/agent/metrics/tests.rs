@@ -73,7 +73,7 @@ async fn metrics_port_serves_only_metrics() {
 #[tokio::test]
 async fn unreadable_record_is_reported_as_metric() {
     let scene = start_scene().await;
-    let damaged = StoreError::Damaged { path: PathBuf::from("/state/state.db"), why: "torn".into() };
+    let damaged = StoreError::Damaged { path: PathBuf::from("/state/state.db"), reason: "torn".into() };
     *scene.fake.store.read_error.lock().unwrap() = Some(damaged);
     let answer = scene.send(GET).await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::{load_and_list, parse_name, require_version};
 use crate::cli::Context;
+use crate::cli::failure::fail_file;
 use crate::cli::host_args::HostArgs;
 use crate::cli::render;
 use crate::error::Failure;
@@ -17,6 +18,7 @@ use crate::plan::compare::{ComparisonReport, ComparisonVerdict, Criteria};
 
 #[derive(Debug, Args)]
 #[command(override_usage = "switchman compare [OPTIONS] <NAME VERSION | ID>")]
+#[command(mut_arg("hosts", |arg| arg.help("Compare the answers of this host only; may be given several times [default: every host]")))]
 pub struct CompareArgs {
     /// The service, or the id of a deployment
     name: String,
@@ -64,7 +66,5 @@ pub async fn compare(args: CompareArgs, context: &Context) -> Result<(), Failure
 }
 
 fn write_html_report(file: &Path, report: &ComparisonReport) -> Result<(), Failure> {
-    let what = || format!("write `{}`", file.display());
-    std::fs::write(file, render::format_html_page(report))
-        .map_err(|error| Failure::Other { what: what(), why: error.to_string() })
+    std::fs::write(file, render::format_html_page(report)).map_err(fail_file("write", file))
 }

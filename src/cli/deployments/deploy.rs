@@ -45,7 +45,7 @@ pub struct DeployArgs {
     dry_run: bool,
 }
 
-/// The options of instances, for `deploy` and `update`.
+/// The options of instances, for `deploy` and `update`, with the defaults of `deploy`.
 #[derive(Debug, Args)]
 pub struct InstanceArgs {
     /// Set an environment variable; may be given several times.
@@ -53,14 +53,10 @@ pub struct InstanceArgs {
     /// A bare NAME copies the caller's value.
     #[arg(short, long = "env", visible_alias = "environment", value_name = "NAME[=VALUE]")]
     env: Vec<String>,
-    /// Run it as this user of the host.
-    ///
-    /// The default of deploy is the user that the host's switchman runs as, the default of update the user as before.
+    /// Run it as this user of the host [default: the user of the host's switchman]
     #[arg(long, value_name = "USER")]
     user: Option<String>,
-    /// Serve a release without CMD with this web server.
-    ///
-    /// The default of deploy is nginx, the default of update the server as before.
+    /// Serve a release without CMD with this web server [default: nginx]
     #[arg(long, value_enum, value_name = "SERVER")]
     server: Option<WebServerArg>,
     /// Limit its memory, in MiB
@@ -72,9 +68,7 @@ pub struct InstanceArgs {
     /// Limit its open files
     #[arg(long, value_name = "N")]
     open_files: Option<u64>,
-    /// Wait this long between TERM and KILL.
-    ///
-    /// The default of deploy is 10s, the default of update the time as before.
+    /// Wait this long between TERM and KILL [default: 10s]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     grace: Option<Duration>,
     /// The program and its arguments; it has to listen on $PORT.

@@ -16,6 +16,7 @@ use crate::ops::fleet::deployments::{self, FleetDeployError};
 use crate::world::link::SharedLineSink;
 
 #[derive(Debug, Args)]
+#[command(mut_arg("hosts", |arg| arg.help("List this host only; may be given several times [default: every host]")))]
 pub struct LsArgs {
     /// Show this service only, or the deployment with this id
     name: Option<String>,
@@ -53,6 +54,7 @@ pub async fn ls(args: LsArgs, context: &Context) -> Result<(), Failure> {
 }
 
 #[derive(Debug, Args)]
+#[command(mut_arg("hosts", |arg| arg.help("Show this host only; may be given several times [default: every host]")))]
 pub struct DescribeArgs {
     /// The service, or the id of a deployment
     name: String,
@@ -74,6 +76,7 @@ pub async fn describe(args: DescribeArgs, context: &Context) -> Result<(), Failu
 }
 
 #[derive(Debug, Args)]
+#[command(mut_arg("hosts", |arg| arg.help("Show the logs of this host only; may be given several times [default: every host]")))]
 pub struct LogsArgs {
     /// The service, or the id of a deployment
     name: String,

@@ -1,7 +1,7 @@
 //! The commands about versions side by side.
 
 use super::Context;
-use super::failure::fail_to;
+use super::failure::fail_usage;
 use super::host_args::HostArgs;
 use crate::error::Failure;
 use crate::model::fleet::Fleet;
@@ -68,10 +68,10 @@ impl CommandTarget {
 fn require_version(
     name: &str,
     version: Option<&Version>,
-    what: impl FnOnce() -> String,
+    action: impl FnOnce() -> String,
 ) -> Result<(), Failure> {
     if version.is_none() && parse_id(name).is_none() {
-        return Err(Failure::Usage { what: what(), why: "the VERSION is missing" });
+        return Err(fail_usage(action(), "the VERSION is missing"));
     }
     Ok(())
 }
@@ -81,8 +81,9 @@ fn parse_name(name: &str, version: Option<&Version>) -> Result<DeploymentName, F
     if let Some(id) = parse_id(name) {
         return Ok(DeploymentName::Id(id));
     }
-    let service =
-        name.parse().map_err(fail_to::<NameError>(format!("read the name `{}`", name.escape_debug())))?;
+    let service = name.parse().map_err(|error: NameError| {
+        fail_usage(format!("read the name `{}`", name.escape_debug()), error.to_string())
+    })?;
     Ok(DeploymentName::Service { service, version: version.cloned() })
 }
 

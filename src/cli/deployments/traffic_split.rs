@@ -4,6 +4,7 @@ use clap::{Args, ValueEnum};
 
 use super::{CommandTarget, load_and_list, parse_name, require_version};
 use crate::cli::Context;
+use crate::cli::failure::fail_usage;
 use crate::cli::host_args::HostArgs;
 use crate::config::env;
 use crate::error::Failure;
@@ -170,8 +171,7 @@ async fn share_by_haproxy_weight(
         || args.sticky.is_some()
         || args.percent.is_some() == args.off
     {
-        let why = "--via haproxy takes --percent, or --off";
-        return Err(Failure::Usage { what: "share by weights".to_owned(), why });
+        return Err(fail_usage("share by weights", "--via haproxy takes --percent, or --off"));
     }
     let share = args.percent;
     let done =

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use super::deploy::{InstanceArgs, parse_source};
 use super::{CommandTarget, load_and_list, parse_name};
 use crate::cli::Context;
+use crate::cli::failure::fail_usage;
 use crate::cli::host_args::HostArgs;
 use crate::config::env;
 use crate::error::Failure;
@@ -18,12 +19,17 @@ use crate::ops::fleet::deployments::{self, UpdateOptions};
 
 #[derive(Debug, Args)]
 #[command(override_usage = "switchman update [OPTIONS] <NAME VERSION | ID> <SOURCE> [-- <CMD>...]")]
+#[command(mut_arg("user", |arg| arg.help("Run it as this user of the host [default: as before]")))]
+#[command(mut_arg("server", |arg| arg.help("Serve a release without CMD with this web server [default: as before]")))]
+#[command(mut_arg("grace", |arg| arg.help("Wait this long between TERM and KILL [default: as before]")))]
 pub struct UpdateArgs {
-    /// The deployment, as NAME VERSION or ID, and the SOURCE of its new code.
-    ///
-    /// SOURCE is a directory, a .tar.gz, or an http:// address.
-    #[arg(value_name = "NAME VERSION|ID SOURCE", required = true, num_args = 2..=3)]
-    target_and_source: Vec<String>,
+    /// The service, or the id of a deployment
+    name: String,
+    /// The version; omit it when NAME is an id
+    #[arg(value_name = "VERSION")]
+    version_or_source: Option<String>,
+    /// The new code: a directory, a .tar.gz, or an http:// address
+    source: Option<String>,
     #[command(flatten)]
     hosts: HostArgs,
     /// Limit the drain of the old instances [default: roll.drain_timeout, or 30s]
@@ -34,14 +40,15 @@ pub struct UpdateArgs {
 }
 
 pub async fn update(args: UpdateArgs, context: &Context) -> Result<(), Failure> {
-    let (name, version, new) = parse_target(&args.target_and_source)?;
-    let name = parse_name(name, version.as_ref())?;
+    let (version, new) = parse_target(&args)?;
+    let new = new.to_owned();
+    let name = parse_name(&args.name, version.as_ref())?;
     let (place, listing) = load_and_list(context, &name, &args.hosts).await?;
     place.print_active_host(context);
     let row = listing.resolve(&name)?;
     let options = UpdateOptions {
-        source: parse_source(new),
-        run_change: args.how.into_change(new),
+        source: parse_source(&new),
+        run_change: args.how.into_change(&new),
         drain_timeout: args.drain_timeout.unwrap_or(place.fleet.limits.drain_timeout),
         actor: env::read_actor(),
     };
@@ -52,17 +59,17 @@ pub async fn update(args: UpdateArgs, context: &Context) -> Result<(), Failure> 
     Ok(())
 }
 
-/// NAME VERSION SOURCE or ID SOURCE.
-fn parse_target(words: &[String]) -> Result<(&str, Option<Version>, &str), Failure> {
-    let what = || "read the deployment to update".to_owned();
-    match words {
-        [name, version, source] => {
-            let wrong = |error: ParseVersionError| Failure::Other { what: what(), why: error.to_string() };
-            let version = version.parse().map_err(wrong)?;
-            Ok((name, Some(version), source))
+/// Returns the version and the source of `NAME VERSION SOURCE`, or the source of `ID SOURCE`.
+fn parse_target(args: &UpdateArgs) -> Result<(Option<Version>, &str), Failure> {
+    let action = "read the deployment to update";
+    match (&args.version_or_source, &args.source) {
+        (Some(version), Some(source)) => {
+            let version =
+                version.parse().map_err(|error: ParseVersionError| fail_usage(action, error.to_string()))?;
+            Ok((Some(version), source))
         }
-        [id, source] if deployments::parse_id(id).is_some() => Ok((id, None, source)),
-        _ => Err(Failure::Usage { what: what(), why: "expected NAME VERSION SOURCE, or ID SOURCE" }),
+        (Some(source), None) if deployments::parse_id(&args.name).is_some() => Ok((None, source)),
+        _ => Err(fail_usage(action, "expected NAME VERSION SOURCE, or ID SOURCE")),
     }
 }
 

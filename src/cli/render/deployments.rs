@@ -246,8 +246,8 @@ fn format_description(row: &FleetDeployment) -> String {
         if let Some(digest) = &deployment.instance.digest {
             line("Digest", crate::ops::fleet::deployments::shorten_digest(digest));
         }
-        if let Err(why) = &view.process {
-            line("Process", &why.to_string());
+        if let Err(reason) = &view.process {
+            line("Process", &reason.to_string());
         }
         if let Ok(process) = &view.process {
             line("Process", &format_process(process));

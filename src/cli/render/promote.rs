@@ -19,7 +19,7 @@ use crate::plan::promote::{PromotionProgress, StepProgress, format_latency, form
 /// A snapshot of the last promotion and the lock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PromotionView {
-    pub standing: Option<PromotionProgress>,
+    pub progress: Option<PromotionProgress>,
     pub lock: Option<LockView>,
 }
 
@@ -39,31 +39,28 @@ impl Renderer {
     /// Prints the result of a promotion; anything but promoted is a failure.
     pub fn print_promotion_result(&self, report: &PromotionReport) -> Result<(), Failure> {
         self.print_promotion(report);
-        match report.standing.result {
+        match report.progress.result {
             Some(PromotionResult::Promoted) => Ok(()),
-            _ => Err(to_failure(&report.standing)),
+            _ => Err(to_failure(&report.progress)),
         }
     }
 
     /// Prints the result of an abort: a failure if not every host was reached, or if the version became main before.
     pub fn print_abort_result(&self, report: &PromotionReport) -> Result<(), Failure> {
         self.print_promotion(report);
-        let progress = &report.standing;
+        let progress = &report.progress;
         let (service, version) = (&progress.spec.service, &progress.spec.version);
         match progress.result {
             Some(PromotionResult::Aborted | PromotionResult::RolledBack) => Ok(()),
-            Some(PromotionResult::Promoted) => Err(Failure::Other {
-                what: "abort the promotion".to_owned(),
-                why: format!(
-                    "{service} {version} became main before the abort took effect; `switchman rollback {service}` goes back"
-                ),
-            }),
+            Some(PromotionResult::Promoted) => {
+                Err(Failure::AlreadyPromoted { service: service.clone(), version: version.clone() })
+            }
             None => Err(to_failure(progress)),
         }
     }
 
     fn print_promotion(&self, report: &PromotionReport) {
-        self.print("promotion", report, || format_promotion(&report.standing));
+        self.print("promotion", report, || format_promotion(&report.progress));
     }
 }
 
@@ -72,14 +69,14 @@ fn to_failure(progress: &PromotionProgress) -> Failure {
     Failure::NotPromoted {
         service: progress.spec.service.clone(),
         version: progress.spec.version.clone(),
-        why: if progress.is_finished() { progress.why.clone() } else { stopped },
+        reason: if progress.is_finished() { progress.reason.clone() } else { stopped },
         unreached_hosts: progress.unreachable_hosts.iter().map(|(host, _)| host.clone()).collect(),
         finished: progress.is_finished(),
     }
 }
 
 fn format_status(view: &PromotionView) -> String {
-    let Some(progress) = &view.standing else { return "no promotion yet\n".to_owned() };
+    let Some(progress) = &view.progress else { return "no promotion yet\n".to_owned() };
     let mut report = format_promotion(progress);
     if let Some(lock) = &view.lock {
         let _ = write!(report, "lock: {}", format_lock(lock));
@@ -142,7 +139,7 @@ fn format_promotion(progress: &PromotionProgress) -> String {
 fn format_state(progress: &PromotionProgress) -> String {
     let because = |reason: &str| if reason.is_empty() { String::new() } else { format!(": {reason}") };
     match (progress.result, &progress.rolling_back, &progress.stop_reason) {
-        (Some(result), ..) => format!("{}{}", to_json_word(&result), because(&progress.why)),
+        (Some(result), ..) => format!("{}{}", to_json_word(&result), because(&progress.reason)),
         (None, Some((_, reason)), _) => format!("going back{}", because(reason)),
         (None, None, Some(reason)) => format!("stopped{}", because(reason)),
         (None, None, None) if progress.is_promoting => "becoming main".to_owned(),
@@ -204,7 +201,7 @@ mod tests {
     }
 
     fn shown(whats: Vec<PromotionEntryKind>) -> String {
-        let text = format_status(&PromotionView { standing: build_progress(&rows(whats)), lock: None });
+        let text = format_status(&PromotionView { progress: build_progress(&rows(whats)), lock: None });
         anstream::adapter::strip_str(&text).to_string()
     }
 
@@ -235,7 +232,7 @@ next: it was cut off (killed, or power lost), and its canary is NOT JUDGED: `swi
         };
         assert_eq!(shown(so_far()), STATUS);
         let stopped = PromotionEntryKind::Stopped {
-            why: "interrupted".into(),
+            reason: "interrupted".into(),
             unreachable_hosts: vec![("web2".parse().unwrap(), "the connection broke".into())],
         };
         let last = shown(so_far().into_iter().chain([stopped]).collect());
@@ -244,6 +241,6 @@ next: it was cut off (killed, or power lost), and its canary is NOT JUDGED: `swi
             last,
             "next: web2 may still have its canary: `switchman promote shop --abort` retries the removal"
         );
-        assert_eq!(format_status(&PromotionView { standing: None, lock: None }), "no promotion yet\n");
+        assert_eq!(format_status(&PromotionView { progress: None, lock: None }), "no promotion yet\n");
     }
 }

@@ -75,9 +75,7 @@ impl Renderer {
         self.spinner.finish_and_clear();
         let mut stdout = AutoStream::new(io::stdout(), self.color);
         match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                Err(Failure::Other { what: "write to stdout".into(), why: error.to_string() })
-            }
+            Err(source) if source.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Output { source }),
             _ => Ok(()),
         }
     }

@@ -28,7 +28,7 @@ const MAX_COMMAND_CHARS: usize = 40;
 /// A snapshot of the last roll and the lock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RollView {
-    pub standing: Option<RollProgress>,
+    pub progress: Option<RollProgress>,
     pub lock: Option<LockView>,
 }
 
@@ -127,7 +127,7 @@ impl Renderer {
         if self.is_json {
             self.print_text(&format_event_line("roll", None, rolled));
         } else {
-            self.print_text(&format_roll(&rolled.standing, &self.service_flag));
+            self.print_text(&format_roll(&rolled.progress, &self.service_flag));
         }
         for undelivered in &rolled.undelivered {
             self.print_remark(&format!("{} {undelivered}", "warning:".yellow()));
@@ -135,18 +135,18 @@ impl Renderer {
         if rolled.is_complete() {
             return Ok(());
         }
-        let progress = &rolled.standing;
+        let progress = &rolled.progress;
         let (done, total) = (progress.count_done(), progress.hosts.len());
-        let why = match (progress.result, &progress.stop_reason) {
+        let reason = match (progress.result, &progress.stop_reason) {
             (Some(RollResult::PartiallyAborted), _) => "not every host could be put back".to_owned(),
-            (_, Some(why)) => why.clone(),
+            (_, Some(reason)) => reason.clone(),
             (_, None) => format!("{} failed", progress.count_failures()),
         };
         Err(Failure::RollIncomplete {
             roll: progress.roll.clone(),
             done,
             of: total,
-            why,
+            reason,
             finished: progress.is_finished(),
             service_flag: self.service_flag.clone(),
         })
@@ -156,7 +156,7 @@ impl Renderer {
 fn format_event_line<T: Serialize>(kind: &str, roll: Option<&RollId>, event: T) -> String {
     match serde_json::to_string(&EventLine { schema: SCHEMA_VERSION, kind, roll, event }) {
         Ok(line) => line + "\n",
-        Err(error) => format!("{{\"schema\":{SCHEMA_VERSION},\"kind\":\"error\",\"why\":\"{error}\"}}\n"),
+        Err(error) => format!("{{\"schema\":{SCHEMA_VERSION},\"kind\":\"error\",\"reason\":\"{error}\"}}\n"),
     }
 }
 
@@ -170,7 +170,9 @@ pub(super) fn format_roll_event(event: &RollEvent) -> String {
         RollEvent::StepBegan { host, step, .. } => format!("{host}: {step}"),
         RollEvent::StepDone { host, step, detail } if detail.is_empty() => format!("{host}: {step} done"),
         RollEvent::StepDone { host, step, detail } => format!("{host}: {step} done, {detail}"),
-        RollEvent::StepFailed { host, step, why } => format!("{host}: {} at {step}: {why}", "failed".red()),
+        RollEvent::StepFailed { host, step, reason } => {
+            format!("{host}: {} at {step}: {reason}", "failed".red())
+        }
         RollEvent::Output { host: Some(host), line } => format!("{host} | {line}"),
         RollEvent::Output { host: None, line } => format!("| {line}"),
         RollEvent::Settled { host, end, detail } => {
@@ -180,11 +182,11 @@ pub(super) fn format_roll_event(event: &RollEvent) -> String {
         RollEvent::HostDone { host, elapsed: took } => {
             format!("{host}: {} after {}", "done".green(), format(*took))
         }
-        RollEvent::Waiting { why } => format!("the next batch waits: {why}"),
+        RollEvent::Waiting { reason } => format!("the next batch waits: {reason}"),
         RollEvent::Aborting { hosts } if hosts.is_empty() => "aborting: no host is out".to_owned(),
         RollEvent::Aborting { hosts } => format!("aborting: putting back {}", names(hosts)),
-        RollEvent::Ended { result: Some(_), why } => format!("roll ended: {why}"),
-        RollEvent::Ended { result: None, why } => format!("roll stopped: {why}"),
+        RollEvent::Ended { result: Some(_), reason } => format!("roll ended: {reason}"),
+        RollEvent::Ended { result: None, reason } => format!("roll stopped: {reason}"),
     }
 }
 
@@ -199,14 +201,14 @@ fn describe_host_end(end: HostOutcome) -> &'static str {
 
 /// The progress of a roll, and the holder of the fleet lock. `flag`: the ` --service NAME` that the next command line needs.
 pub(super) fn format_roll_status(view: &RollView, flag: &str) -> String {
-    let mut text = match &view.standing {
+    let mut text = match &view.progress {
         None => "no roll yet\n".to_owned(),
         Some(progress) => format_roll(progress, flag),
     };
     if let Some(lock) = &view.lock {
         let _ = write!(text, "lock: {}", format_lock(lock));
     }
-    if let Some(progress) = view.standing.as_ref().filter(|progress| !progress.is_finished()) {
+    if let Some(progress) = view.progress.as_ref().filter(|progress| !progress.is_finished()) {
         let runs = view.lock.as_ref().is_some_and(|lock| lock.liveness != Liveness::Dead);
         let next = match (runs, &progress.stop_reason) {
             (true, None) => "it is running".to_owned(),

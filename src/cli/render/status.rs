@@ -71,7 +71,7 @@ fn write_host_side(text: &mut String, status: &HostStatus, view: &HostView) {
         Ok(count) => {
             format!("{} busy, {} idle, {} ambiguous on {main}", count.busy, count.idle, count.ambiguous)
         }
-        Err(why) => why.to_string(),
+        Err(reason) => reason.to_string(),
     };
     let _ = writeln!(text, "sockets   {sockets}");
     for drift in &view.drift {
@@ -112,7 +112,7 @@ fn format_rules(view: &HostView) -> String {
                 |family: &KernelForward| format!("{} {} {}", family.family, family.variant, family.switch());
             families.iter().map(one).collect::<Vec<_>>().join(", ")
         }
-        Err(why) => why.to_string(),
+        Err(reason) => reason.to_string(),
     }
 }
 

@@ -10,10 +10,10 @@ use crate::model::history::Actor;
 use crate::model::name::HostName;
 use crate::model::promote::{PromotionEntry, PromotionEntryKind, PromotionId};
 use crate::ops::fleet::deployments::{FleetDeployError, OvertakenHost};
-use crate::ops::fleet::promote::PromotionError;
+use crate::ops::fleet::promote::{NotReadyError, PromotionError};
 use crate::ops::fleet::roll::RollError;
 use crate::plan::compare::ComparisonVerdict;
-use crate::plan::promote::{self, PreflightError};
+use crate::plan::promote;
 use crate::plan::roll::PlanError;
 use crate::plan::roll::progress::RollProgress;
 use crate::plan::weights::WeightsError;
@@ -43,7 +43,7 @@ pub(super) fn list_roll_errors() -> Vec<Sample<RollError>> {
     let mut all = samples!(RollError {
         Plan: [PlanError::NoCommand.into()],
         Lock: [list_lock_errors().remove(0).1.into()],
-        Unfinished: [RollError::Unfinished { standing: Box::new(make_roll_progress()) }],
+        Unfinished: [RollError::Unfinished { progress: Box::new(make_roll_progress()) }],
         NotFound: [RollError::NotFound { verb: "resume" }],
         Finished: [RollError::Finished { roll: name("r20261121-085642-7e99"), verb: "abort" }],
         Refused: [RollError::Refused {
@@ -68,14 +68,14 @@ pub(super) fn list_promotion_errors() -> Vec<Sample<PromotionError>> {
         actor: Actor::new("ops", 7),
     };
     let began = PromotionEntry { promotion: promotion(), at: jiff::Timestamp::UNIX_EPOCH, kind: began };
-    let standing = Box::new(promote::build_progress(&[began]).unwrap());
+    let progress = Box::new(promote::build_progress(&[began]).unwrap());
     let mut all = samples!(PromotionError {
         Lock: [list_lock_errors().remove(0).1.into()],
-        Unfinished: [PromotionError::Unfinished { standing }],
+        Unfinished: [PromotionError::Unfinished { progress }],
         NotFound: [PromotionError::NotFound { verb: "resume" }],
         Finished: [PromotionError::Finished { promotion: promotion(), verb: "abort" }],
         NotReady: [PromotionError::NotReady {
-            hosts: vec![(name("web1"), list_link_errors().remove(0).1.to_string())]
+            hosts: vec![(name("web1"), list_link_errors().remove(0).1.into())]
         }],
         NotWaitingForApproval: [PromotionError::NotWaitingForApproval { promotion: promotion() }],
         NotRunning: [PromotionError::NotRunning { promotion: promotion() }],
@@ -86,9 +86,18 @@ pub(super) fn list_promotion_errors() -> Vec<Sample<PromotionError>> {
         Journal: [list_journal_errors().remove(0).1.into()],
         UnknownHost: [PromotionError::UnknownHost(name("web3"))],
     });
-    let not_ready =
-        |error: PreflightError| PromotionError::NotReady { hosts: vec![(name("web1"), error.to_string())] };
-    all.extend(wrap(host::list_preflight_errors(), not_ready));
+    let not_ready = |error: NotReadyError| PromotionError::NotReady { hosts: vec![(name("web1"), error)] };
+    let not_ready_errors = samples!(NotReadyError {
+        Refused: [host::list_preflight_errors().remove(0).1.into()],
+        Unhealthy: [NotReadyError::Unhealthy {
+            service: name("shop"),
+            version: name("2.0.0"),
+            reason: "10.0.0.1:20001/health answered 503, expected 200".into(),
+        }],
+        Unread: [list_link_errors().remove(1).1.into()],
+    });
+    all.extend(wrap(not_ready_errors, not_ready));
+    all.extend(wrap(host::list_preflight_errors(), |error| not_ready(error.into())));
     all
 }
 
@@ -108,7 +117,10 @@ pub(super) fn list_deploy_errors() -> Vec<Sample<FleetDeployError>> {
     let mut all = samples!(FleetDeployError {
         NoVersion: [FleetDeployError::NoVersion { service: service(), version: version() }],
         NoMain: [FleetDeployError::NoMain(service())],
-        Unread: [FleetDeployError::Unread(vec![(web2(), unreachable())])],
+        Unread: [
+            FleetDeployError::Unread { hosts: vec![(web2(), unreachable())], missing: vec![] },
+            FleetDeployError::Unread { hosts: vec![(web2(), unreachable())], missing: vec![web1()] },
+        ],
         NoMatch: [FleetDeployError::NoMatch],
         Hosts: [FleetDeployError::Hosts(vec![(web1(), unreachable()), (web2(), unreachable())])],
         Partial: [FleetDeployError::Partial { done: 2, failed: vec![(web2(), unreachable())] }],
@@ -188,13 +200,13 @@ fn list_archive_errors() -> Vec<Sample<ArchiveError>> {
         UnsupportedFormat: [ArchiveError::UnsupportedFormat { path: "shop.zip".into() }],
         Refused: [ArchiveError::Refused {
             path: "dist/etc".into(),
-            why: "is a link that points outside of the release"
+            reason: "is a link that points outside of the release"
         }],
         Full: [ArchiveError::Full { path: "/tmp/switchman.tar.gz".into() }],
         Failed: [ArchiveError::Failed {
             action: "read",
             path: "dist/key.pem".into(),
-            why: "Permission denied (os error 13)".into()
+            reason: "Permission denied (os error 13)".into()
         }],
     })
 }

@@ -35,7 +35,7 @@ fn list_firewall_errors() -> Vec<Sample<FirewallError>> {
         TimedOut: [FirewallError::TimedOut { command: command(), waited: secs(10) }],
         Failed: [FirewallError::Failed { command: command(), status: 2, stderr: "line 4 failed".into() }],
         Malformed: [FirewallError::Malformed { command: command(), line: 4, found: "-A".into() }],
-        StartFailed: [FirewallError::StartFailed { command: command(), why: not_found().to_string() }],
+        StartFailed: [FirewallError::StartFailed { command: command(), reason: not_found().to_string() }],
     })
 }
 
@@ -44,16 +44,16 @@ pub(super) fn list_store_errors() -> Vec<Sample<StoreError>> {
     samples!(StoreError {
         Open: [StoreError::Open {
             path: "/var/lib/switchman".into(),
-            why: "Permission denied (os error 13)".into(),
+            reason: "Permission denied (os error 13)".into(),
         }],
         Newer: [StoreError::Newer { path: path(), found: 99, known: 5 }],
         Full: [StoreError::Full { path: path() }],
-        Damaged: [StoreError::Damaged { path: path(), why: "file is not a database".into() }],
+        Damaged: [StoreError::Damaged { path: path(), reason: "file is not a database".into() }],
         Busy: [StoreError::Busy { holder: "restore, pid 4711".into(), waited: secs(5) }],
         Failed: [StoreError::Failed {
             action: "record a change",
             path: path(),
-            why: "disk I/O error".into(),
+            reason: "disk I/O error".into(),
         }],
     })
 }
@@ -135,15 +135,15 @@ fn list_runner_errors() -> Vec<Sample<RunnerError>> {
         Failed: [RunnerError::Failed {
             action: "start",
             instance: instance(),
-            why: "systemd-run exited with 1".into(),
+            reason: "systemd-run exited with 1".into(),
         }],
         WriteFailed: [RunnerError::WriteFailed {
             path: "/run/systemd/system/x.service".into(),
-            why: not_found().to_string(),
+            reason: not_found().to_string(),
         }],
         ReadFailed: [RunnerError::ReadFailed {
             path: "/var/lib/switchman/instances".into(),
-            why: not_found().to_string(),
+            reason: not_found().to_string(),
         }],
     })
 }
@@ -157,21 +157,21 @@ fn list_release_errors() -> Vec<Sample<ReleaseError>> {
         Failed: [ReleaseError::Failed {
             action: "write",
             path: "/srv/switchman/shop".into(),
-            why: "Read-only file system (os error 30)".into(),
+            reason: "Read-only file system (os error 30)".into(),
         }],
     })
 }
 
 fn list_proxy_errors() -> Vec<Sample<ProxyError>> {
     samples!(ProxyError {
-        StartFailed: [ProxyError::StartFailed { why: "it ended at once".into() }],
-        Unresponsive: [ProxyError::Unresponsive { why: "no answer within 1s".into() }],
-        Refused: [ProxyError::Refused { why: "it has no memory left".into() }],
-        NoPort: [ProxyError::NoPort { service: name("shop"), why: "listens on none of its ports".into() }],
+        StartFailed: [ProxyError::StartFailed { reason: "it ended at once".into() }],
+        Unresponsive: [ProxyError::Unresponsive { reason: "no answer within 1s".into() }],
+        Refused: [ProxyError::Refused { reason: "it has no memory left".into() }],
+        NoPort: [ProxyError::NoPort { service: name("shop"), reason: "listens on none of its ports".into() }],
         NotReachable: [ProxyError::NotReachable {
             service: name("shop"),
             port: port(21000),
-            why: "connection refused".into(),
+            reason: "connection refused".into(),
         }],
         NotWatched: [ProxyError::NotWatched],
     })
@@ -210,7 +210,7 @@ pub(super) fn list_preflight_errors() -> Vec<Sample<PreflightError>> {
 }
 
 pub(super) fn list_host_errors() -> Vec<Sample<HostDeployError>> {
-    let sockets = SocketsError { port: port(20000), why: "Operation not permitted".into() };
+    let sockets = SocketsError { port: port(20000), reason: "Operation not permitted".into() };
     let mut all = samples!(HostDeployError {
         Refused: [DeployRefusal::MainWithShadows.into()],
         Unhealthy: [HostDeployError::Unhealthy {

@@ -49,8 +49,8 @@ impl fmt::Display for FailureReason {
             Self::Status(status) => write!(f, "status {status}"),
             Self::WrongBody => f.write_str("wrong body"),
             Self::Unsigned => f.write_str("unsigned answer"),
-            Self::Websocket(why) => write!(f, "websocket: {why}"),
-            Self::Other(why) => f.write_str(why),
+            Self::Websocket(reason) => write!(f, "websocket: {reason}"),
+            Self::Other(reason) => f.write_str(reason),
         }
     }
 }

@@ -156,9 +156,16 @@ pub enum TrialOutcome {
     Passed,
     /// The previous main is back.
     #[serde(alias = "put-back")]
-    RolledBack { previous: Box<Deployment>, why: String },
+    RolledBack {
+        previous: Box<Deployment>,
+        #[serde(alias = "why")]
+        reason: String,
+    },
     /// The version is not healthy, and the previous main is not either: nothing was moved.
-    Stuck { why: String },
+    Stuck {
+        #[serde(alias = "why")]
+        reason: String,
+    },
     /// Another command made another version main: absent where the service has no main, or the host does not know who made the change.
     Overtaken {
         #[serde(default)]
@@ -202,7 +209,7 @@ pub struct UpdateRequest {
     /// How the new instance is run; as the old one where absent.
     #[serde(default)]
     pub how: Option<RunSpec>,
-    /// Name of the release that was placed before under [`Deployment::release_name`] of the next build.
+    /// The content of the release with the new code, which was uploaded before.
     #[serde(default)]
     pub digest: Option<Digest>,
     #[serde(default = "default_timeout", rename = "health_timeout_ms", with = "duration::ms")]
@@ -234,8 +241,8 @@ pub struct RollbackRequest {
     #[serde(default = "default_actor")]
     pub actor: Actor,
     /// Detail for the history.
-    #[serde(default)]
-    pub why: String,
+    #[serde(default, alias = "why")]
+    pub reason: String,
     /// Limits the change to the case that this version is main: an undo never undoes another operator's change.
     #[serde(default)]
     pub from: Option<Version>,

@@ -82,7 +82,7 @@ table! {
     STATUS: Send<StatusRequest, HostView> =
         Endpoint::new(Method::Post, "/v1/status", "status", "Report the state of this host");
     PROBE: Send<ProbeRequest, ProbeResult> =
-        Endpoint::new(Method::Post, "/v1/probe", "probe", "One health check of a real port");
+        Endpoint::new(Method::Post, "/v1/probe", "probe", "Check the health of a real port once");
     RUN: Send<RunRequest, JsonLines<RunEvent>> = Endpoint::new(Method::Post, "/v1/run",
         "run",
         "Run a program: its lines, then its end. The program ends when the caller disconnects",
@@ -115,7 +115,7 @@ table! {
 
     HEALTH: Get<HealthStatus> =
         Endpoint::new(Method::Get, "/health", "health", "Report that the agent answers").for_other_programs();
-    VERSION: Get<ProgramVersion> = Endpoint::new(Method::Get, "/version", "version", "Of the program").for_other_programs();
+    VERSION: Get<ProgramVersion> = Endpoint::new(Method::Get, "/version", "version", "Report the version of the agent").for_other_programs();
     OPENAPI: Get<Map<String, Value>> =
         Endpoint::new(Method::Get, "/openapi", "openapi", "This description").for_other_programs();
 

@@ -48,15 +48,24 @@ pub enum PromotionEntryKind {
     Promoting,
     /// Every host's canary is being removed, permanently. No step follows in any case.
     #[serde(alias = "returning")]
-    RollingBack { result: PromotionResult, why: String },
+    RollingBack {
+        result: PromotionResult,
+        #[serde(rename = "why")]
+        reason: String,
+    },
     /// The promotion ended without success. No host shares traffic any more, except the hosts that could not be reached.
     Stopped {
-        why: String,
+        #[serde(rename = "why")]
+        reason: String,
         #[serde(alias = "untold")]
         unreachable_hosts: Vec<(HostName, String)>,
     },
     /// The last entry.
-    Ended { result: PromotionResult, why: String },
+    Ended {
+        result: PromotionResult,
+        #[serde(rename = "why")]
+        reason: String,
+    },
 }
 
 /// A request from another process to a running promotion.

@@ -99,6 +99,7 @@ pub enum StepVerdict {
     Breach { reason: String },
 }
 
+#[cfg(test)]
 impl StepVerdict {
     pub const fn is_passed(&self) -> bool {
         matches!(self, Self::Advance | Self::Done)

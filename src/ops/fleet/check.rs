@@ -43,7 +43,7 @@ async fn collect_facts(
         balancers: fleet.balancers.iter().map(view).collect(),
         missing: list_local_files(fleet).into_iter().filter(|file| !files.exists(&file.path)).collect(),
         roll: roll::read_last(world).map_err(ObservationError::new),
-        lock: world.lock.view().map_err(ObservationError::new),
+        lock: world.lock.read_holder().map_err(ObservationError::new),
         version: env!("CARGO_PKG_VERSION"),
     }
 }
@@ -69,7 +69,7 @@ async fn read_host_view(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Resul
 
 fn classify_link_error(error: LinkError) -> LinkFailure {
     match error {
-        LinkError::Unreachable { why, .. } => LinkFailure::Unreachable(why),
+        LinkError::Unreachable { reason, .. } => LinkFailure::Unreachable(reason),
         LinkError::VersionMismatch { .. } => LinkFailure::VersionMismatch(error.to_string()),
         LinkError::Refused { message, .. } => LinkFailure::Refused(message),
         LinkError::Broken { .. } | LinkError::TimedOut { .. } => LinkFailure::Unreachable(error.to_string()),

@@ -59,9 +59,9 @@ pub struct SwitchReport {
 /// Why a switch was not made, or not observed, or the host not drained.
 #[derive(Debug, thiserror::Error)]
 pub enum SwitchError {
-    #[error("cannot switch the forward of `{host}` {switch}: {}", .refusals.iter().map(Refusal::to_string).collect::<Vec<_>>().join("; "))]
+    #[error("cannot turn the forward of `{host}` {switch}: {}", .refusals.iter().map(Refusal::to_string).collect::<Vec<_>>().join("; "))]
     Refused { host: String, switch: Switch, refusals: Vec<Refusal> },
-    #[error("cannot switch the forward of `{host}` {switch}: {source}")]
+    #[error("cannot turn the forward of `{host}` {switch}: {source}")]
     NotChanged { host: String, switch: Switch, source: LinkError },
     #[error("cannot confirm the switch of `{host}`: its forward is {switch}, but {source}")]
     NotObserved { host: String, switch: Switch, source: BalancerWaitError },
@@ -126,7 +126,7 @@ pub async fn enable(
             world.reporter.report(&Event::Healthy { host: host.name.clone(), probes: 1 });
             vec![]
         }
-        ProbeResult::Unhealthy { why } => vec![Refusal::Unhealthy { cause: why }],
+        ProbeResult::Unhealthy { reason } => vec![Refusal::Unhealthy { cause: reason }],
     };
     let overridden = check_refusals(world, host.name.as_str(), Switch::On, refusals, options.force)?;
     let (changed, generation) = set_switch(world, fleet, host, Switch::On, options, &overridden).await?;

@@ -34,7 +34,7 @@ pub async fn acquire(world: &FleetWorld, user: &str, purpose: LockPurpose) -> Re
     let holder = world.lock.holder(user, purpose, world.clock.now());
     let mut instead_of: Option<Box<LockView>> = None;
     loop {
-        let lock = match world.lock.take(&holder, instead_of.as_deref())? {
+        let lock = match world.lock.acquire(&holder, instead_of.as_deref())? {
             AcquireResult::Acquired => break,
             AcquireResult::Busy(lock) => lock,
         };
@@ -102,7 +102,7 @@ pub async fn acquire_for_person(world: &FleetWorld, user: &str, message: &str) -
 
 /// Releases the lock: the operator's own, or another holder's by force and with a reason, which the history keeps.
 pub fn release(world: &FleetWorld, user: &str, force: Option<&str>) -> Result<LockView, LockError> {
-    let lock = world.lock.view()?.ok_or(LockError::NotLocked)?;
+    let lock = world.lock.read_holder()?.ok_or(LockError::NotLocked)?;
     let is_own = lock.holder.user == user && matches!(lock.holder.purpose, LockPurpose::Operator { .. });
     let text = match force {
         None if is_own => format!("released the lock: {}", lock.holder.purpose),
@@ -126,7 +126,10 @@ async fn is_silent(world: &FleetWorld, lock: &LockView) -> Result<bool, LockErro
         () = world.stop.wait() => return Err(LockError::Interrupted { lock: Box::new(lock.clone()) }),
         () = tokio::time::sleep(HEARTBEAT_TIMEOUT) => {}
     }
-    Ok(world.lock.view()?.is_none_or(|now| now.holder == lock.holder && now.heartbeats == lock.heartbeats))
+    Ok(world
+        .lock
+        .read_holder()?
+        .is_none_or(|now| now.holder == lock.holder && now.heartbeats == lock.heartbeats))
 }
 
 fn write_note(world: &FleetWorld, user: &str, text: &str) -> Result<(), JournalError> {

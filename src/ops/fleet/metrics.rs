@@ -43,7 +43,7 @@ async fn read_host(services: &[(Fleet, FleetWorld)], host: &Host) -> HostSnapsho
 }
 
 fn read_journal(world: &FleetWorld) -> Result<JournalSnapshot, JournalError> {
-    let lock = world.lock.view()?;
+    let lock = world.lock.read_holder()?;
     Ok(JournalSnapshot {
         roll: roll::read_last(world)?,
         promotion: promote::read_last(world)?,

@@ -35,7 +35,7 @@ mod remove_canary;
 mod require_match;
 mod set_share;
 
-pub use error::PromotionError;
+pub use error::{NotReadyError, PromotionError};
 pub use preflight::check_ready;
 
 use announcement::describe_entry;
@@ -47,15 +47,15 @@ const ABORT_INTERVAL: Duration = Duration::from_millis(200);
 /// The progress of a promotion, so far.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PromotionReport {
-    pub standing: PromotionProgress,
+    pub progress: PromotionProgress,
     #[serde(rename = "took_ms", serialize_with = "duration::serialize_ms")]
     pub took: Duration,
 }
 
 impl PromotionReport {
-    fn from_progress(standing: PromotionProgress) -> Self {
-        let took = standing.changed_at.duration_since(standing.began_at);
-        Self { took: Duration::try_from(took).unwrap_or_default(), standing }
+    fn from_progress(progress: PromotionProgress) -> Self {
+        let took = progress.changed_at.duration_since(progress.began_at);
+        Self { took: Duration::try_from(took).unwrap_or_default(), progress }
     }
 }
 
@@ -64,18 +64,18 @@ enum StopReason {
     /// Final: main answers everything again.
     RollBack {
         result: PromotionResult,
-        why: String,
+        reason: String,
     },
     /// Main answers everything again; a resume goes on.
     Interrupt {
-        why: String,
+        reason: String,
     },
     Journal(JournalError),
 }
 
 impl StopReason {
-    fn roll_back(why: String) -> Self {
-        Self::RollBack { result: PromotionResult::RolledBack, why }
+    fn roll_back(reason: String) -> Self {
+        Self::RollBack { result: PromotionResult::RolledBack, reason }
     }
 }
 
@@ -116,20 +116,20 @@ pub async fn run(
     spec: &PromotionSpec,
     actor: &Actor,
 ) -> Result<PromotionReport, PromotionError> {
-    if let Some(standing) = read_unfinished(world)? {
+    if let Some(progress) = read_unfinished(world)? {
         // One that is on its way is no business of `--resume`.
-        return Err(match world.lock.view()? {
+        return Err(match world.lock.read_holder()? {
             Some(held) if held.liveness == Liveness::Live => {
                 LockError::Locked { lock: Box::new(held) }.into()
             }
-            _ => PromotionError::Unfinished { standing: Box::new(standing) },
+            _ => PromotionError::Unfinished { progress: Box::new(progress) },
         });
     }
     let hosts = resolve_hosts(fleet, spec)?;
     with_lock(world, spec, actor, async |holder| {
         // Another process may have begun one between the first read and the lock.
-        if let Some(standing) = read_unfinished(world)? {
-            return Err(PromotionError::Unfinished { standing: Box::new(standing) });
+        if let Some(progress) = read_unfinished(world)? {
+            return Err(PromotionError::Unfinished { progress: Box::new(progress) });
         }
         let target = check_ready(world, &hosts, spec).await?;
         let id = PromotionId::new(world.clock.now(), u16::try_from(actor.pid & 0xffff).unwrap_or(0));
@@ -170,8 +170,8 @@ pub async fn abort(
     loop {
         let ended = continue_last(world, fleet, actor, "abort", async |promotion| {
             promotion.append_entry(&PromotionEntryKind::Resumed { actor: actor.clone() })?;
-            let why = format!("aborted by {}", actor.user);
-            promotion.halt(StopReason::RollBack { result: PromotionResult::Aborted, why }).await
+            let reason = format!("aborted by {}", actor.user);
+            promotion.halt(StopReason::RollBack { result: PromotionResult::Aborted, reason }).await
         })
         .await;
         match ended {
@@ -208,7 +208,7 @@ pub fn approve(world: &FleetWorld, actor: &Actor) -> Result<PromotionProgress, P
     let Some(step) = progress.awaiting_approval.filter(|_| progress.rolling_back.is_none()) else {
         return Err(PromotionError::NotWaitingForApproval { promotion: progress.promotion });
     };
-    let held = world.lock.view()?;
+    let held = world.lock.read_holder()?;
     if !held.is_some_and(|held| held.liveness != Liveness::Dead && is_promotion(&held.holder)) {
         return Err(PromotionError::NotRunning { promotion: progress.promotion });
     }
@@ -235,7 +235,7 @@ pub fn read_last(world: &FleetWorld) -> Result<Option<PromotionProgress>, Journa
 }
 
 fn read_unfinished(world: &FleetWorld) -> Result<Option<PromotionProgress>, JournalError> {
-    Ok(read_last(world)?.filter(|standing| !standing.is_finished()))
+    Ok(read_last(world)?.filter(|progress| !progress.is_finished()))
 }
 
 fn require_unfinished(world: &FleetWorld, verb: &'static str) -> Result<PromotionProgress, PromotionError> {
@@ -310,8 +310,8 @@ impl<'a> PromotionRun<'a> {
     async fn run_to_end(&self) -> Result<PromotionReport, PromotionError> {
         match self.run_steps().await {
             Ok(()) => {
-                let why = "no worse than main at every share".to_owned();
-                self.finish(PromotionResult::Promoted, &why)
+                let reason = "no worse than main at every share".to_owned();
+                self.finish(PromotionResult::Promoted, &reason)
             }
             Err(halt) => self.halt(halt).await,
         }
@@ -319,8 +319,8 @@ impl<'a> PromotionRun<'a> {
 
     async fn run_steps(&self) -> Result<(), StopReason> {
         let progress = self.read_progress()?;
-        if let Some((result, why)) = progress.rolling_back {
-            return Err(StopReason::RollBack { result, why });
+        if let Some((result, reason)) = progress.rolling_back {
+            return Err(StopReason::RollBack { result, reason });
         }
         if !progress.is_promoting {
             if self.spec.require_match.is_some() && !progress.has_shared() {
@@ -352,8 +352,8 @@ impl<'a> PromotionRun<'a> {
         Ok(main)
     }
 
-    fn finish(&self, result: PromotionResult, why: &str) -> Result<PromotionReport, PromotionError> {
-        self.append_entry(&PromotionEntryKind::Ended { result, why: why.to_owned() })?;
+    fn finish(&self, result: PromotionResult, reason: &str) -> Result<PromotionReport, PromotionError> {
+        self.append_entry(&PromotionEntryKind::Ended { result, reason: reason.to_owned() })?;
         Ok(PromotionReport::from_progress(self.read_progress()?))
     }
 
@@ -400,7 +400,7 @@ impl<'a> PromotionRun<'a> {
     /// Sleeps; returns early with a reason on a stop or an abort request.
     async fn sleep_or_stop(&self, pause: Duration) -> Result<(), StopReason> {
         tokio::select! {
-            () = self.world.stop.wait() => return Err(StopReason::Interrupt { why: "interrupted".to_owned() }),
+            () = self.world.stop.wait() => return Err(StopReason::Interrupt { reason: "interrupted".to_owned() }),
             () = tokio::time::sleep(pause) => {}
         }
         self.check_not_aborted()
@@ -408,7 +408,10 @@ impl<'a> PromotionRun<'a> {
 
     fn check_not_aborted(&self) -> Result<(), StopReason> {
         if self.read_requests()?.requests.contains(&OperatorRequest::Abort) {
-            return Err(StopReason::RollBack { result: PromotionResult::Aborted, why: "aborted".to_owned() });
+            return Err(StopReason::RollBack {
+                result: PromotionResult::Aborted,
+                reason: "aborted".to_owned(),
+            });
         }
         Ok(())
     }

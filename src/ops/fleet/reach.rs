@@ -20,7 +20,7 @@ const RECORD_INTERVAL: Duration = Duration::from_millis(500);
 pub fn find_link<'a>(world: &'a FleetWorld, host: &Host) -> Result<&'a dyn HostLink, LinkError> {
     let none = || LinkError::Unreachable {
         via: "no link".to_owned(),
-        why: format!("`{}` is none of the hosts of this command", host.name),
+        reason: format!("`{}` is none of the hosts of this command", host.name),
     };
     world.links.get(&host.name).map(AsRef::as_ref).ok_or_else(none)
 }

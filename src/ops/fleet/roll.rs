@@ -12,7 +12,7 @@ use crate::model::duration;
 use crate::model::fleet::Fleet;
 use crate::model::history::Actor;
 use crate::model::host::Host;
-use crate::model::journal::{JournalEntry, JournalEntryKind, RollResult};
+use crate::model::journal::{RollEntry, RollEntryKind, RollResult};
 use crate::model::lock::{Holder, Liveness, LockPurpose};
 use crate::model::name::HostName;
 use crate::model::owner::{Owner, check_owner};
@@ -44,7 +44,7 @@ const RECHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// The progress of a roll, so far.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RollReport {
-    pub standing: RollProgress,
+    pub progress: RollProgress,
     #[serde(rename = "took_ms", serialize_with = "duration::serialize_ms")]
     pub took: Duration,
     /// The notices that no webhook accepted.
@@ -54,7 +54,7 @@ pub struct RollReport {
 impl RollReport {
     /// Every host is done, or put back by an abort.
     pub fn is_complete(&self) -> bool {
-        matches!(self.standing.result, Some(RollResult::Done | RollResult::Aborted))
+        matches!(self.progress.result, Some(RollResult::Done | RollResult::Aborted))
     }
 }
 
@@ -65,15 +65,15 @@ pub enum RollError {
     Plan(#[from] PlanError),
     #[error("cannot run the roll: {0}")]
     Lock(#[from] LockError),
-    #[error("cannot start a roll: roll {} is not finished", .standing.roll)]
-    Unfinished { standing: Box<RollProgress> },
+    #[error("cannot start a roll: roll {} is not finished", .progress.roll)]
+    Unfinished { progress: Box<RollProgress> },
     #[error("cannot {verb} a roll: the journal has none")]
     NotFound { verb: &'static str },
     #[error("cannot {verb} roll {roll}: it is finished")]
     Finished { roll: RollId, verb: &'static str },
     #[error("cannot start the roll: {}", join_refusals(.refusals))]
     Refused { refusals: Vec<Refusal> },
-    #[error("cannot start the roll: {}", .hosts.iter().map(|(host, why)| format!("`{host}`: {why}")).collect::<Vec<_>>().join("; "))]
+    #[error("cannot start the roll: {}", .hosts.iter().map(|(host, reason)| format!("`{host}`: {reason}")).collect::<Vec<_>>().join("; "))]
     Unreachable { hosts: Vec<(HostName, String)> },
     #[error("cannot start the roll: {}", .hosts.iter().map(|(host, owner)| format!("`{host}` was taken out of service by {owner}")).collect::<Vec<_>>().join("; "))]
     Owned { hosts: Vec<(HostName, Owner)> },
@@ -136,21 +136,21 @@ pub async fn run(
     actor: &Actor,
 ) -> Result<RollReport, RollError> {
     let plan = plan_roll(fleet, spec)?;
-    if let Some(standing) = read_unfinished(world)? {
+    if let Some(progress) = read_unfinished(world)? {
         // One that is being run is no business of `--resume`.
-        return Err(match world.lock.view()? {
+        return Err(match world.lock.read_holder()? {
             Some(held) if held.liveness == Liveness::Live => {
                 LockError::Locked { lock: Box::new(held) }.into()
             }
-            _ => RollError::Unfinished { standing: Box::new(standing) },
+            _ => RollError::Unfinished { progress: Box::new(progress) },
         });
     }
     let id = RollId::new(world.clock.now(), derive_salt(actor));
     let roll = RollRun::new(world, fleet, id, plan, actor).await?;
     roll.run_locked(async {
         // Another process may have begun one between the first read and the lock.
-        if let Some(standing) = read_unfinished(world)? {
-            return Err(RollError::Unfinished { standing: Box::new(standing) });
+        if let Some(progress) = read_unfinished(world)? {
+            return Err(RollError::Unfinished { progress: Box::new(progress) });
         }
         roll.check_reachable().await?;
         roll.check_owners().await?;
@@ -159,11 +159,11 @@ pub async fn run(
         if !refusals.is_empty() {
             return Err(RollError::Refused { refusals });
         }
-        roll.record(None, &JournalEntryKind::Began { spec: spec.clone(), actor: actor.clone() })?;
+        roll.record(None, &RollEntryKind::Began { spec: spec.clone(), actor: actor.clone() })?;
         let hook = hooks::run(world, fleet, &roll.id, Hook::BeforeRoll, None, &[]).await;
-        if let Err(why) = hook.map_err(|error| error.to_string()) {
-            roll.end(RollResult::Aborted, why.clone()).await?;
-            return Err(RollError::Hook(why));
+        if let Err(reason) = hook.map_err(|error| error.to_string()) {
+            roll.end(RollResult::Aborted, reason.clone()).await?;
+            return Err(RollError::Hook(reason));
         }
         roll.run_batches().await
     })
@@ -174,7 +174,7 @@ pub async fn run(
 pub async fn resume(world: &FleetWorld, fleet: &Fleet, actor: &Actor) -> Result<RollReport, RollError> {
     let (roll, _) = lock_last_roll(world, fleet, actor, "resume").await?;
     roll.run_locked(async {
-        roll.record(None, &JournalEntryKind::Resumed { actor: actor.clone() })?;
+        roll.record(None, &RollEntryKind::Resumed { actor: actor.clone() })?;
         roll.run_batches().await
     })
     .await
@@ -184,7 +184,7 @@ pub async fn resume(world: &FleetWorld, fleet: &Fleet, actor: &Actor) -> Result<
 pub async fn abort(world: &FleetWorld, fleet: &Fleet, actor: &Actor) -> Result<RollReport, RollError> {
     let (roll, progress) = lock_last_roll(world, fleet, actor, "abort").await?;
     roll.run_locked(async {
-        roll.record(None, &JournalEntryKind::Aborting { actor: actor.clone() })?;
+        roll.record(None, &RollEntryKind::Aborting { actor: actor.clone() })?;
         let out = |host: &&Host| progress.find_host(&host.name).is_some_and(HostProgress::may_be_out);
         let touched: Vec<&Host> = roll.hosts.iter().filter(out).collect();
         roll.report(RollEvent::Aborting { hosts: touched.iter().map(|host| host.name.clone()).collect() });
@@ -213,7 +213,7 @@ pub fn read_past(world: &FleetWorld, limit: u32) -> Result<Vec<RollProgress>, Jo
 }
 
 fn read_unfinished(world: &FleetWorld) -> Result<Option<RollProgress>, JournalError> {
-    Ok(read_last(world)?.filter(|standing| !standing.is_finished()))
+    Ok(read_last(world)?.filter(|progress| !progress.is_finished()))
 }
 
 /// The last roll, under its own lock.
@@ -360,7 +360,7 @@ impl<'a> RollRun<'a> {
                 return Err(CapacityError::Refused(refusals));
             }
             if refusals != reported {
-                self.report(RollEvent::Waiting { why: join_refusals(&refusals) });
+                self.report(RollEvent::Waiting { reason: join_refusals(&refusals) });
                 reported = refusals;
             }
             tokio::select! {
@@ -409,21 +409,21 @@ impl<'a> RollRun<'a> {
         derive_actor(self.world, read_owner(self.world, self.fleet, host).await.as_ref(), &self.taking_over())
     }
 
-    async fn stop(&self, why: &str) -> Result<RollReport, RollError> {
-        self.record(None, &JournalEntryKind::Stopped { why: why.to_owned() })?;
+    async fn stop(&self, reason: &str) -> Result<RollReport, RollError> {
+        self.record(None, &RollEntryKind::Stopped { reason: reason.to_owned() })?;
         self.build_report().await
     }
 
-    async fn end(&self, result: RollResult, why: String) -> Result<RollReport, RollError> {
-        self.record(None, &JournalEntryKind::Ended { result, why })?;
+    async fn end(&self, result: RollResult, reason: String) -> Result<RollReport, RollError> {
+        self.record(None, &RollEntryKind::Ended { result, reason })?;
         self.build_report().await
     }
 
     async fn build_report(&self) -> Result<RollReport, RollError> {
-        let standing = self.read_progress()?;
+        let progress = self.read_progress()?;
         let took =
-            Duration::try_from(standing.changed_at.duration_since(standing.began_at)).unwrap_or_default();
-        Ok(RollReport { standing, took, undelivered: self.world.notifier.flush().await })
+            Duration::try_from(progress.changed_at.duration_since(progress.began_at)).unwrap_or_default();
+        Ok(RollReport { progress, took, undelivered: self.world.notifier.flush().await })
     }
 
     fn read_progress(&self) -> Result<RollProgress, RollError> {
@@ -432,16 +432,16 @@ impl<'a> RollRun<'a> {
     }
 
     /// Records an entry and announces it.
-    fn record(&self, host: Option<&HostName>, kind: &JournalEntryKind) -> Result<(), JournalError> {
+    fn record(&self, host: Option<&HostName>, kind: &RollEntryKind) -> Result<(), JournalError> {
         self.append_entry(host, kind)?;
         self.announce(host, kind, Duration::ZERO);
         Ok(())
     }
 
     /// Records an entry before its action is done. After a failed write nothing more is done: see [`RollRun::check_journal`].
-    fn append_entry(&self, host: Option<&HostName>, kind: &JournalEntryKind) -> Result<(), JournalError> {
+    fn append_entry(&self, host: Option<&HostName>, kind: &RollEntryKind) -> Result<(), JournalError> {
         let at = self.world.clock.now();
-        let entry = JournalEntry { roll: self.id.clone(), at, host: host.cloned(), kind: kind.clone() };
+        let entry = RollEntry { roll: self.id.clone(), at, host: host.cloned(), kind: kind.clone() };
         let written = self.world.journal.append(&self.holder, &entry);
         if let Err(error) = &written {
             let mut broken = self.journal_error.lock().unwrap_or_else(PoisonError::into_inner);
@@ -482,7 +482,7 @@ impl<'a> RollRun<'a> {
     }
 
     /// Reports the event of an entry and sends its notice.
-    fn announce(&self, host: Option<&HostName>, kind: &JournalEntryKind, elapsed: Duration) {
+    fn announce(&self, host: Option<&HostName>, kind: &RollEntryKind, elapsed: Duration) {
         let context = EntryContext { plan: &self.plan, host, elapsed };
         if let Some(event) = build_event(&context, kind) {
             self.report(event);

@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 
+use super::error_code::{change_code, release_code, store_code};
 use super::port_sockets;
 use super::rules::{self, ChangeError};
 use super::status::read_view;
@@ -25,7 +26,6 @@ use crate::model::socket::Socket;
 use crate::plan::drain;
 use crate::world::HostWorld;
 use crate::world::commands::CommandError;
-use crate::world::firewall::FirewallError;
 use crate::world::link::{HostLink, LinkError, LinkResult, SharedLineSink};
 use crate::world::releases::{ReleaseError, ReleaseStore};
 use crate::world::store::StoreError;
@@ -99,9 +99,9 @@ impl HostLink for LocalHost {
     async fn probe(&self, request: &ProbeRequest) -> LinkResult<ProbeResult> {
         let records = self.world.store.load_records().map_err(|error| from_store_error(&error))?;
         let address = port_sockets::resolve_target(&records, request.address);
-        Ok(match self.world.probe.ask(address, &request.health).await {
+        Ok(match self.world.probe.check(address, &request.health).await {
             Ok(()) => ProbeResult::Healthy,
-            Err(why) => ProbeResult::Unhealthy { why: why.to_string() },
+            Err(reason) => ProbeResult::Unhealthy { reason: reason.to_string() },
         })
     }
 
@@ -158,54 +158,12 @@ fn from_release_error(error: &ReleaseError) -> LinkError {
     LinkError::Refused { code: release_code(error), message: error.to_string() }
 }
 
-pub fn release_code(error: &ReleaseError) -> ErrorCode {
-    match error {
-        ReleaseError::Refused(_) | ReleaseError::Damaged(_) => ErrorCode::BadArchive,
-        ReleaseError::NameTaken { .. } => ErrorCode::Exists,
-        ReleaseError::Full { .. } => ErrorCode::DiskFull,
-        ReleaseError::Failed { .. } => ErrorCode::ReleasesFailed,
-    }
-}
-
 fn from_change_error(error: &ChangeError) -> LinkError {
     LinkError::Refused { code: change_code(error), message: error.to_string() }
 }
 
-pub fn change_code(error: &ChangeError) -> ErrorCode {
-    match error {
-        ChangeError::Firewall(error) => firewall_code(error),
-        ChangeError::Store(error) => store_code(error),
-        ChangeError::Owned(_) => ErrorCode::Owned,
-        ChangeError::Interrupted => ErrorCode::Interrupted,
-        ChangeError::Contested { .. } => ErrorCode::RulesContested,
-        ChangeError::HalfDone { .. } => ErrorCode::RevertFailed,
-    }
-}
-
 fn from_store_error(error: &StoreError) -> LinkError {
     LinkError::Refused { code: store_code(error), message: error.to_string() }
-}
-
-fn firewall_code(error: &FirewallError) -> ErrorCode {
-    match error {
-        FirewallError::Missing { .. } => ErrorCode::ProgramMissing,
-        FirewallError::NoPrivilege { .. } => ErrorCode::NoPrivilege,
-        FirewallError::Locked { .. } => ErrorCode::RulesLocked,
-        FirewallError::TimedOut { .. } | FirewallError::Failed { .. } | FirewallError::StartFailed { .. } => {
-            ErrorCode::RulesFailed
-        }
-        FirewallError::Malformed { .. } => ErrorCode::RulesMalformed,
-    }
-}
-
-pub fn store_code(error: &StoreError) -> ErrorCode {
-    match error {
-        StoreError::Open { .. } | StoreError::Failed { .. } => ErrorCode::StateFailed,
-        StoreError::Newer { .. } => ErrorCode::StateNewer,
-        StoreError::Full { .. } => ErrorCode::DiskFull,
-        StoreError::Damaged { .. } => ErrorCode::StateDamaged,
-        StoreError::Busy { .. } => ErrorCode::Busy,
-    }
 }
 
 #[cfg(test)]

@@ -31,8 +31,8 @@ async fn collect_facts(world: &HostWorld, fleet: &Fleet, host: &Host) -> CheckFa
         rules::observe(world),
         world.firewall.read_native_nat(),
         futures_util::future::join_all(world.balancers.iter().map(|balancer| balancer.read())),
-        world.probe.ask(fleet.main_endpoint(host), &fleet.health),
-        world.probe.ask(backup, &fleet.health),
+        world.probe.check(fleet.main_endpoint(host), &fleet.health),
+        world.probe.check(backup, &fleet.health),
     );
     let filters = match &tables {
         Ok(tables) => read_filters(world, tables).await,

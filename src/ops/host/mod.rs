@@ -4,6 +4,7 @@ pub mod agent_check;
 pub mod api;
 pub mod check;
 pub mod deployments;
+pub mod error_code;
 pub mod metrics;
 pub mod port_sockets;
 pub mod proxy;

@@ -104,7 +104,7 @@ async fn apply_intent(
             let kernel = restore_kernel(world, &wanted_before).await;
             let record = end(&ChangeOutcome::RolledBack {
                 previous: previous.cloned().map(Box::new),
-                why: change.to_string(),
+                reason: change.to_string(),
             });
             Err(match kernel.and(record.map_err(ChangeError::from)) {
                 Ok(()) => change,

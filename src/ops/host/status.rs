@@ -20,7 +20,7 @@ pub async fn read_view(world: &HostWorld, question: &StatusRequest) -> HostView 
     let (tables, sockets, health) = tokio::join!(
         rules::observe(world),
         port_sockets::read_port_sockets(world, record, question.ports.main),
-        world.probe.ask(port_sockets::resolve_target(records, question.main), &question.health),
+        world.probe.check(port_sockets::resolve_target(records, question.main), &question.health),
     );
     let mine = |records: &Vec<ServiceRecord>| {
         records.iter().find(|record| record.forward.service == question.service).cloned()

@@ -157,7 +157,7 @@ impl HostDeployments for SiteLink {
             let main = Box::new(example::deployment("shop", &host.main, 20000));
             Ok(match &host.rollback_reason {
                 _ if main.id == request.id => TrialOutcome::Passed,
-                Some(why) => TrialOutcome::RolledBack { previous: main, why: why.clone() },
+                Some(why) => TrialOutcome::RolledBack { previous: main, reason: why.clone() },
                 None => TrialOutcome::Overtaken { main: Some(main), actor: None },
             })
         })

@@ -28,7 +28,7 @@ pub(super) struct SiteLink {
 }
 
 pub fn build_broken_link_error() -> LinkError {
-    LinkError::Broken { via: "ssh fake".into(), why: "cut".into() }
+    LinkError::Broken { via: "ssh fake".into(), reason: "cut".into() }
 }
 
 /// The refusal of a host whose rules another program holds.

@@ -99,7 +99,7 @@ struct SiteProbe {
 
 #[async_trait]
 impl Probe for SiteProbe {
-    async fn ask(&self, address: std::net::SocketAddr, health: &Health) -> Result<(), ProbeError> {
+    async fn check(&self, address: std::net::SocketAddr, health: &Health) -> Result<(), ProbeError> {
         if self.site.of(&self.name, SiteHost::answer_probe) {
             return Ok(());
         }

@@ -39,7 +39,7 @@ pub struct PromotionProgress {
     /// `None`: unfinished.
     pub result: Option<PromotionResult>,
     /// Why it ended so.
-    pub why: String,
+    pub reason: String,
     /// Main's counts in its last interval with enough requests.
     #[serde(skip)]
     pub baseline: Option<RequestCounts>,
@@ -133,18 +133,18 @@ impl PromotionProgress {
             }
             PromotionEntryKind::Requested { ask, .. } => self.requests.push(*ask),
             PromotionEntryKind::Promoting => self.is_promoting = true,
-            PromotionEntryKind::RollingBack { result, why } => {
-                self.rolling_back = Some((*result, why.clone()));
+            PromotionEntryKind::RollingBack { result, reason } => {
+                self.rolling_back = Some((*result, reason.clone()));
             }
-            PromotionEntryKind::Stopped { why, unreachable_hosts: untold } => {
-                self.stop_reason = Some(why.clone());
+            PromotionEntryKind::Stopped { reason, unreachable_hosts: untold } => {
+                self.stop_reason = Some(reason.clone());
                 self.awaiting_approval = None;
                 self.set_state(self.step, PromotionStepState::Pending, row.at);
                 self.unreachable_hosts.clone_from(untold);
             }
-            PromotionEntryKind::Ended { result, why } => {
+            PromotionEntryKind::Ended { result, reason } => {
                 self.result = Some(*result);
-                self.why.clone_from(why);
+                self.reason.clone_from(reason);
                 self.unreachable_hosts.clear();
             }
         }
@@ -177,7 +177,7 @@ pub fn build_progress(rows: &[PromotionEntry]) -> Option<PromotionProgress> {
         stop_reason: None,
         unreachable_hosts: vec![],
         result: None,
-        why: String::new(),
+        reason: String::new(),
         baseline: None,
         requests: vec![],
     };

@@ -366,7 +366,7 @@ proptest! {
                 1 => PromotionEntryKind::StepSet { step: at },
                 2 if at < 4 => { at += 1; PromotionEntryKind::StepPassed { step: at - 1, main: None } }
                 3 => PromotionEntryKind::AwaitingApproval { step: at },
-                4 => PromotionEntryKind::Stopped { why: "x".into(), unreachable_hosts: vec![] },
+                4 => PromotionEntryKind::Stopped { reason: "x".into(), unreachable_hosts: vec![] },
                 _ => PromotionEntryKind::Resumed { actor: actor() },
             };
             let before = build_progress(&rows).unwrap().step;
@@ -417,7 +417,7 @@ fn promotion_progress_keeps_requests_since_resume() {
     rows.push(row(
         6,
         PromotionEntryKind::Stopped {
-            why: "interrupted".into(),
+            reason: "interrupted".into(),
             unreachable_hosts: vec![(host(2), "cut".into())],
         },
     ));
@@ -435,8 +435,8 @@ fn promotion_progress_keeps_requests_since_resume() {
     );
     rows.push(row(
         9,
-        PromotionEntryKind::Ended { result: PromotionResult::Aborted, why: "aborted by ops".into() },
+        PromotionEntryKind::Ended { result: PromotionResult::Aborted, reason: "aborted by ops".into() },
     ));
     let stands = build_progress(&rows).unwrap();
-    assert!(stands.is_finished() && stands.unreachable_hosts.is_empty() && stands.why == "aborted by ops");
+    assert!(stands.is_finished() && stands.unreachable_hosts.is_empty() && stands.reason == "aborted by ops");
 }

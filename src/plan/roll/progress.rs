@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::model::history::Actor;
-use crate::model::journal::{HostOutcome, JournalEntry, JournalEntryKind, RollResult};
+use crate::model::journal::{HostOutcome, RollEntry, RollEntryKind, RollResult};
 use crate::model::name::HostName;
 use crate::model::roll::{RollId, RollSpec, Step};
 
@@ -189,9 +189,9 @@ impl RollProgress {
 }
 
 /// Journal entries of one roll, oldest first -> its progress. `None` when the first entry is missing.
-pub fn build_progress(rows: &[JournalEntry]) -> Option<RollProgress> {
+pub fn build_progress(rows: &[RollEntry]) -> Option<RollProgress> {
     let first = rows.first()?;
-    let JournalEntryKind::Began { spec, actor } = &first.kind else { return None };
+    let RollEntryKind::Began { spec, actor } = &first.kind else { return None };
     let mut hosts: BTreeMap<HostName, HostProgress> =
         spec.hosts.iter().map(|host| (host.clone(), HostProgress::new(host.clone()))).collect();
     let mut standing = RollProgress {
@@ -213,7 +213,7 @@ pub fn build_progress(rows: &[JournalEntry]) -> Option<RollProgress> {
                 if let Some(host) = hosts.get_mut(name) {
                     host.changed_at = Some(row.at);
                     host.began_at.get_or_insert(row.at);
-                    if let JournalEntryKind::StepDone { step, .. } = &row.kind {
+                    if let RollEntryKind::StepDone { step, .. } = &row.kind {
                         host.steps_done.insert(*step, row.at);
                     }
                     apply_host_entry(host, &row.kind);
@@ -225,45 +225,45 @@ pub fn build_progress(rows: &[JournalEntry]) -> Option<RollProgress> {
     Some(standing)
 }
 
-fn apply_roll_entry(standing: &mut RollProgress, what: &JournalEntryKind) {
+fn apply_roll_entry(standing: &mut RollProgress, what: &RollEntryKind) {
     match what {
-        JournalEntryKind::Resumed { .. } => standing.stop_reason = None,
-        JournalEntryKind::Aborting { .. } => {
+        RollEntryKind::Resumed { .. } => standing.stop_reason = None,
+        RollEntryKind::Aborting { .. } => {
             standing.is_aborting = true;
             standing.stop_reason = None;
         }
-        JournalEntryKind::Stopped { why } => standing.stop_reason = Some(why.clone()),
-        JournalEntryKind::Ended { result, .. } => standing.result = Some(*result),
+        RollEntryKind::Stopped { reason } => standing.stop_reason = Some(reason.clone()),
+        RollEntryKind::Ended { result, .. } => standing.result = Some(*result),
         _ => {}
     }
 }
 
-fn apply_host_entry(host: &mut HostProgress, what: &JournalEntryKind) {
+fn apply_host_entry(host: &mut HostProgress, what: &RollEntryKind) {
     match what {
-        JournalEntryKind::StepBegan { step } => {
+        RollEntryKind::StepBegan { step } => {
             host.step = Some(*step);
             host.state = StepState::Began;
             host.detail.clear();
             host.end = None;
             host.attempts += u32::from(*step == Step::Command);
         }
-        JournalEntryKind::StepDone { step, detail } => {
+        RollEntryKind::StepDone { step, detail } => {
             host.step = Some(*step);
             host.state = StepState::StepDone;
             host.detail.clone_from(detail);
         }
-        JournalEntryKind::StepFailed { step, why } => {
+        RollEntryKind::StepFailed { step, reason } => {
             host.step = Some(*step);
             host.state = StepState::Failed;
-            host.detail.clone_from(why);
+            host.detail.clone_from(reason);
         }
-        JournalEntryKind::Settled { end, detail } => {
+        RollEntryKind::Settled { end, detail } => {
             host.end = Some(*end);
             if !detail.is_empty() {
                 host.detail.clone_from(detail);
             }
         }
-        JournalEntryKind::Done => host.state = StepState::Done,
+        RollEntryKind::Done => host.state = StepState::Done,
         _ => {}
     }
 }
@@ -276,9 +276,9 @@ mod tests {
         AfterHost, BeforeHost, Command, Down, Drained, ForwardOff, ForwardOn, Healthy, Up,
     };
 
-    fn make_entry(host: Option<&str>, what: JournalEntryKind) -> JournalEntry {
+    fn make_entry(host: Option<&str>, what: RollEntryKind) -> RollEntry {
         let roll = RollId::new(jiff::Timestamp::UNIX_EPOCH, 1);
-        JournalEntry {
+        RollEntry {
             roll,
             at: jiff::Timestamp::UNIX_EPOCH,
             host: host.map(|name| name.parse().unwrap()),
@@ -286,24 +286,24 @@ mod tests {
         }
     }
 
-    fn make_began() -> JournalEntry {
+    fn make_began() -> RollEntry {
         let actor = Actor::new("ops", 1);
-        make_entry(None, JournalEntryKind::Began { spec: example::make_roll_spec(&["web1", "web2"]), actor })
+        make_entry(None, RollEntryKind::Began { spec: example::make_roll_spec(&["web1", "web2"]), actor })
     }
 
-    fn read_host_progress(rows: &[JournalEntryKind]) -> HostProgress {
+    fn read_host_progress(rows: &[RollEntryKind]) -> HostProgress {
         let mut all = vec![make_began()];
         all.extend(rows.iter().map(|what| make_entry(Some("web1"), what.clone())));
         build_progress(&all).unwrap().hosts.remove(0)
     }
 
-    fn make_step_done(step: Step) -> JournalEntryKind {
-        JournalEntryKind::StepDone { step, detail: String::new() }
+    fn make_step_done(step: Step) -> RollEntryKind {
+        RollEntryKind::StepDone { step, detail: String::new() }
     }
 
     #[test]
     fn killed_roll_resumes_at_a_safe_step() {
-        let entry = |what: JournalEntryKind| read_host_progress(&[what]).resume_step(false);
+        let entry = |what: RollEntryKind| read_host_progress(&[what]).resume_step(false);
         assert_eq!(read_host_progress(&[]).resume_step(false), Some(BeforeHost));
         let expected = [
             (BeforeHost, BeforeHost, ForwardOff),
@@ -317,11 +317,11 @@ mod tests {
             (AfterHost, AfterHost, AfterHost),
         ];
         for (step, when_begun, when_done) in expected {
-            assert_eq!(entry(JournalEntryKind::StepBegan { step }), Some(when_begun), "{step} began");
+            assert_eq!(entry(RollEntryKind::StepBegan { step }), Some(when_begun), "{step} began");
             assert_eq!(entry(make_step_done(step)), Some(when_done), "{step} done");
         }
         assert_eq!(
-            read_host_progress(&[make_step_done(AfterHost), JournalEntryKind::Done]).resume_step(false),
+            read_host_progress(&[make_step_done(AfterHost), RollEntryKind::Done]).resume_step(false),
             None
         );
     }
@@ -330,25 +330,25 @@ mod tests {
     fn resume_reruns_only_a_failed_command() {
         let failed = |step| {
             read_host_progress(&[
-                JournalEntryKind::StepBegan { step },
-                JournalEntryKind::StepFailed { step, why: "x".into() },
+                RollEntryKind::StepBegan { step },
+                RollEntryKind::StepFailed { step, reason: "x".into() },
             ])
         };
         assert_eq!(failed(Command).resume_step(false), Some(ForwardOff));
         assert_eq!(failed(Drained).resume_step(false), Some(ForwardOff));
         assert_eq!(failed(Healthy).resume_step(false), Some(Healthy));
-        let settled = JournalEntryKind::Settled { end: HostOutcome::Restored, detail: String::new() };
-        let returned = read_host_progress(&[JournalEntryKind::StepBegan { step: Command }, settled]);
+        let settled = RollEntryKind::Settled { end: HostOutcome::Restored, detail: String::new() };
+        let returned = read_host_progress(&[RollEntryKind::StepBegan { step: Command }, settled]);
         assert_eq!((returned.resume_step(false), returned.attempts), (Some(ForwardOff), 1));
     }
 
     #[test]
     fn may_be_out_lasts_from_forward_off_to_observed_up() {
-        let out = |rows: &[JournalEntryKind]| read_host_progress(rows).may_be_out();
+        let out = |rows: &[RollEntryKind]| read_host_progress(rows).may_be_out();
         assert!(!out(&[]) && !out(&[make_step_done(BeforeHost)]));
-        assert!(out(&[JournalEntryKind::StepBegan { step: ForwardOff }]) && out(&[make_step_done(Command)]));
-        assert!(out(&[JournalEntryKind::StepBegan { step: Up }]) && !out(&[make_step_done(Up)]));
-        let settled = |end| JournalEntryKind::Settled { end, detail: String::new() };
+        assert!(out(&[RollEntryKind::StepBegan { step: ForwardOff }]) && out(&[make_step_done(Command)]));
+        assert!(out(&[RollEntryKind::StepBegan { step: Up }]) && !out(&[make_step_done(Up)]));
+        let settled = |end| RollEntryKind::Settled { end, detail: String::new() };
         assert!(!out(&[make_step_done(Down), settled(HostOutcome::Restored)]));
         assert!(out(&[make_step_done(Down), settled(HostOutcome::LeftInMaintenance)]));
     }
@@ -360,13 +360,13 @@ mod tests {
             ..example::make_roll_spec(&["web1", "web2", "web3", "web4", "web5", "web6"])
         };
         let actor = Actor::new("ops", 1);
-        let failed = |step| JournalEntryKind::StepFailed { step, why: "x".into() };
-        let settled = JournalEntryKind::Settled { end: HostOutcome::Restored, detail: String::new() };
+        let failed = |step| RollEntryKind::StepFailed { step, reason: "x".into() };
+        let settled = RollEntryKind::Settled { end: HostOutcome::Restored, detail: String::new() };
         let rows = [
-            make_entry(None, JournalEntryKind::Began { spec, actor }),
+            make_entry(None, RollEntryKind::Began { spec, actor }),
             make_entry(Some("web1"), failed(Command)),
             make_entry(Some("web1"), settled),
-            make_entry(Some("web2"), JournalEntryKind::Done),
+            make_entry(Some("web2"), RollEntryKind::Done),
             make_entry(Some("web3"), failed(Healthy)),
             make_entry(Some("web4"), make_step_done(Drained)),
         ];
@@ -384,12 +384,12 @@ mod tests {
 
     #[test]
     fn roll_progress_tracks_stop_abort_and_result() {
-        let stopped = make_entry(None, JournalEntryKind::Stopped { why: "too many failures".into() });
-        let failed = JournalEntryKind::StepFailed { step: Command, why: "exit 1".into() };
+        let stopped = make_entry(None, RollEntryKind::Stopped { reason: "too many failures".into() });
+        let failed = RollEntryKind::StepFailed { step: Command, reason: "exit 1".into() };
         let rows = [
             make_began(),
             make_entry(Some("web1"), make_step_done(AfterHost)),
-            make_entry(Some("web1"), JournalEntryKind::Done),
+            make_entry(Some("web1"), RollEntryKind::Done),
             make_entry(Some("web2"), failed),
             stopped,
         ];

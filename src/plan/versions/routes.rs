@@ -122,9 +122,9 @@ pub fn plan_rollback(
     let routes = record.routes.as_ref().ok_or_else(|| DeployRefusal::NoMain(service.clone()))?;
     let target = find_ready(existing, &DeploymentRef::Id(to.clone()))?;
     let (main, backup) = (build_route(routes.main.port, target), build_route(routes.backup.port, target));
-    let rollback = Rollback { actor: request.actor.clone(), reason: request.why.clone() };
+    let rollback = Rollback { actor: request.actor.clone(), reason: request.reason.clone() };
     let routes = Routes { main, backup, previous: None, rollback: Some(Box::new(rollback)) };
-    let detail = [format!("{service} {}", target.version), request.why.clone()];
+    let detail = [format!("{service} {}", target.version), request.reason.clone()];
     let detail: Vec<String> = detail.into_iter().filter(|part| !part.is_empty()).collect();
     let route_change = RouteChange::Set { routes, trial: None };
     Ok(build_intent(record, route_change, &request.actor, ROLLBACK, detail.join(", ")))

@@ -187,7 +187,7 @@ fn rollback_restores_last_good_main() {
     let all = [one.clone(), two.clone()];
     let records = [record(&two, &one)];
     let service = &one.service;
-    let back = RollbackRequest { actor: actor(), why: String::new(), from: None };
+    let back = RollbackRequest { actor: actor(), reason: String::new(), from: None };
     assert_eq!(find_last_good(&records, service), Ok(one.id.clone()));
     let intent = plan_rollback(&records, &all, service, &one.id, &back).unwrap();
     assert_eq!(legs(&intent), (20000, 20000));
@@ -353,7 +353,7 @@ proptest! {
     fn forward_and_route_targets_stay_equal(steps in proptest::collection::vec((0usize..3, 0u8..4), 1..20)) {
         let all = [shop("1.0.0", 20000), shop("2.0.0", 20001), shop("3.0.0", 20002)];
         let now = jiff::Timestamp::UNIX_EPOCH;
-        let back = RollbackRequest { actor: actor(), why: String::new(), from: None };
+        let back = RollbackRequest { actor: actor(), reason: String::new(), from: None };
         let mut records = vec![record(&all[0], &all[0])];
         for (which, what) in steps {
             let version = all[which].version.to_string();

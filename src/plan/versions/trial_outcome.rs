@@ -20,12 +20,12 @@ pub fn judge_trial(
     match (main, rollback, last) {
         (Some(main), _, _) if main.id == *expected => TrialOutcome::Passed,
         (Some(main), Some(rollback), _) => {
-            let why = describe_rollback(&rollback.actor, &rollback.reason);
-            TrialOutcome::RolledBack { why, previous: Box::new(main) }
+            let reason = describe_rollback(&rollback.actor, &rollback.reason);
+            TrialOutcome::RolledBack { reason, previous: Box::new(main) }
         }
         // Recorded by a switchman that left the rollback out of the routes.
         (Some(main), None, Some(last)) if last.action == ROLLBACK => {
-            TrialOutcome::RolledBack { why: describe_rollback(&last.actor, ""), previous: Box::new(main) }
+            TrialOutcome::RolledBack { reason: describe_rollback(&last.actor, ""), previous: Box::new(main) }
         }
         (main, _, last) => {
             TrialOutcome::Overtaken { main: main.map(Box::new), actor: last.map(|last| last.actor.clone()) }
@@ -102,18 +102,18 @@ mod tests {
     fn rolled_back_trial_has_the_recorded_reason() {
         // The sentence of the history is for people: no reason is taken out of it.
         let history = make_history(ROLLBACK, "shop 1.0.0, never");
-        for (reason, why) in [
+        for (recorded, reason) in [
             (Some("by itself: 503"), "by itself: 503"),
             (Some(""), "ops (pid 7) took it back"),
             (None, "ops (pid 7) took it back"),
         ] {
             let previous = Box::new(make_deployment("1.0.0"));
-            let expected = TrialOutcome::RolledBack { previous, why: why.to_owned() };
-            assert_eq!(judge(Some("1.0.0"), reason, &history), expected);
+            let expected = TrialOutcome::RolledBack { previous, reason: reason.to_owned() };
+            assert_eq!(judge(Some("1.0.0"), recorded, &history), expected);
         }
         // The history is shorter than what the routes know.
         let end = judge(Some("1.0.0"), Some("503"), &[]);
-        assert!(matches!(end, TrialOutcome::RolledBack { ref why, .. } if why == "503"), "{end:?}");
+        assert!(matches!(end, TrialOutcome::RolledBack { ref reason, .. } if reason == "503"), "{end:?}");
     }
 
     #[test]

@@ -305,8 +305,8 @@ fn read_errors_distinguish_bad_balancers() {
         let huge_page = [&b"HTTP/1.1 200 OK\r\n\r\n"[..], &huge].concat();
         for access in [tcp(answering(huge).await), http(answering(huge_page).await)] {
             let error = read(access).await.unwrap_err();
-            let BalancerError::Malformed { why, .. } = error else { panic!("{error}") };
-            assert_eq!(why, "it is longer than 8 MiB");
+            let BalancerError::Malformed { reason, .. } = error else { panic!("{error}") };
+            assert_eq!(reason, "it is longer than 8 MiB");
         }
         let form = b"HTTP/1.1 200 OK\r\nContent-Length: 22\r\n\r\n<html>Please log in...".to_vec();
         let error = read(http(answering(form).await)).await.unwrap_err();
@@ -419,7 +419,7 @@ fn real_haproxy_is_read_over_every_access() {
         // provider.
         let unknown = StatsEndpoint::Http("https://ops:secret@127.0.0.1:8443/stats".into());
         read_until(&unknown, |view| {
-            let Err(BalancerError::Unreachable { address, why }) = view else { return false };
+            let Err(BalancerError::Unreachable { address, reason: why }) = view else { return false };
             address == "https://127.0.0.1:8443/stats" && why.contains("certificate")
         })
         .await;

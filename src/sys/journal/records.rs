@@ -7,7 +7,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, Row as SqlRow, params_from_iter};
 
 use super::columns::{parse_column, parse_json, to_json};
-use crate::model::journal::JournalEntry;
+use crate::model::journal::RollEntry;
 use crate::model::promote::PromotionEntry;
 use crate::world::journal::Record;
 
@@ -26,7 +26,7 @@ pub trait StoredRecord: Record<Id: Display + FromStr<Err: Display>> {
     fn from_row(row: &SqlRow<'_>) -> rusqlite::Result<Self>;
 }
 
-impl StoredRecord for JournalEntry {
+impl StoredRecord for RollEntry {
     const TABLE: &'static str = "journal";
     const NUMBER: &'static str = "id";
     const KEY: &'static str = "roll";

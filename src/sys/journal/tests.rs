@@ -1,7 +1,7 @@
 use std::sync::{Arc, Barrier};
 
 use super::*;
-use crate::model::journal::{JournalEntry, JournalEntryKind};
+use crate::model::journal::{RollEntry, RollEntryKind};
 use crate::model::roll::RollId;
 
 const NOW: jiff::Timestamp = jiff::Timestamp::UNIX_EPOCH;
@@ -18,26 +18,26 @@ fn mine(journal: &SqliteJournal, salt: u16) -> Holder {
     journal.holder("ops", LockPurpose::Roll { roll: roll(salt) }, NOW)
 }
 
-fn make_entry(roll: RollId, host: Option<&str>, kind: JournalEntryKind) -> JournalEntry {
-    JournalEntry { roll, at: NOW, host: host.map(|host| host.parse().unwrap()), kind }
+fn make_entry(roll: RollId, host: Option<&str>, kind: RollEntryKind) -> RollEntry {
+    RollEntry { roll, at: NOW, host: host.map(|host| host.parse().unwrap()), kind }
 }
 
 #[test]
 fn journal_keeps_order_and_accepts_only_the_holder() {
     let dir = tempfile::tempdir().unwrap();
     let journal = journal(&dir);
-    let rolls: &dyn Journal<JournalEntry> = &journal;
-    assert_eq!((rolls.find_last(), journal.view()), (Ok(None), Ok(None)));
+    let rolls: &dyn Journal<RollEntry> = &journal;
+    assert_eq!((rolls.find_last(), journal.read_holder()), (Ok(None), Ok(None)));
     assert!(!dir.path().join(".switchman").exists(), "looking makes nothing");
     let me = mine(&journal, 1);
-    let stopped = JournalEntryKind::Stopped { why: "x".into() };
+    let stopped = RollEntryKind::Stopped { reason: "x".into() };
     let entries = [
-        make_entry(roll(1), Some("web1"), JournalEntryKind::Done),
+        make_entry(roll(1), Some("web1"), RollEntryKind::Done),
         make_entry(roll(1), None, stopped.clone()),
         make_entry(roll(2), None, stopped),
     ];
     assert_eq!(rolls.append(&me, &entries[0]), Err(JournalError::LockLost { holder: None }));
-    assert_eq!(journal.take(&me, None), Ok(AcquireResult::Acquired));
+    assert_eq!(journal.acquire(&me, None), Ok(AcquireResult::Acquired));
     for entry in &entries {
         rolls.append(&me, entry).unwrap();
     }
@@ -51,18 +51,18 @@ fn lock_is_replaced_only_if_unchanged_since_read() {
     let dir = tempfile::tempdir().unwrap();
     let journal = journal(&dir);
     let (me, other) = (mine(&journal, 1), mine(&journal, 2));
-    assert_eq!(journal.take(&me, None), Ok(AcquireResult::Acquired));
-    let seen = journal.view().unwrap().unwrap();
+    assert_eq!(journal.acquire(&me, None), Ok(AcquireResult::Acquired));
+    let seen = journal.read_holder().unwrap().unwrap();
     assert_eq!((seen.liveness, seen.heartbeats), (Liveness::Live, 0));
-    assert!(matches!(journal.take(&other, None), Ok(AcquireResult::Busy(held)) if held.holder == me));
+    assert!(matches!(journal.acquire(&other, None), Ok(AcquireResult::Busy(held)) if held.holder == me));
     journal.send_heartbeat(&me).unwrap();
-    assert!(matches!(journal.take(&other, Some(&seen)), Ok(AcquireResult::Busy(_))), "it has lived since");
-    let seen = journal.view().unwrap().unwrap();
-    assert_eq!(journal.take(&other, Some(&seen)), Ok(AcquireResult::Acquired));
+    assert!(matches!(journal.acquire(&other, Some(&seen)), Ok(AcquireResult::Busy(_))), "it has lived since");
+    let seen = journal.read_holder().unwrap().unwrap();
+    assert_eq!(journal.acquire(&other, Some(&seen)), Ok(AcquireResult::Acquired));
     let lost = Err(JournalError::LockLost { holder: Some(Box::new(other.clone())) });
     assert_eq!((journal.send_heartbeat(&me), journal.release(&me)), (lost.clone(), lost));
     assert_eq!(journal.release(&other), Ok(()));
-    assert_eq!(journal.view(), Ok(None));
+    assert_eq!(journal.read_holder(), Ok(None));
 }
 
 #[test]
@@ -88,8 +88,8 @@ fn lock_has_one_winner_among_concurrent_takers() {
         let stale = {
             let journal = journal(&dir);
             let gone = Holder { start_ticks: 1, ..mine(&journal, 1000 + race) };
-            assert_eq!(journal.take(&gone, None), Ok(AcquireResult::Acquired));
-            journal.view().unwrap().unwrap()
+            assert_eq!(journal.acquire(&gone, None), Ok(AcquireResult::Acquired));
+            journal.read_holder().unwrap().unwrap()
         };
         assert_eq!(stale.liveness, Liveness::Dead);
         let racers = [1, 2].map(|number| {
@@ -97,7 +97,7 @@ fn lock_has_one_winner_among_concurrent_takers() {
             std::thread::spawn(move || {
                 let me = mine(&journal, race * 2 + number);
                 barrier.wait();
-                let taken = journal.take(&me, Some(&stale)).unwrap();
+                let taken = journal.acquire(&me, Some(&stale)).unwrap();
                 (me, taken)
             })
         });
@@ -108,7 +108,7 @@ fn lock_has_one_winner_among_concurrent_takers() {
         let journal = journal(&dir);
         let loser = ended.iter().find(|(_, taken)| *taken != AcquireResult::Acquired).unwrap();
         assert!(journal.release(&loser.0).is_err(), "the loser removes nothing");
-        assert_eq!(&journal.view().unwrap().unwrap().holder, winners[0]);
+        assert_eq!(&journal.read_holder().unwrap().unwrap().holder, winners[0]);
         journal.release(winners[0]).unwrap();
     }
 }
@@ -137,7 +137,7 @@ fn journal_accepts_concurrent_first_writers() {
                     let journal = journal(dir);
                     let me = mine(&journal, salt);
                     barrier.wait();
-                    journal.take(&me, None)
+                    journal.acquire(&me, None)
                 })
             });
             racers.map(|racer| racer.join().unwrap())
@@ -156,24 +156,24 @@ fn journal_accepts_concurrent_first_writers() {
 fn journal_ignores_leftovers_of_moved_file() {
     let dir = tempfile::tempdir().unwrap();
     let first = journal(&dir);
-    assert_eq!(first.take(&mine(&first, 1), None), Ok(AcquireResult::Acquired));
+    assert_eq!(first.acquire(&mine(&first, 1), None), Ok(AcquireResult::Acquired));
     let file = dir.path().join(".switchman/shop.db");
     std::fs::rename(&file, dir.path().join("moved")).unwrap();
     assert!(dir.path().join(".switchman/shop.db-wal").exists());
     let second = journal(&dir);
-    assert_eq!(second.take(&mine(&second, 2), None), Ok(AcquireResult::Acquired));
-    assert_eq!(second.view().unwrap().unwrap().holder, mine(&second, 2));
+    assert_eq!(second.acquire(&mine(&second, 2), None), Ok(AcquireResult::Acquired));
+    assert_eq!(second.read_holder().unwrap().unwrap().holder, mine(&second, 2));
 }
 
 #[test]
 fn journal_refuses_newer_schema_unchanged() {
     let dir = tempfile::tempdir().unwrap();
     let first = journal(&dir);
-    assert_eq!(first.take(&mine(&first, 1), None), Ok(AcquireResult::Acquired));
+    assert_eq!(first.acquire(&mine(&first, 1), None), Ok(AcquireResult::Acquired));
     let path = dir.path().join(".switchman/shop.db");
     Connection::open(&path).unwrap().pragma_update(None, "user_version", 7).unwrap();
     let newer = Err(JournalError::Newer { path, found: 7, known: 3 });
-    assert_eq!(journal(&dir).take(&mine(&first, 2), None), newer);
+    assert_eq!(journal(&dir).acquire(&mine(&first, 2), None), newer);
 }
 
 #[test]
@@ -240,8 +240,8 @@ mod promotions {
         let me = mine(&journal, 1);
         let lost = Err(JournalError::LockLost { holder: None });
         assert_eq!(promotions.append(&me, &make_entry(&first, began())), lost);
-        assert_eq!(journal.take(&me, None), Ok(AcquireResult::Acquired));
-        let ended = PromotionEntryKind::Ended { result: PromotionResult::RolledBack, why: "x".into() };
+        assert_eq!(journal.acquire(&me, None), Ok(AcquireResult::Acquired));
+        let ended = PromotionEntryKind::Ended { result: PromotionResult::RolledBack, reason: "x".into() };
         let entries = [make_entry(&first, began()), make_entry(&first, ended), make_entry(&second, began())];
         for entry in &entries {
             promotions.append(&me, entry).unwrap();
@@ -267,7 +267,7 @@ mod promotions {
         let dir = tempfile::tempdir().unwrap();
         let journal = journal(&dir);
         let (me, id) = (mine(&journal, 1), PromotionId::new(NOW, 1));
-        journal.take(&me, None).unwrap();
+        journal.acquire(&me, None).unwrap();
         let latency: Latencies = [100, 100, 30_000].into_iter().collect();
         let main = RequestCounts { requests: 3, failed: 1, fallbacks: 0, latency };
         let reason = "5 requests".to_owned();
@@ -300,9 +300,9 @@ mod promotions {
             PromotionEntryKind::AwaitingApproval { step: 2 },
             PromotionEntryKind::Requested { ask: OperatorRequest::Abort, actor: actor() },
             PromotionEntryKind::Promoting,
-            PromotionEntryKind::RollingBack { result: PromotionResult::Aborted, why: reason.clone() },
-            PromotionEntryKind::Stopped { why: reason.clone(), unreachable_hosts: untold },
-            PromotionEntryKind::Ended { result: PromotionResult::Promoted, why: reason },
+            PromotionEntryKind::RollingBack { result: PromotionResult::Aborted, reason: reason.clone() },
+            PromotionEntryKind::Stopped { reason: reason.clone(), unreachable_hosts: untold },
+            PromotionEntryKind::Ended { result: PromotionResult::Promoted, reason },
         ]
         .into_iter()
         .chain(judged);
@@ -319,8 +319,8 @@ mod promotions {
         let me = {
             let journal = journal(&dir);
             let me = mine(&journal, 1);
-            journal.take(&me, None).unwrap();
-            journal.append(&me, &super::make_entry(roll(1), None, JournalEntryKind::Done)).unwrap();
+            journal.acquire(&me, None).unwrap();
+            journal.append(&me, &super::make_entry(roll(1), None, RollEntryKind::Done)).unwrap();
             me
         };
         let file = dir.path().join(".switchman/shop.db");
@@ -328,7 +328,7 @@ mod promotions {
         older.execute_batch("DROP TABLE promotions; PRAGMA user_version = 1;").unwrap();
         drop(older);
         let journal = journal(&dir);
-        assert_eq!(Journal::<JournalEntry>::load(&journal, &roll(1), 0).unwrap().len(), 1);
+        assert_eq!(Journal::<RollEntry>::load(&journal, &roll(1), 0).unwrap().len(), 1);
         let id = PromotionId::new(NOW, 1);
         journal.append(&me, &make_entry(&id, began())).unwrap();
         assert_eq!(Journal::<PromotionEntry>::find_last(&journal), Ok(Some(id)));

@@ -10,6 +10,6 @@ pub(super) fn to_release_error(what: &'static str, path: &Path, error: &io::Erro
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             ReleaseError::Full { path: path.to_owned() }
         }
-        _ => ReleaseError::Failed { action: what, path: path.to_owned(), why: error.to_string() },
+        _ => ReleaseError::Failed { action: what, path: path.to_owned(), reason: error.to_string() },
     }
 }

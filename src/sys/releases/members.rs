@@ -87,7 +87,7 @@ pub(super) fn to_archive_error(path: &Path, error: &io::Error) -> ReleaseError {
         return ReleaseError::Refused(SizeLimitExceeded.to_string());
     }
     match error.raw_os_error() {
-        Some(_) => ReleaseError::Failed { action: "read", path: path.to_owned(), why: error.to_string() },
+        Some(_) => ReleaseError::Failed { action: "read", path: path.to_owned(), reason: error.to_string() },
         None => ReleaseError::Damaged(error.to_string().escape_debug().to_string()),
     }
 }

@@ -60,7 +60,7 @@ fn undone_change_restores_state_and_increments_generation() {
     let store = SqliteStore::new(dir.path());
     let undo = |previous: Option<ServiceRecord>| ChangeOutcome::RolledBack {
         previous: previous.map(Box::new),
-        why: "no lock".into(),
+        reason: "no lock".into(),
     };
     let (first, _) = store.begin(&intent(Switch::Off), at(1)).unwrap();
     store.end(first, &actor(), &undo(None), at(2)).unwrap();

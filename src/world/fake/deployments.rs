@@ -40,11 +40,11 @@ pub struct FakeDeployments {
 }
 
 fn build_store_error() -> StoreError {
-    StoreError::Failed { action: "write", path: "killed".into(), why: String::new() }
+    StoreError::Failed { action: "write", path: "killed".into(), reason: String::new() }
 }
 
 fn build_release_error() -> ReleaseError {
-    ReleaseError::Failed { action: "write", path: "killed".into(), why: String::new() }
+    ReleaseError::Failed { action: "write", path: "killed".into(), reason: String::new() }
 }
 
 impl FakeDeployments {
@@ -57,7 +57,7 @@ impl FakeDeployments {
 }
 
 fn build_runner_error(instance: &InstanceId) -> RunnerError {
-    RunnerError::Failed { action: "run", instance: instance.clone(), why: "killed".to_owned() }
+    RunnerError::Failed { action: "run", instance: instance.clone(), reason: "killed".to_owned() }
 }
 
 #[async_trait]

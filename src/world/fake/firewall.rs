@@ -72,7 +72,7 @@ impl Firewall for FakeFirewall {
     async fn commit(&self, transaction: &Transaction) -> Result<(), FirewallError> {
         let command =
             format!("{}-{}-restore", transaction.family.command_stem(), transaction.variant.infix());
-        let killed = || FirewallError::StartFailed { command: command.clone(), why: "killed".into() };
+        let killed = || FirewallError::StartFailed { command: command.clone(), reason: "killed".into() };
         self.fuse.lock().unwrap().proceed_or(killed)?;
         if let Some(left) = self.failures_left.lock().unwrap().get_mut(&transaction.family)
             && *left > 0

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard};
 
-use crate::model::journal::{JournalEntry, JournalEntryKind};
+use crate::model::journal::{RollEntry, RollEntryKind};
 use crate::model::lock::{Holder, Liveness, LockPurpose, LockView};
 use crate::model::promote::PromotionEntry;
 use crate::world::journal::{Journal, JournalError, Record};
@@ -11,7 +11,7 @@ use crate::world::lock::{AcquireResult, FleetLock, LockNote};
 /// Journals and lock in memory.
 #[derive(Debug, Default)]
 pub struct FakeJournal {
-    pub rolls: Mutex<Vec<JournalEntry>>,
+    pub rolls: Mutex<Vec<RollEntry>>,
     pub promotions: Mutex<Vec<PromotionEntry>>,
     pub lock: Mutex<Option<(Holder, u64)>>,
     pub liveness: Mutex<Option<Liveness>>,
@@ -23,7 +23,7 @@ pub struct FakeJournal {
 }
 
 impl FakeJournal {
-    pub fn entry_kinds(&self, host: &str) -> Vec<JournalEntryKind> {
+    pub fn entry_kinds(&self, host: &str) -> Vec<RollEntryKind> {
         let entries = self.rolls.lock().unwrap();
         entries
             .iter()
@@ -71,7 +71,7 @@ pub trait ListedRecord: Record {
     fn lock_entries(journal: &FakeJournal) -> MutexGuard<'_, Vec<Self>>;
 }
 
-impl ListedRecord for JournalEntry {
+impl ListedRecord for RollEntry {
     fn lock_entries(journal: &FakeJournal) -> MutexGuard<'_, Vec<Self>> {
         journal.rolls.lock().unwrap()
     }
@@ -118,7 +118,7 @@ impl FleetLock for FakeJournal {
         Holder { user, machine, boot_id: boot, pid: 1, start_ticks: 1, purpose, since: now }
     }
 
-    fn take(&self, holder: &Holder, instead_of: Option<&LockView>) -> Result<AcquireResult, JournalError> {
+    fn acquire(&self, holder: &Holder, instead_of: Option<&LockView>) -> Result<AcquireResult, JournalError> {
         let mut lock = self.lock.lock().unwrap();
         match &*lock {
             Some(held)
@@ -148,7 +148,7 @@ impl FleetLock for FakeJournal {
         Ok(())
     }
 
-    fn view(&self) -> Result<Option<LockView>, JournalError> {
+    fn read_holder(&self) -> Result<Option<LockView>, JournalError> {
         Ok(self.lock.lock().unwrap().as_ref().map(|held| *self.build_view(held)))
     }
 

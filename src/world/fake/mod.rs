@@ -126,9 +126,9 @@ struct FakeProbe {
 
 #[async_trait]
 impl Probe for FakeProbe {
-    async fn ask(&self, address: std::net::SocketAddr, _: &Health) -> Result<(), ProbeError> {
+    async fn check(&self, address: std::net::SocketAddr, _: &Health) -> Result<(), ProbeError> {
         if self.deployments.unhealthy_port.lock().unwrap().is_some_and(|sick| sick.get() == address.port()) {
-            return Err(ProbeError::NoConnection { address, why: "refused".to_owned() });
+            return Err(ProbeError::NoConnection { address, reason: "refused".to_owned() });
         }
         self.host.probe_error.lock().unwrap().clone().map_or(Ok(()), Err)
     }
@@ -192,7 +192,7 @@ impl FileSystem for FakeHost {
     }
 
     fn write(&self, path: &Path, _: &str) -> Result<(), FilesError> {
-        Err(FilesError { action: "write", path: path.to_owned(), why: "a fake".to_owned() })
+        Err(FilesError { action: "write", path: path.to_owned(), reason: "a fake".to_owned() })
     }
 
     fn link(&self, path: &Path, _: &str) -> Result<(), FilesError> {

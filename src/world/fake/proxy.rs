@@ -64,21 +64,21 @@ impl FakeProxy {
     async fn respond_within(&self, bound: Duration) -> Result<(), ProxyError> {
         if *self.is_unresponsive.lock().unwrap() {
             tokio::time::sleep(bound).await;
-            return Err(ProxyError::Unresponsive { why: "it is stopped".into() });
+            return Err(ProxyError::Unresponsive { reason: "it is stopped".into() });
         }
         self.require_running()
     }
 
     /// The process that sends a request may be killed before.
     fn proceed_or_fail(&self) -> Result<(), ProxyError> {
-        self.fuse.proceed_or(|| ProxyError::Unresponsive { why: "killed".into() })
+        self.fuse.proceed_or(|| ProxyError::Unresponsive { reason: "killed".into() })
     }
 
     fn require_running(&self) -> Result<(), ProxyError> {
         if *self.is_running.lock().unwrap() {
             Ok(())
         } else {
-            Err(ProxyError::Unresponsive { why: "it is dead".into() })
+            Err(ProxyError::Unresponsive { reason: "it is dead".into() })
         }
     }
 }
@@ -88,7 +88,7 @@ impl Proxy for FakeProxy {
     async fn start(&self) -> Result<(), ProxyError> {
         self.proceed_or_fail()?;
         if *self.start_fails.lock().unwrap() {
-            return Err(ProxyError::StartFailed { why: "it is broken".into() });
+            return Err(ProxyError::StartFailed { reason: "it is broken".into() });
         }
         let mut alive = self.is_running.lock().unwrap();
         if !*alive {
@@ -144,7 +144,7 @@ impl Proxy for FakeProxy {
         Ok(())
     }
 
-    fn keep(&self) -> Result<Option<Box<dyn LockGuard>>, ProxyError> {
+    fn acquire_watch_lock(&self) -> Result<Option<Box<dyn LockGuard>>, ProxyError> {
         let by_another = *self.is_watched_elsewhere.lock().unwrap();
         Ok((!by_another).then(|| Box::new(FakeWatchGuard) as Box<dyn LockGuard>))
     }

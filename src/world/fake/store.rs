@@ -45,7 +45,7 @@ impl LockGuard for FakeLockGuard {}
 impl FakeStore {
     fn check_write(&self) -> StoreResult<()> {
         if !self.fuse.lock().unwrap().try_proceed() {
-            return Err(StoreError::Failed { action: "write", path: "killed".into(), why: String::new() });
+            return Err(StoreError::Failed { action: "write", path: "killed".into(), reason: String::new() });
         }
         if let Some(full) = self.write_error.lock().unwrap().clone() {
             return Err(full);

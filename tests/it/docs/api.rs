@@ -16,6 +16,20 @@ fn api_page_is_current() {
     assert_current("api.md", &render_page(&fetch_document()));
 }
 
+/// Descriptions come from doc comments, where a link in brackets names a Rust item.
+#[test]
+fn api_page_names_no_rust_item() {
+    let page = render_page(&fetch_document());
+    let is_leak = |line: &&str| line.contains("[`") && !line.starts_with("| [`") || line.contains("::");
+    let leaks: Vec<&str> = page.lines().filter(|line| !line.starts_with("<!--")).filter(is_leak).collect();
+    assert!(leaks.is_empty(), "{leaks:#?}");
+    let is_numbered =
+        |line: &&str| line.starts_with("### Schema ") && line.ends_with(|last: char| last.is_ascii_digit());
+    let numbered: Vec<&str> =
+        page.lines().filter(is_numbered).filter(|line| !line.ends_with("Layer7")).collect();
+    assert!(numbered.is_empty(), "{numbered:#?}");
+}
+
 /// Requests the document over standard input and output, as ssh does: no privilege and no running agent are needed.
 #[allow(clippy::disallowed_methods, reason = "a test starts programs by itself")]
 fn fetch_document() -> Value {

@@ -66,7 +66,7 @@ pub async fn assign(
 }
 
 fn build_incomplete_error(report: &RollReport) -> FleetDeployError {
-    let progress = &report.standing;
+    let progress = &report.progress;
     let reason = progress.stop_reason.clone().unwrap_or_else(|| "some hosts failed".to_owned());
     let is_done = |host: &&HostProgress| host.state == StepState::Done;
     let done = progress.hosts.iter().filter(is_done).count();

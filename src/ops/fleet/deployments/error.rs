@@ -22,9 +22,9 @@ pub enum FleetDeployError {
     /// Seed row D13 (docs/design/seed-systems.md#mvi-and-daeploy).
     #[error("No main service matching {0}")]
     NoMain(ServiceName),
-    /// An incomplete list is not a success.
-    #[error("cannot read every host: {}", join_errors(.0))]
-    Unread(Vec<(HostName, LinkError)>),
+    /// An incomplete list is not a success. `missing`: hosts that were read and do not have the version.
+    #[error("cannot read every host: {}{}", join_errors(.hosts), describe_missing(.missing))]
+    Unread { hosts: Vec<(HostName, LinkError)>, missing: Vec<HostName> },
     /// Seed row D18 (docs/design/seed-systems.md#mvi-and-daeploy).
     #[error("No services match the given name and version.")]
     NoMatch,
@@ -33,7 +33,7 @@ pub enum FleetDeployError {
     /// The hosts that are done are printed already.
     #[error("done on {done} of {} hosts; {}", done + failed.len(), join_errors(.failed))]
     Partial { done: usize, failed: Vec<(HostName, LinkError)> },
-    #[error("cannot assign {service} {version}: it is not deployed on {}", .hosts.iter().map(|host| format!("`{host}`")).collect::<Vec<_>>().join(", "))]
+    #[error("cannot assign {service} {version}: it is not deployed on {}", join_names(.hosts))]
     MissingOnHosts { service: ServiceName, version: Version, hosts: Vec<HostName> },
     #[error(transparent)]
     Archive(#[from] ArchiveError),
@@ -62,6 +62,17 @@ pub enum FleetDeployError {
     WeightNotSet { balancer: BalancerName, server: String, source: BalancerError },
     #[error("{0}")]
     TaskFailed(String),
+}
+
+fn join_names(hosts: &[HostName]) -> String {
+    hosts.iter().map(|host| format!("`{host}`")).collect::<Vec<_>>().join(", ")
+}
+
+fn describe_missing(missing: &[HostName]) -> String {
+    if missing.is_empty() {
+        return String::new();
+    }
+    format!("; the version is not deployed on {}", join_names(missing))
 }
 
 fn join_errors(hosts: &[(HostName, LinkError)]) -> String {

@@ -135,8 +135,14 @@ impl Listing {
             }
             found => found,
         }?;
-        target.require_on(hosts)?;
-        Ok(target)
+        match target.require_on(hosts) {
+            // A host that cannot be read may have the version.
+            Err(FleetDeployError::MissingOnHosts { hosts: mut missing, .. }) if !self.unread.is_empty() => {
+                missing.retain(|host| !self.unread.iter().any(|(unread, _)| unread == host));
+                Err(FleetDeployError::Unread { hosts: self.unread.clone(), missing })
+            }
+            found => found.map(|()| target),
+        }
     }
 
     #[must_use]
@@ -151,7 +157,11 @@ impl Listing {
 
     /// Whether every host was read.
     pub fn require_complete(&self) -> Result<(), FleetDeployError> {
-        if self.unread.is_empty() { Ok(()) } else { Err(FleetDeployError::Unread(self.unread.clone())) }
+        if self.unread.is_empty() {
+            Ok(())
+        } else {
+            Err(FleetDeployError::Unread { hosts: self.unread.clone(), missing: vec![] })
+        }
     }
 
     /// The main of a service, where it is one anywhere.

@@ -23,7 +23,7 @@ pub(super) async fn roll_back_hosts(
     reason: &str,
 ) -> Result<Vec<(HostName, AssignResponse)>, FleetDeployError> {
     let from = Some(target.version.clone());
-    let request = RollbackRequest { actor: actor.clone(), why: reason.to_owned(), from };
+    let request = RollbackRequest { actor: actor.clone(), reason: reason.to_owned(), from };
     let results =
         for_each_host(world, hosts, async |_, link| link.rollback(&target.service, &request).await).await;
     for (host, result) in &results {
@@ -46,7 +46,7 @@ pub async fn rollback(
     service: &ServiceName,
     actor: &Actor,
 ) -> Result<Vec<(HostName, AssignResponse)>, FleetDeployError> {
-    let request = RollbackRequest { actor: actor.clone(), why: String::new(), from: None };
+    let request = RollbackRequest { actor: actor.clone(), reason: String::new(), from: None };
     let results = for_each_host(world, hosts, async |_, link| link.rollback(service, &request).await).await;
     let restored = all_or_partial(results)?;
     flush_hosts(world, fleet, restored.clone(), Duration::ZERO).await;

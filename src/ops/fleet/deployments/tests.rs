@@ -97,7 +97,7 @@ async fn assign_fails_when_another_command_changed_main() {
     let error = ended.unwrap_err();
     assert_eq!(error.to_string(), "cannot keep shop 2.0.0 as main: web2: another command made 0.9.0 main");
     assert_eq!(mains(&fake), ["2.0.0", "0.9.0", "2.0.0"]);
-    assert_eq!(fake.world.lock.view(), Ok(None));
+    assert_eq!(fake.world.lock.read_holder(), Ok(None));
 }
 
 /// Idle connections take a while to close, which a window may be shorter than.

@@ -44,8 +44,8 @@ pub(super) async fn watch(
         for_each_host(world, hosts, async |_, link| link.watch_trial(&target.service, &request).await).await;
     let outcomes = all_or_partial(outcomes)?;
     let failure = outcomes.iter().find_map(|(host, outcome)| match outcome {
-        TrialOutcome::RolledBack { why, previous } => Some((host, why, Some(previous.version.clone()))),
-        TrialOutcome::Stuck { why } => Some((host, why, None)),
+        TrialOutcome::RolledBack { reason, previous } => Some((host, reason, Some(previous.version.clone()))),
+        TrialOutcome::Stuck { reason } => Some((host, reason, None)),
         TrialOutcome::Passed | TrialOutcome::Overtaken { .. } => None,
     });
     let Some((host, reason, mut restored)) = failure else { return check_not_overtaken(&outcomes, target) };

@@ -139,7 +139,7 @@ async fn refusal_changes_nothing_and_force_reports_overrides() {
     let error = scene.disable(&options()).await.unwrap_err().to_string();
     assert_eq!(
         error,
-        "cannot switch the forward of `web1` off: the backup vhost is not UP: `lb2` reports `backup-web1` as DOWN"
+        "cannot turn the forward of `web1` off: the backup vhost is not UP: `lb2` reports `backup-web1` as DOWN"
     );
     assert_eq!(scene.state(), ON);
     let forced = scene.disable(&SwitchOptions { force: true, ..options() }).await.unwrap();

@@ -24,7 +24,7 @@ pub(super) fn describe_entry(
         PromotionEntryKind::AwaitingApproval { .. } => {
             format!("passed, waiting for `switchman promote {service} --approve`")
         }
-        PromotionEntryKind::RollingBack { why, .. } => format!("{why}: main answers everything"),
+        PromotionEntryKind::RollingBack { reason, .. } => format!("{reason}: main answers everything"),
         PromotionEntryKind::Compared { passed: false, .. }
         | PromotionEntryKind::StepSet { .. }
         | PromotionEntryKind::StepPassed { .. }
@@ -55,7 +55,7 @@ mod tests {
         assert_eq!(describe(judged(hold)).as_deref(), Some("holding: 5 requests"));
         assert_eq!(describe(judged(StepVerdict::Advance)), None);
         let result = PromotionResult::RolledBack;
-        let back = PromotionEntryKind::RollingBack { result, why: "worse".into() };
+        let back = PromotionEntryKind::RollingBack { result, reason: "worse".into() };
         assert_eq!(describe(back).as_deref(), Some("worse: main answers everything"));
     }
 }

@@ -3,25 +3,27 @@
 use std::time::Duration;
 
 use crate::model::duration;
-use crate::model::name::HostName;
+use crate::model::name::{HostName, ServiceName};
 use crate::model::promote::PromotionId;
+use crate::model::version::Version;
 use crate::ops::fleet::lock::LockError;
-use crate::plan::promote::PromotionProgress;
+use crate::plan::promote::{PreflightError, PromotionProgress};
 use crate::world::journal::JournalError;
+use crate::world::link::LinkError;
 
 /// Why there was no promotion at all, or why its state is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum PromotionError {
     #[error("cannot run the promotion: {0}")]
     Lock(#[from] LockError),
-    #[error("cannot start a promotion: promotion {} of {} {} is not finished", .standing.promotion, .standing.spec.service, .standing.spec.version)]
-    Unfinished { standing: Box<PromotionProgress> },
+    #[error("cannot start a promotion: promotion {} of {} {} is not finished", .progress.promotion, .progress.spec.service, .progress.spec.version)]
+    Unfinished { progress: Box<PromotionProgress> },
     #[error("cannot {verb} a promotion: the journal has none")]
     NotFound { verb: &'static str },
     #[error("cannot {verb} promotion {promotion}: it is finished")]
     Finished { promotion: PromotionId, verb: &'static str },
-    #[error("cannot start the promotion: {}", .hosts.iter().map(|(host, why)| format!("`{host}`: {why}")).collect::<Vec<_>>().join("; "))]
-    NotReady { hosts: Vec<(HostName, String)> },
+    #[error("cannot start the promotion: {}", .hosts.iter().map(|(host, error)| format!("`{host}`: {error}")).collect::<Vec<_>>().join("; "))]
+    NotReady { hosts: Vec<(HostName, NotReadyError)> },
     #[error("cannot approve promotion {promotion}: it is not waiting for approval")]
     NotWaitingForApproval { promotion: PromotionId },
     #[error("cannot approve promotion {promotion}: it was interrupted, and no process runs it")]
@@ -35,4 +37,15 @@ pub enum PromotionError {
     Journal(#[from] JournalError),
     #[error("cannot continue the promotion: its host `{0}` is not in the configuration any more")]
     UnknownHost(HostName),
+}
+
+/// Why a promotion cannot begin on a host.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotReadyError {
+    #[error(transparent)]
+    Refused(#[from] PreflightError),
+    #[error("{service} {version} does not answer its health check: {reason}")]
+    Unhealthy { service: ServiceName, version: Version, reason: String },
+    #[error(transparent)]
+    Unread(#[from] LinkError),
 }

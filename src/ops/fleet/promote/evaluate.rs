@@ -76,7 +76,9 @@ impl PromotionRun<'_> {
                         "{host}: another command took the canary away"
                     )));
                 }
-                Ok(HostState::Overtaken(why)) => return Err(StopReason::roll_back(format!("{host}: {why}"))),
+                Ok(HostState::Overtaken(reason)) => {
+                    return Err(StopReason::roll_back(format!("{host}: {reason}")));
+                }
                 Err(error) => judge.record_gap(&host, error.to_string()),
             }
         }

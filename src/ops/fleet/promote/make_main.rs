@@ -35,17 +35,17 @@ impl PromotionRun<'_> {
         for tried in 1.. {
             let mut unread: Vec<HostName> = vec![];
             for (host, state) in self.read_states(&hosts).await {
-                let why = match state {
+                let reason = match state {
                     Ok(HostState::Main | HostState::CanaryActive | HostState::ProxyBypassed) => continue,
                     Ok(HostState::NoCanary) => "it has no share any more".to_owned(),
-                    Ok(HostState::Overtaken(why)) => why,
+                    Ok(HostState::Overtaken(reason)) => reason,
                     Err(error) if error.is_connection_lost() && tried < MAX_ATTEMPTS => {
                         unread.push(host);
                         continue;
                     }
                     Err(error) => error.to_string(),
                 };
-                return Err(StopReason::roll_back(format!("it does not become main: {host}: {why}")));
+                return Err(StopReason::roll_back(format!("it does not become main: {host}: {reason}")));
             }
             if unread.is_empty() {
                 break;

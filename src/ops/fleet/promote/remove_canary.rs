@@ -20,11 +20,11 @@ impl PromotionRun<'_> {
     /// Stops the promotion: no canary stays. A process that lost the lock changes nothing more.
     pub(super) async fn halt(&self, halt: StopReason) -> Result<PromotionReport, PromotionError> {
         match halt {
-            StopReason::RollBack { result, why } => self.roll_back(result, why).await,
-            StopReason::Interrupt { why } => {
-                self.report(format!("{why}: main answers everything"));
-                let unreachable_hosts = self.remove_from_all(&why, false).await;
-                self.append_entry(&PromotionEntryKind::Stopped { why, unreachable_hosts })?;
+            StopReason::RollBack { result, reason } => self.roll_back(result, reason).await,
+            StopReason::Interrupt { reason } => {
+                self.report(format!("{reason}: main answers everything"));
+                let unreachable_hosts = self.remove_from_all(&reason, false).await;
+                self.append_entry(&PromotionEntryKind::Stopped { reason, unreachable_hosts })?;
                 Ok(PromotionReport::from_progress(self.read_progress()?))
             }
             StopReason::Journal(error @ JournalError::LockLost { .. }) => Err(error.into()),
@@ -38,39 +38,39 @@ impl PromotionRun<'_> {
     async fn roll_back(
         &self,
         result: PromotionResult,
-        why: String,
+        reason: String,
     ) -> Result<PromotionReport, PromotionError> {
-        let rolling_back = PromotionEntryKind::RollingBack { result, why: why.clone() };
+        let rolling_back = PromotionEntryKind::RollingBack { result, reason: reason.clone() };
         let written = self.append_entry(&rolling_back);
         if let Err(error @ JournalError::LockLost { .. }) = written {
             return Err(error.into());
         }
         self.report_entry(&rolling_back);
         let promoting = self.read_progress().is_ok_and(|progress| progress.is_promoting);
-        let unreachable_hosts = self.remove_from_all(&why, promoting).await;
+        let unreachable_hosts = self.remove_from_all(&reason, promoting).await;
         written?;
         if unreachable_hosts.is_empty() {
-            return self.finish(result, &why);
+            return self.finish(result, &reason);
         }
-        self.append_entry(&PromotionEntryKind::Stopped { why, unreachable_hosts })?;
+        self.append_entry(&PromotionEntryKind::Stopped { reason, unreachable_hosts })?;
         Ok(PromotionReport::from_progress(self.read_progress()?))
     }
 
     /// Removes the canary of every host; returns the hosts that could not be reached. `promoted`: also rolls main back, where the
     /// version is main already.
-    async fn remove_from_all(&self, why: &str, promoted: bool) -> Vec<(HostName, String)> {
+    async fn remove_from_all(&self, reason: &str, promoted: bool) -> Vec<(HostName, String)> {
         let told = self.hosts.iter().map(async |host| {
-            let error = self.remove_from(host, why, promoted).await.err()?;
+            let error = self.remove_from(host, reason, promoted).await.err()?;
             self.report(format!("{}: may have its canary still: {error}", host.name));
             Some((host.name.clone(), error.to_string()))
         });
         futures_util::future::join_all(told).await.into_iter().flatten().collect()
     }
 
-    async fn remove_from(&self, host: &Host, why: &str, promoted: bool) -> Result<(), LinkError> {
+    async fn remove_from(&self, host: &Host, reason: &str, promoted: bool) -> Result<(), LinkError> {
         let mut tried = 1;
         loop {
-            match self.try_remove_from(host, why, promoted).await {
+            match self.try_remove_from(host, reason, promoted).await {
                 Err(error) if error.is_connection_lost() && tried < MAX_ATTEMPTS => tried += 1,
                 ended => return ended,
             }
@@ -78,13 +78,13 @@ impl PromotionRun<'_> {
         }
     }
 
-    async fn try_remove_from(&self, host: &Host, why: &str, promoted: bool) -> Result<(), LinkError> {
+    async fn try_remove_from(&self, host: &Host, reason: &str, promoted: bool) -> Result<(), LinkError> {
         let link = reach::find_link(self.world, host)?;
         let view = link.list_deployments().await?;
         let service = &self.spec.service;
         if promoted && self.is_main(&view) {
-            let (why, from) = (why.to_owned(), Some(self.spec.version.clone()));
-            let request = RollbackRequest { actor: self.actor.clone(), why, from };
+            let (reason, from) = (reason.to_owned(), Some(self.spec.version.clone()));
+            let request = RollbackRequest { actor: self.actor.clone(), reason, from };
             link.rollback(service, &request).await?;
             return Ok(());
         }
@@ -97,7 +97,7 @@ impl PromotionRun<'_> {
             change: TrafficSplitChange::RemoveCanary,
             port_range: self.fleet.versions.port_range,
             actor: self.actor.clone(),
-            detail: format!("promotion {}: {why}", self.id),
+            detail: format!("promotion {}: {reason}", self.id),
         };
         link.change_traffic_split(service, &request).await.map(|_| ())
     }

@@ -2,29 +2,49 @@
 
 use super::set_share::is_lost;
 use super::{PromotionRun, StopReason};
+use crate::model::name::HostName;
 use crate::model::promote::PromotionEntryKind;
 use crate::model::traffic_split::TrafficSplitChange;
 use crate::ops::fleet::deployments::{CompareOptions, FleetDeployError, compare, list_deployments};
-use crate::plan::compare::{ComparisonVerdict, Criteria};
+use crate::plan::compare::{ComparisonReport, ComparisonVerdict, Criteria, Rate};
+use crate::world::link::LinkError;
+
+/// What is known about the match: another entry is recorded when it changes.
+#[derive(PartialEq)]
+enum MatchEvidence {
+    Compared(ComparisonVerdict, Rate),
+    Unread(Vec<(HostName, LinkError)>),
+}
 
 impl PromotionRun<'_> {
     /// Waits until enough requests are compared.
     pub(super) async fn wait_for_match(&self) -> Result<(), StopReason> {
-        let mut recorded_reason = String::new();
+        let mut recorded = None;
         loop {
             self.check_not_overtaken().await?;
-            let (verdict, reason) = match self.compare_answers().await {
-                Ok(shown) => shown,
-                // A host that cannot be read now may be the one where answers differ.
-                Err(error) if is_retryable(&error) => (ComparisonVerdict::Insufficient, error.to_string()),
-                Err(error) => {
-                    return Err(StopReason::roll_back(format!("its answers cannot be compared: {error}")));
+            let (evidence, verdict, reason) = match self.compare_answers().await {
+                Ok(report) => {
+                    let evidence = MatchEvidence::Compared(report.verdict, report.matching);
+                    (evidence, report.verdict, report.reason)
                 }
+                // A host that cannot be read now may be the one where answers differ.
+                Err(error) => match find_unread_hosts(&error) {
+                    Some(hosts) => (
+                        MatchEvidence::Unread(hosts.to_vec()),
+                        ComparisonVerdict::Insufficient,
+                        error.to_string(),
+                    ),
+                    None => {
+                        return Err(StopReason::roll_back(format!(
+                            "its answers cannot be compared: {error}"
+                        )));
+                    }
+                },
             };
-            if reason != recorded_reason {
+            if recorded.as_ref() != Some(&evidence) {
                 let passed = verdict == ComparisonVerdict::Same;
                 self.record(&PromotionEntryKind::Compared { passed, reason: reason.clone() })?;
-                recorded_reason.clone_from(&reason);
+                recorded = Some(evidence);
             }
             match verdict {
                 ComparisonVerdict::Differs => {
@@ -40,11 +60,11 @@ impl PromotionRun<'_> {
     /// A version cannot answer users and get copies of the same requests.
     pub(super) async fn stop_mirroring(&self) -> Result<(), StopReason> {
         let off = TrafficSplitChange::RemoveMirror(self.target.deployment.clone());
-        let recorded_reason = self.apply_change(off, "").await;
-        recorded_reason.map_err(|why| StopReason::roll_back(format!("not every host ends its copies: {why}")))
+        let applied = self.apply_change(off, "").await;
+        applied.map_err(|error| StopReason::roll_back(format!("not every host ends its copies: {error}")))
     }
 
-    async fn compare_answers(&self) -> Result<(ComparisonVerdict, String), FleetDeployError> {
+    async fn compare_answers(&self) -> Result<ComparisonReport, FleetDeployError> {
         let options = CompareOptions {
             service: self.spec.service.clone(),
             version: self.spec.version.clone(),
@@ -55,12 +75,17 @@ impl PromotionRun<'_> {
             },
         };
         let listing = list_deployments(self.world, &self.hosts).await;
-        let report = compare(self.world, &self.hosts, &listing, &options).await?;
-        Ok((report.verdict, report.reason))
+        compare(self.world, &self.hosts, &listing, &options).await
     }
 }
 
-/// Whether the error may pass without a change by the operator.
-fn is_retryable(error: &FleetDeployError) -> bool {
-    matches!(error, FleetDeployError::Unread(_)) || is_lost(error)
+/// Returns the hosts that could not be read, if that may pass without a change by the operator.
+fn find_unread_hosts(error: &FleetDeployError) -> Option<&[(HostName, LinkError)]> {
+    match error {
+        FleetDeployError::Unread { hosts, .. } => Some(hosts),
+        FleetDeployError::Hosts(failed) | FleetDeployError::Partial { failed, .. } => {
+            is_lost(error).then_some(failed)
+        }
+        _ => None,
+    }
 }

@@ -15,6 +15,15 @@ use crate::plan::promote::HostState;
 const MAX_ATTEMPTS: u32 = 3;
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
+/// Why a change of the traffic split is not in effect on every host.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ChangeSplitError {
+    #[error("{0}: its proxy is not in the data path")]
+    ProxyBypassed(HostName),
+    #[error(transparent)]
+    NotApplied(#[from] FleetDeployError),
+}
+
 impl PromotionRun<'_> {
     /// The canary of every host gets the share of a step. One host that does not take it is enough to go back on all.
     pub(super) async fn set_share(&self, step: usize) -> Result<(), StopReason> {
@@ -28,8 +37,9 @@ impl PromotionRun<'_> {
             cookie: None,
         };
         let applied = self.apply_change(TrafficSplitChange::SetCanary(canary), &share.to_string()).await;
-        applied
-            .map_err(|why| StopReason::roll_back(format!("not every host takes a share of {share}: {why}")))
+        applied.map_err(|error| {
+            StopReason::roll_back(format!("not every host takes a share of {share}: {error}"))
+        })
     }
 
     /// Applies the change on every host, with [`MAX_ATTEMPTS`] attempts.
@@ -37,7 +47,7 @@ impl PromotionRun<'_> {
         &self,
         change_to: TrafficSplitChange,
         detail: &str,
-    ) -> Result<(), String> {
+    ) -> Result<(), ChangeSplitError> {
         let options = SplitOptions {
             forwarded: None,
             service: self.spec.service.clone(),
@@ -51,13 +61,13 @@ impl PromotionRun<'_> {
                 Ok(done) => {
                     let shares = matches!(options.change, TrafficSplitChange::SetCanary(_));
                     if let Some((host, _)) = done.iter().find(|(_, split)| shares && !split.inserted) {
-                        return Err(format!("{host}: its proxy is not in the data path"));
+                        return Err(ChangeSplitError::ProxyBypassed(host.clone()));
                     }
                     wait_until_inserted(self.world, self.fleet, &self.spec.service, done, FLUSH_TIMEOUT)
                         .await;
                     break;
                 }
-                Err(error) if tried == MAX_ATTEMPTS || !is_lost(&error) => return Err(error.to_string()),
+                Err(error) if tried == MAX_ATTEMPTS || !is_lost(&error) => return Err(error.into()),
                 Err(_) => tokio::time::sleep(RETRY_INTERVAL).await,
             }
         }
@@ -69,7 +79,9 @@ impl PromotionRun<'_> {
     pub(super) async fn check_not_overtaken(&self) -> Result<(), StopReason> {
         for (host, state) in self.read_states(&self.hosts).await {
             match state {
-                Ok(HostState::Overtaken(why)) => return Err(StopReason::roll_back(format!("{host}: {why}"))),
+                Ok(HostState::Overtaken(reason)) => {
+                    return Err(StopReason::roll_back(format!("{host}: {reason}")));
+                }
                 Ok(HostState::Main) => return Err(self.already_main_reason(&host)),
                 Ok(HostState::CanaryActive | HostState::ProxyBypassed | HostState::NoCanary) | Err(_) => {}
             }

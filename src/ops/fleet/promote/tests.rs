@@ -66,24 +66,24 @@ fn said(fake: &FakeSite, part: &str) -> bool {
 
 /// Returned: main answers everything on every host, and the reason is named.
 fn is_back(fake: &FakeSite, report: &PromotionReport, why: &str) {
-    let standing = &report.standing;
+    let standing = &report.progress;
     assert_eq!(standing.result, Some(PromotionResult::RolledBack), "{standing:?}");
-    assert!(standing.why.contains(why), "{}", standing.why);
+    assert!(standing.reason.contains(why), "{}", standing.reason);
     assert_eq!((shares(fake), mains(fake)), (vec![None; 3], vec!["1.0.0".to_owned(); 3]));
-    assert_eq!(fake.world.lock.view(), Ok(None));
+    assert_eq!(fake.world.lock.read_holder(), Ok(None));
 }
 
 #[tokio::test(start_paused = true)]
 async fn promotion_of_good_version_ends_as_main() {
     let fake = site(3, 1);
     let report = roll_out(&fake, spec()).await.unwrap();
-    assert_eq!(report.standing.result, Some(PromotionResult::Promoted));
+    assert_eq!(report.progress.result, Some(PromotionResult::Promoted));
     assert_eq!(mains(&fake), ["2.0.0"; 3]);
     for host in HOSTS {
         assert_eq!(list_shares(&fake, host), "1% 5% 25% 50% 100%");
     }
     assert_eq!(shares(&fake), [None; 3], "its share went when it became main");
-    let steps = &report.standing.steps;
+    let steps = &report.progress.steps;
     assert!(steps.iter().all(|step| step.state == PromotionStepState::Passed));
     let last = steps[4].judgement.as_ref().unwrap();
     assert_eq!(last.verdict, StepVerdict::Done);
@@ -164,7 +164,7 @@ async fn promotion_holds_while_main_is_as_bad() {
         assert_eq!(list_shares(&fake, "web1"), "1%");
         each(&fake, |proxy| (proxy.canary.error_every, proxy.main.error_every) = (0, 0));
     });
-    assert_eq!(report.unwrap().standing.result, Some(PromotionResult::Promoted));
+    assert_eq!(report.unwrap().progress.result, Some(PromotionResult::Promoted));
 }
 
 fn evidence(compared: u64, differing: u64) -> Evidence {
@@ -221,7 +221,7 @@ async fn require_match_waits_for_samples_before_canary() {
         assert_eq!(list_shares(&fake, "web1"), "");
         compared(&fake, Some(&evidence(1_000, 0)));
     });
-    let standing = report.unwrap().standing;
+    let standing = report.unwrap().progress;
     assert_eq!(standing.result, Some(PromotionResult::Promoted));
     assert!(standing.comparison.unwrap().0);
     assert!(fake.site.lock().hosts.values().all(|host| host.layer7.traffic_split.is_empty()));
@@ -250,7 +250,7 @@ async fn require_approval_pauses_each_step() {
             approve(&fake.world, &actor()).unwrap();
         }
     });
-    assert_eq!(report.unwrap().standing.result, Some(PromotionResult::Promoted));
+    assert_eq!(report.unwrap().progress.result, Some(PromotionResult::Promoted));
     let error = approve(&fake.world, &actor()).unwrap_err();
     assert!(matches!(error, PromotionError::Finished { .. }), "{error}");
 }
@@ -293,7 +293,7 @@ async fn abort_ends_running_promotion() {
         tokio::time::sleep(Duration::from_secs(150)).await;
         abort(&fake.world, &fake.fleet, &actor()).await
     });
-    let results = [ran, aborted].map(|ended| ended.unwrap().standing.result);
+    let results = [ran, aborted].map(|ended| ended.unwrap().progress.result);
     assert_eq!(results, [Some(PromotionResult::Aborted); 2]);
     assert_eq!((shares(&fake), mains(&fake)), (vec![None; 3], vec!["1.0.0".to_owned(); 3]));
     assert_eq!(list_shares(&fake, "web1"), "1% 5% 25% -");
@@ -307,7 +307,7 @@ async fn promotion_refuses_to_start_while_another_runs() {
         let second = roll_out(&fake, spec()).await.unwrap_err();
         assert!(matches!(second, PromotionError::Lock(LockError::Locked { .. })), "{second}");
     });
-    assert_eq!(first.unwrap().standing.result, Some(PromotionResult::Promoted));
+    assert_eq!(first.unwrap().progress.result, Some(PromotionResult::Promoted));
 }
 
 #[tokio::test(start_paused = true)]
@@ -330,7 +330,7 @@ async fn promotion_refuses_unready_hosts() {
         let error = roll_out(&fake, spec()).await.unwrap_err().to_string();
         assert!(error.starts_with("cannot start the promotion: ") && error.contains(why), "{error}");
         assert_eq!(list_shares(&fake, "web1"), "");
-        assert_eq!((read_last(&fake.world), fake.world.lock.view()), (Ok(None), Ok(None)));
+        assert_eq!((read_last(&fake.world), fake.world.lock.read_holder()), (Ok(None), Ok(None)));
     }
 
     let fake = site(3, 1);

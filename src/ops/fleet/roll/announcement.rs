@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::model::duration;
-use crate::model::journal::JournalEntryKind;
+use crate::model::journal::RollEntryKind;
 use crate::model::name::HostName;
 use crate::plan::roll::RollPlan;
 use crate::world::notifier::NoticeEvent;
@@ -19,50 +19,50 @@ pub(super) struct EntryContext<'a> {
 }
 
 /// Returns the event of an entry. An abort is reported by the code that knows which hosts it puts back.
-pub(super) fn build_event(context: &EntryContext<'_>, kind: &JournalEntryKind) -> Option<RollEvent> {
+pub(super) fn build_event(context: &EntryContext<'_>, kind: &RollEntryKind) -> Option<RollEvent> {
     let host = context.host.cloned();
     Some(match kind.clone() {
-        JournalEntryKind::Began { spec, .. } => RollEvent::Began { hosts: spec.hosts, is_resumed: false },
-        JournalEntryKind::Resumed { .. } => {
+        RollEntryKind::Began { spec, .. } => RollEvent::Began { hosts: spec.hosts, is_resumed: false },
+        RollEntryKind::Resumed { .. } => {
             RollEvent::Began { hosts: context.plan.spec.hosts.clone(), is_resumed: true }
         }
-        JournalEntryKind::Aborting { .. } => return None,
-        JournalEntryKind::StepBegan { step } => {
+        RollEntryKind::Aborting { .. } => return None,
+        RollEntryKind::StepBegan { step } => {
             let planned = context.plan.steps.iter().find(|planned| planned.step == step);
             RollEvent::StepBegan { host: host?, step, timeout: planned.and_then(|planned| planned.timeout) }
         }
-        JournalEntryKind::StepDone { step, detail } => RollEvent::StepDone { host: host?, step, detail },
-        JournalEntryKind::StepFailed { step, why } => RollEvent::StepFailed { host: host?, step, why },
-        JournalEntryKind::Settled { end, detail } => RollEvent::Settled { host: host?, end, detail },
-        JournalEntryKind::Done => RollEvent::HostDone { host: host?, elapsed: context.elapsed },
-        JournalEntryKind::Stopped { why } => RollEvent::Ended { result: None, why },
-        JournalEntryKind::Ended { result, why } => RollEvent::Ended { result: Some(result), why },
+        RollEntryKind::StepDone { step, detail } => RollEvent::StepDone { host: host?, step, detail },
+        RollEntryKind::StepFailed { step, reason } => RollEvent::StepFailed { host: host?, step, reason },
+        RollEntryKind::Settled { end, detail } => RollEvent::Settled { host: host?, end, detail },
+        RollEntryKind::Done => RollEvent::HostDone { host: host?, elapsed: context.elapsed },
+        RollEntryKind::Stopped { reason } => RollEvent::Ended { result: None, reason },
+        RollEntryKind::Ended { result, reason } => RollEvent::Ended { result: Some(result), reason },
     })
 }
 
 /// Returns what is sent to the webhooks about an entry: an event, and a sentence for people.
 pub(super) fn build_notice(
     context: &EntryContext<'_>,
-    kind: &JournalEntryKind,
+    kind: &RollEntryKind,
 ) -> Option<(NoticeEvent, String)> {
     Some(match kind {
-        JournalEntryKind::Began { spec, .. } => {
+        RollEntryKind::Began { spec, .. } => {
             (NoticeEvent::Started, format!("roll over {} hosts began", spec.hosts.len()))
         }
-        JournalEntryKind::StepFailed { step, why } => {
-            (NoticeEvent::Failed, format!("{} failed at {step}: {why}", context.host?))
+        RollEntryKind::StepFailed { step, reason } => {
+            (NoticeEvent::Failed, format!("{} failed at {step}: {reason}", context.host?))
         }
-        JournalEntryKind::Done => {
+        RollEntryKind::Done => {
             let elapsed = duration::format(context.elapsed);
             (NoticeEvent::HostDone, format!("{} is done after {elapsed}", context.host?))
         }
-        JournalEntryKind::Stopped { why } => (NoticeEvent::Finished, format!("roll stopped: {why}")),
-        JournalEntryKind::Ended { why, .. } => (NoticeEvent::Finished, format!("roll ended: {why}")),
-        JournalEntryKind::Resumed { .. }
-        | JournalEntryKind::Aborting { .. }
-        | JournalEntryKind::StepBegan { .. }
-        | JournalEntryKind::StepDone { .. }
-        | JournalEntryKind::Settled { .. } => return None,
+        RollEntryKind::Stopped { reason } => (NoticeEvent::Finished, format!("roll stopped: {reason}")),
+        RollEntryKind::Ended { reason, .. } => (NoticeEvent::Finished, format!("roll ended: {reason}")),
+        RollEntryKind::Resumed { .. }
+        | RollEntryKind::Aborting { .. }
+        | RollEntryKind::StepBegan { .. }
+        | RollEntryKind::StepDone { .. }
+        | RollEntryKind::Settled { .. } => return None,
     })
 }
 
@@ -83,28 +83,28 @@ mod tests {
         let roll = EntryContext { plan: &plan, host: None, elapsed: Duration::ZERO };
         let host = EntryContext { plan: &plan, host: Some(&name), elapsed };
 
-        let began = JournalEntryKind::Began { spec: spec.clone(), actor };
+        let began = RollEntryKind::Began { spec: spec.clone(), actor };
         let event = RollEvent::Began { hosts: spec.hosts.clone(), is_resumed: false };
         assert_eq!(build_event(&roll, &began), Some(event));
         let notice = (NoticeEvent::Started, "roll over 1 hosts began".to_owned());
         assert_eq!(build_notice(&roll, &began), Some(notice));
 
-        let drained = JournalEntryKind::StepBegan { step: Step::Drained };
+        let drained = RollEntryKind::StepBegan { step: Step::Drained };
         let timeout = Some(spec.drain_timeout);
         let event = RollEvent::StepBegan { host: name.clone(), step: Step::Drained, timeout };
         assert_eq!(build_event(&host, &drained), Some(event));
         assert_eq!((build_event(&roll, &drained), build_notice(&host, &drained)), (None, None));
 
-        let failed = JournalEntryKind::StepFailed { step: Step::Up, why: "DOWN".into() };
+        let failed = RollEntryKind::StepFailed { step: Step::Up, reason: "DOWN".into() };
         let notice = (NoticeEvent::Failed, "web1 failed at up: DOWN".to_owned());
         assert_eq!(build_notice(&host, &failed), Some(notice));
         let notice = (NoticeEvent::HostDone, "web1 is done after 3s".to_owned());
-        assert_eq!(build_notice(&host, &JournalEntryKind::Done), Some(notice));
+        assert_eq!(build_notice(&host, &RollEntryKind::Done), Some(notice));
 
-        let ended = JournalEntryKind::Ended { result: RollResult::Done, why: "done".into() };
-        let event = RollEvent::Ended { result: Some(RollResult::Done), why: "done".into() };
+        let ended = RollEntryKind::Ended { result: RollResult::Done, reason: "done".into() };
+        let event = RollEvent::Ended { result: Some(RollResult::Done), reason: "done".into() };
         assert_eq!(build_event(&roll, &ended), Some(event));
-        let stopped = JournalEntryKind::Stopped { why: "interrupted".into() };
+        let stopped = RollEntryKind::Stopped { reason: "interrupted".into() };
         let notice = (NoticeEvent::Finished, "roll stopped: interrupted".to_owned());
         assert_eq!(build_notice(&roll, &stopped), Some(notice));
     }

@@ -11,7 +11,7 @@ use crate::model::duration;
 use crate::model::failure::ErrorCode;
 use crate::model::forward::ServiceRecord;
 use crate::model::host::Host;
-use crate::model::journal::JournalEntryKind;
+use crate::model::journal::RollEntryKind;
 use crate::model::name::HostName;
 use crate::model::owner::check_owner;
 use crate::model::port_forward::Switch;
@@ -19,10 +19,11 @@ use crate::model::roll::{NewMain, Step, Work};
 use crate::ops::fleet::balancer_wait::{self, BalancerWaitError};
 use crate::ops::fleet::drain::{self, DrainError};
 use crate::ops::fleet::forward::switch_host;
-use crate::ops::fleet::hooks::{self, Hook, check_run_end, make_output_sink};
+use crate::ops::fleet::hooks::{self, Hook, HookError, RunFailure, check_run_end, make_output_sink};
 use crate::ops::fleet::reach;
 use crate::plan::roll::progress::HostTurn;
 use crate::world::FleetWorld;
+use crate::world::commands::CommandError;
 use crate::world::link::LinkError;
 
 /// The state of one host from step to step.
@@ -34,28 +35,39 @@ struct StepContext<'a> {
 }
 
 /// Why a step did not end well.
-struct StepFailure {
-    why: String,
-    /// Another command switched the host: its word is the last.
-    is_overtaken: bool,
+#[derive(Debug, thiserror::Error)]
+enum StepError {
+    #[error(transparent)]
+    Capacity(#[from] CapacityError),
+    #[error(transparent)]
+    Hook(#[from] HookError),
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error(transparent)]
+    Balancers(#[from] BalancerWaitError),
+    #[error(transparent)]
+    NotDrained(#[from] DrainError),
+    #[error(transparent)]
+    CommandNotRun(#[from] CommandError),
+    #[error("the command {source}{}", .output.as_ref().map(|file| format!(" (its output: {file})")).unwrap_or_default())]
+    CommandFailed { source: RunFailure, output: Option<String> },
+    #[error("the main vhost is not healthy after {}: {reason}", duration::format(*.waited))]
+    NotHealthy { waited: Duration, reason: String },
+    /// Names the operation that switched the host in between.
+    #[error("{0}")]
+    Overtaken(String),
 }
 
-impl From<CapacityError> for StepFailure {
-    fn from(error: CapacityError) -> Self {
-        error.to_string().into()
-    }
-}
-
-impl From<LinkError> for StepFailure {
-    fn from(error: LinkError) -> Self {
-        let is_overtaken = matches!(error, LinkError::Refused { code: ErrorCode::Owned, .. });
-        Self { why: error.to_string(), is_overtaken }
-    }
-}
-
-impl From<String> for StepFailure {
-    fn from(why: String) -> Self {
-        Self { why, is_overtaken: false }
+impl StepError {
+    /// Whether another command switched the host: its change stays.
+    const fn is_overtaken(&self) -> bool {
+        matches!(
+            self,
+            Self::Balancers(BalancerWaitError::Overtaken)
+                | Self::NotDrained(DrainError::Overtaken)
+                | Self::Link(LinkError::Refused { code: ErrorCode::Owned, .. })
+                | Self::Overtaken(_)
+        )
     }
 }
 
@@ -78,10 +90,10 @@ impl RollRun<'_> {
             }
             step = now.next_step();
         }
-        if self.append_entry(Some(&host.name), &JournalEntryKind::Done).is_err() {
+        if self.append_entry(Some(&host.name), &RollEntryKind::Done).is_err() {
             return HostOutcome::Stopped;
         }
-        self.announce(Some(&host.name), &JournalEntryKind::Done, began.elapsed());
+        self.announce(Some(&host.name), &RollEntryKind::Done, began.elapsed());
         HostOutcome::Done
     }
 
@@ -94,7 +106,7 @@ impl RollRun<'_> {
     }
 
     async fn run_step(&self, host: &Host, step: Step, walk: &mut StepContext<'_>) -> Result<(), HostOutcome> {
-        if self.record(Some(&host.name), &JournalEntryKind::StepBegan { step }).is_err() {
+        if self.record(Some(&host.name), &RollEntryKind::StepBegan { step }).is_err() {
             return Err(self
                 .handle_journal_failure(host, step > Step::ForwardOff && step.is_out_of_service())
                 .await);
@@ -105,7 +117,7 @@ impl RollRun<'_> {
         };
         match performed {
             Ok(detail) => {
-                if self.record(Some(&host.name), &JournalEntryKind::StepDone { step, detail }).is_err() {
+                if self.record(Some(&host.name), &RollEntryKind::StepDone { step, detail }).is_err() {
                     return Err(self.handle_journal_failure(host, step.is_out_of_service()).await);
                 }
                 Ok(())
@@ -132,29 +144,25 @@ impl RollRun<'_> {
         HostOutcome::Stopped
     }
 
-    async fn handle_failure(
-        &self,
-        host: &Host,
-        step: Step,
-        StepFailure { why, is_overtaken: overtaken }: StepFailure,
-    ) -> HostOutcome {
+    async fn handle_failure(&self, host: &Host, step: Step, error: StepError) -> HostOutcome {
+        let (reason, overtaken) = (error.to_string(), error.is_overtaken());
         *self.failures.lock().unwrap_or_else(std::sync::PoisonError::into_inner) += 1;
-        let failed = JournalEntryKind::StepFailed { step, why: why.clone() };
+        let failed = RollEntryKind::StepFailed { step, reason: reason.clone() };
         let recorded = self.append_entry(Some(&host.name), &failed);
         self.announce(Some(&host.name), &failed, Duration::ZERO);
         if recorded.is_err() {
             return self.handle_journal_failure(host, step.is_out_of_service() && !overtaken).await;
         }
         if overtaken {
-            self.settle_overtaken(host, &why).await;
+            self.settle_overtaken(host, &reason).await;
         } else if step >= Step::ForwardOff {
             self.settle(host, true).await;
         }
-        let extra = [("SWITCHMAN_ERROR", why.as_str()), ("SWITCHMAN_FAILED_STEP", step.as_str())];
+        let extra = [("SWITCHMAN_ERROR", reason.as_str()), ("SWITCHMAN_FAILED_STEP", step.as_str())];
         let hook = hooks::run(self.world, self.fleet, &self.id, Hook::OnFailure, Some(host), &extra).await;
-        if let Err(why) = hook {
+        if let Err(error) = hook {
             // The failure is what matters; a hook that fails as well is reported and stops nothing.
-            let text = format!("{}: {why}", host.name);
+            let text = format!("{}: {error}", host.name);
             self.world.reporter.report(&crate::world::reporter::Event::Warning { text });
         }
         HostOutcome::Failed
@@ -167,7 +175,7 @@ impl RollRun<'_> {
         host: &Host,
         step: Step,
         walk: &StepContext<'_>,
-    ) -> Result<(), StepFailure> {
+    ) -> Result<(), StepError> {
         if step <= Step::ForwardOff || step > Step::ForwardOn {
             return Ok(());
         }
@@ -179,7 +187,7 @@ impl RollRun<'_> {
         if !is_other_generation && !is_owned {
             return Ok(());
         }
-        Err(StepFailure { why: self.describe_overtaking(host).await, is_overtaken: true })
+        Err(StepError::Overtaken(self.describe_overtaking(host).await))
     }
 
     /// Names the operation that switched the host in between, as far as the host knows.
@@ -196,18 +204,18 @@ impl RollRun<'_> {
         }
     }
 
-    /// Does one step; the error is what people read.
+    /// Does one step. Returns the detail for the journal.
     async fn perform_step(
         &self,
         host: &Host,
         step: Step,
         walk: &mut StepContext<'_>,
-    ) -> Result<String, StepFailure> {
+    ) -> Result<String, StepError> {
         let (world, fleet) =
             (if step < Step::Command { self.world } else { &self.unstoppable_world }, self.fleet);
         match step {
-            Step::BeforeHost => Ok(self.run_hook(host, Hook::BeforeHost).await?),
-            Step::AfterHost => Ok(self.run_hook(host, Hook::AfterHost).await?),
+            Step::BeforeHost => self.run_hook(host, Hook::BeforeHost).await,
+            Step::AfterHost => self.run_hook(host, Hook::AfterHost).await,
             Step::ForwardOff => {
                 // The leave that was given is as old as the hooks took.
                 if !fleet.hooks.before_host.is_empty() {
@@ -217,9 +225,9 @@ impl RollRun<'_> {
                     // Its users stay on the version they know while it is out.
                     self.assign_version(host, new_main, AssignScope::BackupOnly).await?;
                 }
-                Ok(self.switch_forward(host, Switch::Off, walk).await?)
+                self.switch_forward(host, Switch::Off, walk).await
             }
-            Step::ForwardOn => Ok(self.switch_forward(host, Switch::On, walk).await?),
+            Step::ForwardOn => self.switch_forward(host, Switch::On, walk).await,
             Step::Down => self.wait_for_balancers(world, host, Switch::Off, walk).await,
             Step::Up => self.wait_for_balancers(world, host, Switch::On, walk).await,
             Step::Drained => {
@@ -229,29 +237,24 @@ impl RollRun<'_> {
                     Err(DrainError::TimedOut { in_flight, .. }) if self.plan.spec.force => {
                         Ok(format!("--force: {in_flight} still in flight, cut by what comes next"))
                     }
-                    Err(error) => Err(StepFailure {
-                        why: error.to_string(),
-                        is_overtaken: error == DrainError::Overtaken,
-                    }),
+                    Err(error) => Err(error.into()),
                 }
             }
             Step::Command => match &self.plan.spec.work {
                 Work::Command { argv, remote, timeout } => {
-                    Ok(self.run_command(host, walk.attempt, argv, *remote, *timeout).await?)
+                    self.run_command(host, walk.attempt, argv, *remote, *timeout).await
                 }
                 Work::Assign(new_main) => {
-                    Ok(self.assign_version(host, new_main, AssignScope::MainAndBackup).await?)
+                    self.assign_version(host, new_main, AssignScope::MainAndBackup).await
                 }
             },
-            Step::Healthy => Ok(self.wait_until_healthy(world, host, self.plan.spec.health_timeout).await?),
+            Step::Healthy => self.wait_until_healthy(world, host, self.plan.spec.health_timeout).await,
         }
     }
 
-    async fn run_hook(&self, host: &Host, hook: Hook) -> Result<String, String> {
-        hooks::run(self.world, self.fleet, &self.id, hook, Some(host), &[])
-            .await
-            .map(|()| String::new())
-            .map_err(|error| error.to_string())
+    async fn run_hook(&self, host: &Host, hook: Hook) -> Result<String, StepError> {
+        hooks::run(self.world, self.fleet, &self.id, hook, Some(host), &[]).await?;
+        Ok(String::new())
     }
 
     async fn switch_forward(
@@ -259,7 +262,7 @@ impl RollRun<'_> {
         host: &Host,
         switch: Switch,
         walk: &mut StepContext<'_>,
-    ) -> Result<String, LinkError> {
+    ) -> Result<String, StepError> {
         let detail = self.id.to_string();
         let actor = match switch {
             Switch::Off => self.derive_first_actor(host).await,
@@ -280,16 +283,12 @@ impl RollRun<'_> {
         host: &Host,
         switch: Switch,
         walk: &StepContext<'_>,
-    ) -> Result<String, StepFailure> {
-        let seen = balancer_wait::wait(world, self.fleet, host, switch, walk.generation, None).await;
-        let seen = seen.map_err(|error| StepFailure {
-            why: error.to_string(),
-            is_overtaken: error == BalancerWaitError::Overtaken,
-        })?;
-        let one = |seen: &balancer_wait::BalancerObserved| {
-            format!("{} after {}", seen.balancer, duration::format(seen.elapsed))
+    ) -> Result<String, StepError> {
+        let observed = balancer_wait::wait(world, self.fleet, host, switch, walk.generation, None).await?;
+        let describe = |observed: &balancer_wait::BalancerObserved| {
+            format!("{} after {}", observed.balancer, duration::format(observed.elapsed))
         };
-        Ok(seen.iter().map(one).collect::<Vec<_>>().join(", "))
+        Ok(observed.iter().map(describe).collect::<Vec<_>>().join(", "))
     }
 
     /// Changes the route of main or, before that, of the backup vhost.
@@ -297,14 +296,14 @@ impl RollRun<'_> {
         &self,
         host: &Host,
         new: &NewMain,
-        part: AssignScope,
-    ) -> Result<String, LinkError> {
+        scope: AssignScope,
+    ) -> Result<String, StepError> {
         let service = self.plan.spec.service.clone();
         let request = AssignRequest {
             which: DeploymentRef::Version { service: service.clone(), version: new.version.clone() },
-            scope: part,
+            scope,
             trial: new.trial,
-            actor: match part {
+            actor: match scope {
                 AssignScope::BackupOnly => self.derive_first_actor(host).await,
                 AssignScope::MainAndBackup => self.actor.clone(),
             },
@@ -337,7 +336,7 @@ impl RollRun<'_> {
         argv: &[String],
         remote: bool,
         timeout: Option<Duration>,
-    ) -> Result<String, String> {
+    ) -> Result<String, StepError> {
         let mut env = hooks::build_env(self.fleet, &self.id, Some(host), Step::Command.as_str());
         env.insert("SWITCHMAN_ATTEMPT".to_owned(), attempt.to_string());
         let request = RunRequest {
@@ -348,18 +347,17 @@ impl RollRun<'_> {
             timeout_ms: timeout.and_then(|timeout| u64::try_from(timeout.as_millis()).ok()),
         };
         self.lock_unfinished_commands().insert(host.name.clone());
-        let heard = make_output_sink(self.world, &self.id, Some(&host.name));
+        let sink = make_output_sink(self.world, &self.id, Some(&host.name));
         let ended = if remote {
-            let link = reach::find_link(self.world, host).map_err(|error| error.to_string())?;
-            link.run(&request, heard).await.map_err(|error| error.to_string())?
+            reach::find_link(self.world, host)?.run(&request, sink).await?
         } else {
-            self.world.commands.run(&request, heard).await.map_err(|error| error.to_string())?
+            self.world.commands.run(&request, sink).await?
         };
         self.lock_unfinished_commands().remove(&host.name);
-        let kept = || self.world.outputs.locate(&self.id, Some(&host.name));
-        let kept = || kept().map(|place| format!(" (its output: {place})")).unwrap_or_default();
-        check_run_end(ended, timeout.unwrap_or_default())
-            .map_err(|why| format!("the command {why}{}", kept()))?;
+        check_run_end(ended, timeout.unwrap_or_default()).map_err(|source| StepError::CommandFailed {
+            source,
+            output: self.world.outputs.locate(&self.id, Some(&host.name)),
+        })?;
         Ok(String::new())
     }
 
@@ -369,17 +367,17 @@ impl RollRun<'_> {
     }
 
     /// The real port, `rise` times in a row.
-    pub(super) async fn wait_until_healthy(
+    async fn wait_until_healthy(
         &self,
         world: &FleetWorld,
         host: &Host,
         limit: Duration,
-    ) -> Result<String, String> {
+    ) -> Result<String, StepError> {
         let deadline = Instant::now() + limit;
         let health = &self.fleet.health;
         let mut passed = 0;
         loop {
-            let why = match reach::probe_main(world, self.fleet, host).await {
+            let reason = match reach::probe_main(world, self.fleet, host).await {
                 Ok(ProbeResult::Healthy) => {
                     passed += 1;
                     if passed >= health.rise {
@@ -387,9 +385,9 @@ impl RollRun<'_> {
                     }
                     String::new()
                 }
-                Ok(ProbeResult::Unhealthy { why }) => {
+                Ok(ProbeResult::Unhealthy { reason }) => {
                     passed = 0;
-                    why
+                    reason
                 }
                 Err(error) => {
                     passed = 0;
@@ -397,8 +395,7 @@ impl RollRun<'_> {
                 }
             };
             if Instant::now() >= deadline && passed == 0 {
-                let limit = duration::format(limit);
-                return Err(format!("the main vhost is not healthy after {limit}: {why}"));
+                return Err(StepError::NotHealthy { waited: limit, reason });
             }
             tokio::time::sleep(health.interval).await;
         }

@@ -10,7 +10,7 @@ use super::RollRun;
 use crate::model::api::deployments::RollbackRequest;
 use crate::model::api::{HostView, ProbeResult, RunRequest};
 use crate::model::host::Host;
-use crate::model::journal::{HostOutcome, JournalEntryKind};
+use crate::model::journal::{HostOutcome, RollEntryKind};
 use crate::model::port_forward::Switch;
 use crate::model::roll::Work;
 use crate::ops::fleet::balancer_wait::{self, BalancerWaitError};
@@ -32,13 +32,13 @@ impl RollRun<'_> {
     }
 
     /// Another command switched it, and knows why: the host is only looked at.
-    pub(super) async fn settle_overtaken(&self, host: &Host, why: &str) -> HostOutcome {
-        let (end, detail) = self.classify_not_put_back(host, why.to_owned(), true).await;
+    pub(super) async fn settle_overtaken(&self, host: &Host, reason: &str) -> HostOutcome {
+        let (end, detail) = self.classify_not_put_back(host, reason.to_owned(), true).await;
         self.record_settled(host, end, detail, true)
     }
 
     fn record_settled(&self, host: &Host, end: HostOutcome, detail: String, recorded: bool) -> HostOutcome {
-        let settled = JournalEntryKind::Settled { end, detail };
+        let settled = RollEntryKind::Settled { end, detail };
         if recorded {
             // A failure is found by `check_journal`; the host is where it is.
             let _ = self.append_entry(Some(&host.name), &settled);
@@ -53,13 +53,13 @@ impl RollRun<'_> {
         }
         let mut healthy = self.check_healthy(host).await;
         if let Some(new_main) = self.plan.spec.work.new_main()
-            && matches!(healthy, Ok(Err(_)))
+            && matches!(healthy, Ok(ProbeResult::Unhealthy { .. }))
         {
             // The new main failed: the last good one takes over, if it can. An old one that failed before is no reason to go
             // back further.
             let request = RollbackRequest {
                 actor: self.actor.clone(),
-                why: self.id.to_string(),
+                reason: self.id.to_string(),
                 from: Some(new_main.version.clone()),
             };
             let back = async {
@@ -70,8 +70,10 @@ impl RollRun<'_> {
             }
         }
         match healthy {
-            Ok(Ok(())) => {}
-            Ok(Err(why)) => return self.classify_not_put_back(host, why, false).await,
+            Ok(ProbeResult::Healthy) => {}
+            Ok(ProbeResult::Unhealthy { reason }) => {
+                return self.classify_not_put_back(host, reason, false).await;
+            }
             Err(error) => return (HostOutcome::Unreachable, error.to_string()),
         }
         let world = &self.unstoppable_world;
@@ -95,27 +97,33 @@ impl RollRun<'_> {
     async fn wait_until_up(&self, host: &Host, mut generation: u32) -> (HostOutcome, String) {
         let world = &self.unstoppable_world;
         loop {
-            let why = match balancer_wait::wait(world, self.fleet, host, Switch::On, generation, None).await {
-                Ok(_) => return (HostOutcome::Restored, String::new()),
-                Err(error @ BalancerWaitError::Overtaken) => error.to_string(),
-                Err(error) => return (HostOutcome::NotUp, error.to_string()),
-            };
+            let reason =
+                match balancer_wait::wait(world, self.fleet, host, Switch::On, generation, None).await {
+                    Ok(_) => return (HostOutcome::Restored, String::new()),
+                    Err(error @ BalancerWaitError::Overtaken) => error.to_string(),
+                    Err(error) => return (HostOutcome::NotUp, error.to_string()),
+                };
             match self.read_host_view(host).await.map(|view| find_generation_if_on(&view)) {
                 Ok(Some(now)) => generation = now,
-                Ok(None) => return (HostOutcome::LeftInMaintenance, why),
-                Err(error) => return (HostOutcome::Unreachable, format!("{why}; {error}")),
+                Ok(None) => return (HostOutcome::LeftInMaintenance, reason),
+                Err(error) => return (HostOutcome::Unreachable, format!("{reason}; {error}")),
             }
         }
     }
 
-    /// Classifies a host that was not switched on, for the reason `why`: its forward may still be on, by another command or
-    /// because it was never off.
-    async fn classify_not_put_back(&self, host: &Host, why: String, healthy: bool) -> (HostOutcome, String) {
+    /// Classifies a host whose forward was not turned on: the forward may still be on, by another command or because it was never
+    /// off.
+    async fn classify_not_put_back(
+        &self,
+        host: &Host,
+        reason: String,
+        healthy: bool,
+    ) -> (HostOutcome, String) {
         match self.read_host_view(host).await {
-            Err(error) => (HostOutcome::Unreachable, format!("{why}; {error}")),
+            Err(error) => (HostOutcome::Unreachable, format!("{reason}; {error}")),
             Ok(view) => match (find_generation_if_on(&view), healthy) {
-                (None, _) => (HostOutcome::LeftInMaintenance, why),
-                (Some(_), false) => (HostOutcome::NotUp, why),
+                (None, _) => (HostOutcome::LeftInMaintenance, reason),
+                (Some(_), false) => (HostOutcome::NotUp, reason),
                 (Some(generation), true) => self.wait_until_up(host, generation).await,
             },
         }
@@ -152,8 +160,8 @@ impl RollRun<'_> {
             timeout_ms: None,
         };
         let silent: SharedLineSink = Arc::new(|_: &str| {});
-        let left = |why: String| {
-            (HostOutcome::LeftInMaintenance, format!("the command may still be at work: {why}"))
+        let left = |reason: String| {
+            (HostOutcome::LeftInMaintenance, format!("the command may still be at work: {reason}"))
         };
         if !*remote {
             return self
@@ -180,8 +188,8 @@ impl RollRun<'_> {
         }
     }
 
-    /// `rise` healthy answers in a row, or the last reason why not.
-    async fn check_healthy(&self, host: &Host) -> Result<Result<(), String>, LinkError> {
+    /// Returns `Healthy` after `rise` healthy answers in a row, or the last unhealthy answer.
+    async fn check_healthy(&self, host: &Host) -> Result<ProbeResult, LinkError> {
         let world = &self.unstoppable_world;
         let deadline = Instant::now() + UNREACHABLE_TIMEOUT;
         let (mut passed, mut failed) = (0, 0);
@@ -191,15 +199,15 @@ impl RollRun<'_> {
                     failed = 0;
                     passed += 1;
                     if passed >= self.fleet.health.rise {
-                        return Ok(Ok(()));
+                        return Ok(ProbeResult::Healthy);
                     }
                 }
-                Ok(ProbeResult::Unhealthy { why }) => {
+                Ok(unhealthy @ ProbeResult::Unhealthy { .. }) => {
                     passed = 0;
                     failed += 1;
                     // One that answers every other time never fails so often in a row, and is not healthy either.
                     if failed >= MAX_UNHEALTHY || Instant::now() >= deadline {
-                        return Ok(Err(why));
+                        return Ok(unhealthy);
                     }
                 }
                 Err(error) if Instant::now() >= deadline => return Err(error),

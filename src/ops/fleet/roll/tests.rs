@@ -30,7 +30,7 @@ async fn roll(fake: &FakeSite, spec: &RollSpec) -> Result<RollReport, RollError>
 }
 
 fn ends(report: &RollReport) -> Vec<(StepState, Option<HostOutcome>)> {
-    report.standing.hosts.iter().map(|host| (host.state, host.end)).collect()
+    report.progress.hosts.iter().map(|host| (host.state, host.end)).collect()
 }
 
 fn in_service(fake: &FakeSite) -> Vec<bool> {
@@ -44,14 +44,14 @@ const WAITING: (StepState, Option<HostOutcome>) = (StepState::Waiting, None);
 async fn roll_processes_hosts_one_by_one() {
     let fake = site(3, 2);
     let report = roll(&fake, &spec(3)).await.unwrap();
-    assert_eq!((report.standing.result, ends(&report)), (Some(RollResult::Done), vec![DONE; 3]));
+    assert_eq!((report.progress.result, ends(&report)), (Some(RollResult::Done), vec![DONE; 3]));
     assert_eq!(in_service(&fake), [true; 3]);
     let state = fake.site.lock();
     assert_eq!(state.min_up_observed, 2, "one at a time");
     assert!(state.hosts.values().all(|host| host.commands == ["began", "ended"]), "{:?}", state.hosts);
     let notices: Vec<&str> = state.notices.iter().map(|notice| notice.text.as_str()).collect();
     assert_eq!(notices.len(), 5, "{notices:?}");
-    assert_eq!(fake.journal.view(), Ok(None), "the lock is given back");
+    assert_eq!(fake.journal.read_holder(), Ok(None), "the lock is given back");
 }
 
 #[tokio::test(start_paused = true)]
@@ -75,8 +75,8 @@ async fn failed_command_restores_host_and_stops_roll() {
     fake.site.with_host("web2", |host| host.command_status = 9);
     let report = roll(&fake, &spec(3)).await.unwrap();
     assert_eq!(ends(&report), [DONE, (StepState::Failed, Some(HostOutcome::Restored)), WAITING]);
-    assert_eq!(report.standing.stop_reason.as_deref(), Some("1 failed, at most 0 may"));
-    assert_eq!(report.standing.hosts[1].detail, "the command ended with status 9");
+    assert_eq!(report.progress.stop_reason.as_deref(), Some("1 failed, at most 0 may"));
+    assert_eq!(report.progress.hosts[1].detail, "the command ended with status 9");
     assert_eq!(in_service(&fake), [true; 3]);
     assert!(!report.is_complete());
 
@@ -114,7 +114,7 @@ async fn roll_continues_within_max_failures() {
     let report = roll(&fake, &spec).await.unwrap();
     let failed = |end| (StepState::Failed, Some(end));
     assert_eq!(ends(&report), [DONE, failed(HostOutcome::Restored), failed(HostOutcome::Unreachable), DONE]);
-    assert_eq!(report.standing.result, Some(RollResult::DoneWithFailures));
+    assert_eq!(report.progress.result, Some(RollResult::DoneWithFailures));
     let one = RollSpec { max_failures: 0, ..spec };
     let error = roll(&fake, &one).await.unwrap_err().to_string();
     assert_eq!(
@@ -132,7 +132,7 @@ async fn on_failure_decides_for_other_hosts_of_batch() {
         fake.site.with_host("web2", |host| host.drain_duration = Some(MS * 4000));
         let spec = RollSpec { batch: Batch::Hosts(2), on_failure, ..spec(4) };
         let report = roll(&fake, &spec).await.unwrap();
-        assert_eq!(report.standing.hosts[0].end, Some(HostOutcome::Restored));
+        assert_eq!(report.progress.hosts[0].end, Some(HostOutcome::Restored));
         let now = ["web1", "web2"].map(|name| fake.site.with_host(name, |host| host.forward));
         assert_eq!(now, forwards, "{on_failure:?}");
         assert!(fake.site.with_host("web2", |host| host.commands.is_empty()));
@@ -149,7 +149,7 @@ async fn drain_timeout_restores_host_unless_forced() {
     fake.site.with_host("web1", |host| host.drain_duration = None);
     let report = roll(&fake, &spec(2)).await.unwrap();
     assert_eq!(ends(&report)[0], (StepState::Failed, Some(HostOutcome::Restored)));
-    assert!(report.standing.hosts[0].detail.contains("1 in flight after 5s"), "{:?}", report.standing);
+    assert!(report.progress.hosts[0].detail.contains("1 in flight after 5s"), "{:?}", report.progress);
     assert!(fake.site.with_host("web1", |host| host.commands.is_empty()));
     abort(&fake.world, &fake.fleet, &actor()).await.unwrap();
     let forced = RollSpec { force: true, ..spec(2) };
@@ -177,7 +177,7 @@ async fn backup_vhost_failure_stops_next_host() {
     fake.site.with_host("web2", |host| host.is_backup_up = false);
     let report = roll(&fake, &spec(3)).await.unwrap();
     assert_eq!(ends(&report), [DONE, WAITING, WAITING]);
-    assert!(report.standing.stop_reason.unwrap().contains("`lb1` reports `backup-web2` as DOWN"));
+    assert!(report.progress.stop_reason.unwrap().contains("`lb1` reports `backup-web2` as DOWN"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -190,12 +190,12 @@ async fn interrupt_undoes_before_command_and_finishes_after_it() {
             fake.stopper.stop();
         });
         let report = report.unwrap();
-        assert_eq!(report.standing.stop_reason.as_deref(), Some("interrupted"));
+        assert_eq!(report.progress.stop_reason.as_deref(), Some("interrupted"));
         let first = ends(&report)[0];
         if undone {
-            assert_eq!(first.1, Some(HostOutcome::Restored), "{:?}", report.standing);
+            assert_eq!(first.1, Some(HostOutcome::Restored), "{:?}", report.progress);
         } else {
-            assert_eq!(first, DONE, "{:?}", report.standing);
+            assert_eq!(first, DONE, "{:?}", report.progress);
         }
         assert_eq!(in_service(&fake), [true; 3]);
         assert_eq!(ends(&report)[1], WAITING);
@@ -219,7 +219,7 @@ async fn killed_roll_is_finished_by_resume_and_restored_by_abort() {
                 _ => abort(&fake.world, &fake.fleet, &actor()).await,
             };
             let report = report.unwrap_or_else(|error| panic!("{verb} after {tenth}: {error}"));
-            assert!(report.is_complete(), "{verb} after {tenth}: {:?}", report.standing);
+            assert!(report.is_complete(), "{verb} after {tenth}: {:?}", report.progress);
             assert_eq!(in_service(&fake), [true; 3], "{verb} after {tenth}");
             let state = fake.site.lock();
             let in_service = state.hosts.values().any(|host| host.commands.contains(&"began in service"));
@@ -243,7 +243,7 @@ async fn full_disk_stops_roll_with_host_restored_and_journal_correct() {
         let ended = roll(&fake, &spec(2)).await;
         assert!(matches!(ended, Err(RollError::Journal(JournalError::Full { .. }))), "{room}: {ended:?}");
         assert_eq!(in_service(&fake), [true; 2], "{room}");
-        assert_eq!(fake.journal.view(), Ok(None));
+        assert_eq!(fake.journal.read_holder(), Ok(None));
         *fake.journal.free_entries.lock().unwrap() = None;
         let report = match room {
             0 => roll(&fake, &spec(2)).await,
@@ -337,7 +337,7 @@ async fn hooks_run_in_order_with_environment() {
     fake.site.lock().hook_status.extend([("before".to_owned(), 4), ("page".to_owned(), 5)]);
     let report = roll(&fake, &spec(2)).await.unwrap();
     assert_eq!(ends(&report)[0], (StepState::Failed, None));
-    assert_eq!(report.standing.hosts[0].detail, "hook before_host `before` ended with status 4");
+    assert_eq!(report.progress.hosts[0].detail, "hook before_host `before` ended with status 4");
     let paged = fake.site.lock().hooks.last().cloned().unwrap();
     assert_eq!((paged.0.as_str(), paged.1["SWITCHMAN_FAILED_STEP"].as_str()), ("page", "before-host"));
     abort(&fake.world, &fake.fleet, &actor()).await.unwrap();
@@ -402,7 +402,7 @@ async fn abort_waits_for_command_of_killed_roll_or_keeps_host_in_maintenance() {
         fake.kill_when(roll(&fake, &work), fake.wait_for_host(MS, "web1", |host| host.running)).await;
         let report = abort(&fake.world, &fake.fleet, &actor()).await.unwrap();
         assert!(!fake.site.with_host("web1", |host| host.is_disturbed), "in service while it was worked on");
-        assert_eq!(report.standing.hosts[0].end, left.or(Some(HostOutcome::Restored)));
+        assert_eq!(report.progress.hosts[0].end, left.or(Some(HostOutcome::Restored)));
         assert_eq!(in_service(&fake), [left.is_none(), true, true]);
     }
 }
@@ -441,9 +441,9 @@ async fn capacity_is_checked_again_after_hooks() {
     let report = report.unwrap();
     assert_eq!(ends(&report)[0], (StepState::Failed, Some(HostOutcome::Restored)));
     assert!(
-        report.standing.hosts[0].detail.contains("the capacity floor would break"),
+        report.progress.hosts[0].detail.contains("the capacity floor would break"),
         "{:?}",
-        report.standing
+        report.progress
     );
     assert_eq!(in_service(&fake), [true, true, true, false]);
     assert_eq!(fake.site.lock().min_up_observed, usize::MAX, "nothing was switched off");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::model::duration;
 use crate::model::failure::ErrorCode;
 use crate::model::name::ServiceName;
-use crate::ops::host::api::{change_code, release_code, store_code};
+use crate::ops::host::error_code::{change_code, release_code, store_code};
 use crate::ops::host::rules::ChangeError;
 use crate::plan::traffic_split::TrafficSplitError;
 use crate::plan::versions::DeployRefusal;
@@ -54,10 +54,9 @@ impl HostDeployError {
             Self::Unhealthy { .. } => ErrorCode::Unhealthy,
             Self::Change(error) => change_code(error),
             Self::Store(error) => store_code(error),
-            Self::Runner(RunnerError::Missing { .. } | RunnerError::NoUser { .. }) => {
-                ErrorCode::Unprocessable
-            }
-            Self::Runner(RunnerError::Unknown { .. }) => ErrorCode::NotFound,
+            Self::Runner(RunnerError::Missing { .. }) => ErrorCode::NoProgram,
+            Self::Runner(RunnerError::NoUser { .. }) => ErrorCode::NoUser,
+            Self::Runner(RunnerError::Unknown { .. }) => ErrorCode::NoInstance,
             Self::Runner(_) | Self::Vhost(_) => ErrorCode::RunnerFailed,
             Self::Release(error) => release_code(error),
             Self::Sockets(_) => ErrorCode::SocketsFailed,
@@ -77,11 +76,11 @@ impl From<HostDeployError> for LinkError {
 
 const fn refused_code(refused: &DeployRefusal) -> ErrorCode {
     match refused {
-        DeployRefusal::Exists { .. }
-        | DeployRefusal::IdTaken { .. }
-        | DeployRefusal::EndpointTaken { .. }
-        | DeployRefusal::OtherRelease { .. } => ErrorCode::Exists,
-        DeployRefusal::NoVersion(_) | DeployRefusal::NoMain(_) => ErrorCode::NotFound,
+        DeployRefusal::Exists { .. } | DeployRefusal::IdTaken { .. } => ErrorCode::Exists,
+        DeployRefusal::EndpointTaken { .. } => ErrorCode::EndpointTaken,
+        DeployRefusal::OtherRelease { .. } => ErrorCode::ReleaseExists,
+        DeployRefusal::NoVersion(_) => ErrorCode::NotFound,
+        DeployRefusal::NoMain(_) => ErrorCode::NoMain,
         DeployRefusal::MainWithShadows => ErrorCode::NotAllowed,
         DeployRefusal::NotDrained { .. } | DeployRefusal::IdleConnections { .. } => ErrorCode::NotDrained,
         DeployRefusal::InProgress { .. } | DeployRefusal::Overtaken(_) => ErrorCode::Busy,
@@ -90,12 +89,11 @@ const fn refused_code(refused: &DeployRefusal) -> ErrorCode {
         | DeployRefusal::NoProgram
         | DeployRefusal::NoNetwork
         | DeployRefusal::BadValue { .. } => ErrorCode::BadRequest,
-        DeployRefusal::NoPort { .. }
-        | DeployRefusal::PortTaken { .. }
-        | DeployRefusal::ServicePort { .. }
-        | DeployRefusal::NoRelease { .. }
-        | DeployRefusal::NoBackup(_)
-        | DeployRefusal::NotMain { .. } => ErrorCode::Unprocessable,
+        DeployRefusal::NoPort { .. } => ErrorCode::NoPort,
+        DeployRefusal::PortTaken { .. } | DeployRefusal::ServicePort { .. } => ErrorCode::PortTaken,
+        DeployRefusal::NoRelease { .. } => ErrorCode::NoRelease,
+        DeployRefusal::NoBackup(_) => ErrorCode::NoBackup,
+        DeployRefusal::NotMain { .. } => ErrorCode::NotMain,
     }
 }
 

@@ -32,7 +32,7 @@ pub(super) async fn wait_until_healthy(
     let id = deployment.instance_id(instance.build);
     let mut passed = 0;
     let reason = loop {
-        match world.probe.ask(endpoint, &deployment.health).await {
+        match world.probe.check(endpoint, &deployment.health).await {
             Ok(()) => {
                 passed += 1;
                 if passed >= deployment.health.rise {

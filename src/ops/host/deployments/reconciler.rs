@@ -94,12 +94,12 @@ fn report_trial_end(
         Ok(TrialOutcome::Passed | TrialOutcome::Overtaken { .. }) | Err(HostDeployError::Interrupted) => {
             false
         }
-        Ok(TrialOutcome::RolledBack { previous, why }) => {
-            warn(world, format!("{service}: {} is main again, by itself: {why}", previous.version));
+        Ok(TrialOutcome::RolledBack { previous, reason }) => {
+            warn(world, format!("{service}: {} is main again, by itself: {reason}", previous.version));
             false
         }
-        Ok(TrialOutcome::Stuck { why }) => {
-            warn(world, format!("{service}: main is not healthy, and nothing can take over: {why}"));
+        Ok(TrialOutcome::Stuck { reason }) => {
+            warn(world, format!("{service}: main is not healthy, and nothing can take over: {reason}"));
             true
         }
         Err(error) => {

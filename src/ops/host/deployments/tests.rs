@@ -118,7 +118,7 @@ fn update_of(fake: &FakeWorld, version: &str) -> UpdateRequest {
 }
 
 fn back() -> RollbackRequest {
-    RollbackRequest { actor: actor(), why: String::new(), from: None }
+    RollbackRequest { actor: actor(), reason: String::new(), from: None }
 }
 
 /// A connection with a request on it.
@@ -405,7 +405,7 @@ async fn watch_rolls_back_failing_main() {
     assert_eq!(rules(&fake), all_to(20000, 20000));
     // Nothing is on trial any more, and a late caller gets the result all the same.
     match watched(&fake, "2.0.0").await {
-        TrialOutcome::RolledBack { previous, why } => {
+        TrialOutcome::RolledBack { previous, reason: why } => {
             assert_eq!(previous.version.to_string(), "1.0.0");
             assert!(why.starts_with("by itself: "), "{why}");
         }
@@ -459,7 +459,7 @@ async fn watch_reports_how_main_was_replaced() {
     assert_eq!(watched(&fake, "2.0.0").await, TrialOutcome::Passed, "it has no window");
     rollback(&fake.world, &shop(), &back()).await.unwrap();
     let ended = watched(&fake, "2.0.0").await;
-    let TrialOutcome::RolledBack { why, .. } = ended else { panic!("{ended:?}") };
+    let TrialOutcome::RolledBack { reason: why, .. } = ended else { panic!("{ended:?}") };
     assert_eq!(why, "ops (pid 7) took it back");
     // The one on trial is not the one of the request.
     assign(&fake.world, &AssignRequest { trial: MS * 5000, ..to("3.0.0") }).await.unwrap();

@@ -29,7 +29,7 @@ pub async fn watch(
             return read_trial_end(world, service, id);
         };
         let instance = &main.instance;
-        match world.probe.ask(main.endpoint(instance), &main.health).await {
+        match world.probe.check(main.endpoint(instance), &main.health).await {
             Ok(()) => failed = 0,
             Err(error) => {
                 failed += 1;
@@ -89,19 +89,20 @@ async fn roll_back_main(
 ) -> Result<TrialOutcome, HostDeployError> {
     let request = RollbackRequest {
         actor: Actor { is_host: true, ..actor.clone() },
-        why: format!("by itself: {reason}"),
+        reason: format!("by itself: {reason}"),
         from: Some(main.version.clone()),
     };
     match assign::rollback(world, service, &request).await {
-        Ok(assigned) if assigned.deployment.id == trial.previous => {
-            Ok(TrialOutcome::RolledBack { previous: Box::new(assigned.deployment), why: reason.to_owned() })
-        }
+        Ok(assigned) if assigned.deployment.id == trial.previous => Ok(TrialOutcome::RolledBack {
+            previous: Box::new(assigned.deployment),
+            reason: reason.to_owned(),
+        }),
         Ok(_)
         | Err(HostDeployError::Refused(DeployRefusal::NotMain { .. } | DeployRefusal::Overtaken(_))) => {
             read_trial_end(world, service, &main.id)
         }
         Err(error @ (HostDeployError::Refused(_) | HostDeployError::Unhealthy { .. })) => {
-            Ok(TrialOutcome::Stuck { why: format!("{reason}; and the main before it: {error}") })
+            Ok(TrialOutcome::Stuck { reason: format!("{reason}; and the main before it: {error}") })
         }
         Err(error) => Err(error),
     }

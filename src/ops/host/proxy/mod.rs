@@ -214,9 +214,7 @@ async fn check_listening(
     port: Port,
 ) -> Result<(), HostDeployError> {
     match world.proxy.check_health(HEALTH_TIMEOUT).await?.missing.remove(&port) {
-        Some(reason) => {
-            Err(ProxyError::NoPort { service: record.forward.service.clone(), why: reason }.into())
-        }
+        Some(reason) => Err(ProxyError::NoPort { service: record.forward.service.clone(), reason }.into()),
         None => Ok(()),
     }
 }
@@ -230,7 +228,7 @@ async fn check_answers(world: &HostWorld, record: &ServiceRecord, port: Port) ->
     let deadline = Instant::now() + versions::compute_health_timeout(&main.health);
     let mut passed = 0;
     loop {
-        let failure = match world.probe.ask((main.address, port.get()).into(), &main.health).await {
+        let failure = match world.probe.check((main.address, port.get()).into(), &main.health).await {
             Ok(()) if passed + 1 >= main.health.rise => return Ok(()),
             Ok(()) => {
                 passed += 1;
@@ -244,9 +242,9 @@ async fn check_answers(world: &HostWorld, record: &ServiceRecord, port: Port) ->
         if world.stop.is_requested() {
             return Err(HostDeployError::Interrupted);
         }
-        if let Some(why) = failure.filter(|_| Instant::now() >= deadline) {
+        if let Some(reason) = failure.filter(|_| Instant::now() >= deadline) {
             return Err(
-                ProxyError::NotReachable { service: record.forward.service.clone(), port, why }.into()
+                ProxyError::NotReachable { service: record.forward.service.clone(), port, reason }.into()
             );
         }
         tokio::time::sleep(SELF_TEST_INTERVAL).await;

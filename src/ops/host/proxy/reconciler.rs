@@ -68,7 +68,7 @@ impl ProxyReconciler<'_> {
     /// `None`: a stop was requested first.
     async fn wait_for_exclusive(&self) -> Option<Box<dyn LockGuard>> {
         while !self.world.stop.is_requested() {
-            match self.world.proxy.keep() {
+            match self.world.proxy.acquire_watch_lock() {
                 Ok(Some(held)) => return Some(held),
                 Ok(None) => {
                     self.warnings.raise(

@@ -1,7 +1,7 @@
 use super::*;
 use crate::model::balancer::ServerState;
 use crate::model::example::{self, make_host_view as view, make_server};
-use crate::model::journal::{JournalEntry, JournalEntryKind};
+use crate::model::journal::{RollEntry, RollEntryKind};
 use crate::model::lock::{Holder, LockPurpose};
 use crate::model::observation::ObservationError;
 use crate::model::roll::{Batch, RollId};
@@ -158,8 +158,8 @@ fn missing_operator_files_are_reported() {
 fn add_unfinished_roll(facts: &mut FleetFacts, holder: Option<Liveness>, machine: &str) {
     let roll = RollId::new(jiff::Timestamp::UNIX_EPOCH, 1);
     let spec = example::make_roll_spec(&["web1", "web2"]);
-    let kind = JournalEntryKind::Began { spec, actor: example::make_actor() };
-    let entry = JournalEntry { roll: roll.clone(), at: jiff::Timestamp::UNIX_EPOCH, host: None, kind };
+    let kind = RollEntryKind::Began { spec, actor: example::make_actor() };
+    let entry = RollEntry { roll: roll.clone(), at: jiff::Timestamp::UNIX_EPOCH, host: None, kind };
     facts.roll = Ok(build_progress(&[entry]));
     let holder = holder.map(|liveness| {
         let holder = example::make_holder(LockPurpose::Roll { roll });

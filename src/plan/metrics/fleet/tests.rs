@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::model::example::{self, make_roll_spec};
 use crate::model::forward::KernelForward;
-use crate::model::journal::{HostOutcome, JournalEntry, JournalEntryKind};
+use crate::model::journal::{HostOutcome, RollEntry, RollEntryKind};
 use crate::model::observation::ObservationError;
 use crate::model::promote::{
     Judgement, PromotionEntry, PromotionEntryKind, PromotionResult, RequestSample, StepVerdict,
@@ -36,10 +36,10 @@ fn build_host_snapshot(host: &str, views: Vec<(&str, HostView)>) -> HostSnapshot
 }
 
 /// Rows of one roll over web1 to web3, a second apart.
-fn build_roll(entries: Vec<(Option<&str>, JournalEntryKind)>) -> RollProgress {
+fn build_roll(entries: Vec<(Option<&str>, RollEntryKind)>) -> RollProgress {
     let actor = example::make_actor();
-    let began = (None, JournalEntryKind::Began { spec: make_roll_spec(&["web1", "web2", "web3"]), actor });
-    let entries = std::iter::once(began).chain(entries).zip(1_000..).map(|((host, kind), at)| JournalEntry {
+    let began = (None, RollEntryKind::Began { spec: make_roll_spec(&["web1", "web2", "web3"]), actor });
+    let entries = std::iter::once(began).chain(entries).zip(1_000..).map(|((host, kind), at)| RollEntry {
         roll: "r19700101-001640-beef".parse().unwrap(),
         at: jiff::Timestamp::from_second(at).unwrap(),
         host: host.map(|host| host.parse().unwrap()),
@@ -49,15 +49,15 @@ fn build_roll(entries: Vec<(Option<&str>, JournalEntryKind)>) -> RollProgress {
 }
 
 /// web1 done, web2 failed and left out, web3 never begun.
-fn list_half_finished_roll() -> Vec<(Option<&'static str>, JournalEntryKind)> {
+fn list_half_finished_roll() -> Vec<(Option<&'static str>, RollEntryKind)> {
     let end = HostOutcome::LeftInMaintenance;
     vec![
-        (Some("web1"), JournalEntryKind::StepBegan { step: Step::ForwardOff }),
-        (Some("web1"), JournalEntryKind::Done),
-        (Some("web2"), JournalEntryKind::StepBegan { step: Step::Command }),
-        (Some("web2"), JournalEntryKind::StepFailed { step: Step::Command, why: "status 1".into() }),
-        (Some("web2"), JournalEntryKind::Settled { end, detail: String::new() }),
-        (None, JournalEntryKind::Stopped { why: "1 failed".into() }),
+        (Some("web1"), RollEntryKind::StepBegan { step: Step::ForwardOff }),
+        (Some("web1"), RollEntryKind::Done),
+        (Some("web2"), RollEntryKind::StepBegan { step: Step::Command }),
+        (Some("web2"), RollEntryKind::StepFailed { step: Step::Command, reason: "status 1".into() }),
+        (Some("web2"), RollEntryKind::Settled { end, detail: String::new() }),
+        (None, RollEntryKind::Stopped { reason: "1 failed".into() }),
     ]
 }
 
@@ -151,11 +151,11 @@ fn render_roll_state(roll: RollProgress, is_alive: bool) -> String {
 
 #[test]
 fn roll_has_exactly_one_state() {
-    let with = |last: JournalEntryKind| build_roll([list_half_finished_roll(), vec![(None, last)]].concat());
-    let ended = |result| with(JournalEntryKind::Ended { result, why: String::new() });
+    let with = |last: RollEntryKind| build_roll([list_half_finished_roll(), vec![(None, last)]].concat());
+    let ended = |result| with(RollEntryKind::Ended { result, reason: String::new() });
     assert_eq!(render_roll_state(build_roll(list_half_finished_roll()), true), "stopped");
     for (is_alive, name) in [(true, "running"), (false, "cut-off")] {
-        let resumed = with(JournalEntryKind::Resumed { actor: example::make_actor() });
+        let resumed = with(RollEntryKind::Resumed { actor: example::make_actor() });
         assert_eq!(render_roll_state(resumed, is_alive), name);
     }
     for (result, name) in [
@@ -186,10 +186,10 @@ fn render_promotion_state(more: Vec<PromotionEntryKind>, is_alive: bool) -> (Str
 
 #[test]
 fn promotion_has_exactly_one_state_and_its_share() {
-    let ended = |result| vec![PromotionEntryKind::Ended { result, why: String::new() }];
-    let stopped = PromotionEntryKind::Stopped { why: "interrupted".into(), unreachable_hosts: vec![] };
+    let ended = |result| vec![PromotionEntryKind::Ended { result, reason: String::new() }];
+    let stopped = PromotionEntryKind::Stopped { reason: "interrupted".into(), unreachable_hosts: vec![] };
     let returning =
-        PromotionEntryKind::RollingBack { result: PromotionResult::RolledBack, why: "slow".into() };
+        PromotionEntryKind::RollingBack { result: PromotionResult::RolledBack, reason: "slow".into() };
     for (more, is_alive, state, share) in [
         (vec![], true, "running", "0.05"),
         (vec![], false, "cut-off", "0.05"),

@@ -133,7 +133,7 @@ async fn compare_fails_when_a_host_is_unreachable() {
     let fake = with(&[(seen(600, 0), stats(600, 0)), (seen(600, 3), stats(600, 1))]);
     fake.site.with_host("web2", |host| host.is_reachable = false);
     let error = require_match_on_all(&fake, &options(100, None)).await.unwrap_err();
-    assert!(matches!(error, FleetDeployError::Unread(_)), "{error}");
+    assert!(matches!(error, FleetDeployError::Unread { .. }), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

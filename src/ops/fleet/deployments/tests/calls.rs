@@ -3,6 +3,7 @@
 use super::*;
 use crate::model::traffic_split::TrafficSplitChange;
 use crate::plan::compare::Criteria;
+use crate::world::link::LinkError;
 
 /// The calls of each host's link, in order, since the last time.
 fn take_calls(fake: &FakeSite) -> Vec<Vec<&'static str>> {
@@ -88,6 +89,14 @@ async fn listing_resolves_versions_ids_and_mains() {
     let error = list_deployments(&fake.world, &hosts[..1]).await;
     let error = error.resolve_target(&shop(Some("2.0.0")), hosts).unwrap_err();
     assert_eq!(error.to_string(), "cannot assign shop 2.0.0: it is not deployed on `web2`");
+    let lost = LinkError::Broken { via: "ssh web2".into(), reason: "unexpected end of file".into() };
+    let mut partial = list_deployments(&fake.world, &hosts[..1]).await;
+    partial.unread = vec![(hosts[1].name.clone(), lost)];
+    let error = partial.resolve_target(&shop(Some("2.0.0")), hosts).unwrap_err();
+    assert!(
+        matches!(&error, FleetDeployError::Unread { hosts, missing } if hosts.len() == 1 && missing.is_empty()),
+        "{error}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -29,7 +29,7 @@ async fn set_share_retries_after_lost_answer() {
     let fake = site(3, 1);
     fake.site.with_host("web2", |host| host.lost_answers = 1);
     let report = roll_out(&fake, spec()).await.unwrap();
-    assert_eq!(report.standing.result, Some(PromotionResult::Promoted));
+    assert_eq!(report.progress.result, Some(PromotionResult::Promoted));
     assert_eq!(list_shares(&fake, "web2"), "1% 1% 5% 25% 50% 100%");
 }
 
@@ -50,7 +50,7 @@ async fn promotion_holds_while_a_proxy_is_bypassed() {
             host.layer7.inserted = true;
         });
     });
-    assert_eq!(report.unwrap().standing.result, Some(PromotionResult::Promoted));
+    assert_eq!(report.unwrap().progress.result, Some(PromotionResult::Promoted));
 }
 
 #[tokio::test(start_paused = true)]
@@ -62,7 +62,7 @@ async fn promotion_restarts_interval_after_proxy_restart() {
         fake.site.with_host("web2", |host| host.layer7.restart());
     });
     let report = report.unwrap();
-    assert_eq!(report.standing.result, Some(PromotionResult::Promoted));
+    assert_eq!(report.progress.result, Some(PromotionResult::Promoted));
     assert!(said(&fake, "holding: web2: its proxy was restarted"));
     assert_eq!(list_shares(&fake, "web2"), "1% 5% 25% 50% 100%");
 }
@@ -77,7 +77,7 @@ async fn promotion_holds_while_a_host_is_unreachable() {
         assert!(said(&fake, "holding: web2: the connection broke"));
         fake.site.with_host("web2", |host| host.is_reachable = true);
     });
-    assert_eq!(report.unwrap().standing.result, Some(PromotionResult::Promoted));
+    assert_eq!(report.unwrap().progress.result, Some(PromotionResult::Promoted));
 }
 
 #[tokio::test(start_paused = true)]
@@ -88,7 +88,7 @@ async fn rollback_names_unreached_host_and_abort_retries() {
         fake.site.with_host("web2", |host| host.is_reachable = false);
         canary(&fake, |canary| canary.error_every = 2);
     });
-    let standing = report.unwrap().standing;
+    let standing = report.unwrap().progress;
     assert_eq!((standing.result, standing.unreachable_hosts.len()), (None, 1));
     assert_eq!(standing.unreachable_hosts[0].0.as_str(), "web2");
     assert_eq!(shares(&fake), [None, Some("5%".parse().unwrap()), None], "all the others went back");
@@ -110,13 +110,13 @@ async fn interrupt_removes_canary_and_allows_resume() {
         tokio::time::sleep(Duration::from_secs(10)).await;
         fake.stopper.stop();
     });
-    let standing = report.unwrap().standing;
+    let standing = report.unwrap().progress;
     assert_eq!((standing.result, standing.stop_reason.as_deref()), (None, Some("interrupted")));
     assert_eq!((shares(&fake), standing.step), (vec![None; 3], 2));
 
     let world = FleetWorld { stop: StopToken::without_handle(), ..fake.world.clone() };
     let report = resume(&world, &fake.fleet, &actor()).await.unwrap();
-    assert_eq!(report.standing.result, Some(PromotionResult::Promoted));
+    assert_eq!(report.progress.result, Some(PromotionResult::Promoted));
     assert_eq!(list_shares(&fake, "web1"), "1% 5% 25% - 25% 50% 100%");
 }
 
@@ -133,7 +133,7 @@ async fn resume_after_kill_restarts_step() {
     let error = roll_out(&fake, spec()).await.unwrap_err();
     assert!(matches!(error, PromotionError::Unfinished { .. }), "{error}");
     let report = resume(&fake.world, &fake.fleet, &actor()).await.unwrap();
-    assert_eq!(report.standing.result, Some(PromotionResult::Promoted));
+    assert_eq!(report.progress.result, Some(PromotionResult::Promoted));
     assert_eq!(list_shares(&fake, "web1"), "1% 5% 25% 25% 50% 100%");
 }
 
@@ -151,7 +151,7 @@ async fn abort_after_kill_removes_canary() {
     let fake = site(3, 1);
     killed_after(&fake, Duration::from_secs(150)).await;
     let report = abort(&fake.world, &fake.fleet, &actor()).await.unwrap();
-    assert_eq!(report.standing.result, Some(PromotionResult::Aborted));
+    assert_eq!(report.progress.result, Some(PromotionResult::Aborted));
     assert_eq!((shares(&fake), list_shares(&fake, "web1")), (vec![None; 3], "1% 5% 25% -".into()));
     let error = abort(&fake.world, &fake.fleet, &actor()).await.unwrap_err();
     assert!(matches!(error, PromotionError::Finished { .. }), "{error}");
@@ -173,9 +173,9 @@ async fn rollback_keeps_changes_of_another_command() {
         at_share(&fake, "web2", "5%").await;
         fake.site.with_host("web2", |host| host.layer7.traffic_split.canary = Some(other.clone()));
     });
-    let standing = report.unwrap().standing;
+    let standing = report.unwrap().progress;
     assert_eq!(standing.result, Some(PromotionResult::RolledBack));
-    assert_eq!(standing.why, "web2: another command made another version the canary");
+    assert_eq!(standing.reason, "web2: another command made another version the canary");
     assert_eq!(fake.site.with_host("web2", |host| host.layer7.traffic_split.canary.clone()), Some(other));
     assert_eq!(list_shares(&fake, "web1"), "1% 5% -");
 }

@@ -98,7 +98,7 @@ async fn live(
         if first { run(world, fleet, &work, &actor).await } else { resume(world, fleet, &actor).await }
     };
     let ended = tokio::select! {
-        ended = life => Some(ended.unwrap().standing),
+        ended = life => Some(ended.unwrap().progress),
         () = all => None,
     };
     for host in HOSTS {
@@ -130,13 +130,13 @@ async fn walk(happenings: &[(usize, u64, Happens)], again: &[(usize, u64, Happen
     }
     let end = match end {
         Some(end) if end.is_finished() => end,
-        _ => abort(&fake.world, &fake.fleet, &actor()).await.unwrap().standing,
+        _ => abort(&fake.world, &fake.fleet, &actor()).await.unwrap().progress,
     };
     never_back(&fake, lives);
     assert_eq!(shares(&fake), [None; 3], "{end:?}");
     let main = if end.result == Some(PromotionResult::Promoted) { "2.0.0" } else { "1.0.0" };
     assert_eq!(mains(&fake), [main; 3], "{end:?}");
-    assert_eq!(fake.world.lock.view(), Ok(None));
+    assert_eq!(fake.world.lock.read_holder(), Ok(None));
 }
 
 proptest! {

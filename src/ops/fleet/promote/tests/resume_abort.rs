@@ -29,11 +29,11 @@ async fn interrupted_flip_is_finished_by_resume_and_reverted_by_abort() {
         let (world, fleet) = (&fake.world, &fake.fleet);
         if aborts {
             let report = abort(world, fleet, &actor()).await.unwrap();
-            assert_eq!(report.standing.result, Some(PromotionResult::Aborted));
+            assert_eq!(report.progress.result, Some(PromotionResult::Aborted));
             assert_eq!((mains(&fake), shares(&fake)), (vec!["1.0.0".to_owned(); 3], vec![None; 3]));
         } else {
             let report = resume(world, fleet, &actor()).await.unwrap();
-            assert_eq!(report.standing.result, Some(PromotionResult::Promoted));
+            assert_eq!(report.progress.result, Some(PromotionResult::Promoted));
             assert_eq!(mains(&fake), ["2.0.0"; 3]);
         }
     }
@@ -51,7 +51,7 @@ async fn resume_refuses_to_flip_changed_host() {
         let fake = site(3, 1);
         killed_at_the_flip(&fake).await;
         fake.site.with_host("web3", change);
-        let standing = resume(&fake.world, &fake.fleet, &actor()).await.unwrap().standing;
+        let standing = resume(&fake.world, &fake.fleet, &actor()).await.unwrap().progress;
         let (result, reason) = standing.rolling_back.unwrap();
         assert_eq!(result, PromotionResult::RolledBack);
         assert!(reason.starts_with("it does not become main: ") && reason.contains(why), "{reason}");
@@ -67,7 +67,7 @@ async fn resume_flips_host_with_bypassed_proxy() {
     fake.site.with_host("web3", |host| host.layer7.inserted = false);
     let report = resume(&fake.world, &fake.fleet, &actor()).await.unwrap();
     assert_eq!(
-        (report.standing.result, mains(&fake)),
+        (report.progress.result, mains(&fake)),
         (Some(PromotionResult::Promoted), vec!["2.0.0".into(); 3])
     );
 }
@@ -85,7 +85,7 @@ async fn resume_stops_mirror_of_comparison() {
     let mirrors = || fake.site.with_host("web3", |host| host.layer7.traffic_split.mirrors.len());
     assert_eq!((mirrors(), list_shares(&fake, "web3")), (1, String::new()));
     let report = resume(&fake.world, &fake.fleet, &actor()).await.unwrap();
-    assert_eq!(report.standing.result, Some(PromotionResult::Promoted), "{}", report.standing.why);
+    assert_eq!(report.progress.result, Some(PromotionResult::Promoted), "{}", report.progress.reason);
     assert_eq!(list_shares(&fake, "web3"), "1% 5% 25% 50% 100%");
 }
 
@@ -119,7 +119,7 @@ async fn require_match_rolls_back_on_error_and_holds_on_unreachable_host() {
         fake.site.with_host("web3", |host| host.evidence_error = None);
     };
     let (report, ()) = tokio::join!(roll_out(&fake, work.clone()), start);
-    assert_eq!(report.unwrap().standing.result, Some(PromotionResult::Promoted));
+    assert_eq!(report.unwrap().progress.result, Some(PromotionResult::Promoted));
 }
 
 #[tokio::test(start_paused = true)]
@@ -130,8 +130,8 @@ async fn promotion_ends_when_main_changes_during_comparison() {
         tokio::time::sleep(Duration::from_mins(2)).await;
         fake.site.with_host("web2", |host| host.main = "0.9.0".into());
     });
-    let standing = report.unwrap().standing;
-    assert_eq!(standing.why, "web2: another command made 0.9.0 main");
+    let standing = report.unwrap().progress;
+    assert_eq!(standing.reason, "web2: another command made 0.9.0 main");
     assert_eq!(mains(&fake), ["1.0.0", "0.9.0", "1.0.0"]);
 }
 
@@ -161,7 +161,7 @@ async fn abort_right_after_start_is_received() {
         } else {
             run(&world, &fake.fleet, &work, &actor).await
         };
-        let standing = report.unwrap().standing;
+        let standing = report.unwrap().progress;
         assert_eq!(standing.result, Some(PromotionResult::Aborted), "resumed: {resumed}");
         assert_eq!((mains(&fake), shares(&fake)), (vec!["1.0.0".to_owned(); 3], vec![None; 3]));
     }
@@ -193,10 +193,10 @@ async fn abort_is_requested_again_after_resume() {
         row(PromotionEntryKind::Resumed { actor: other() });
         assert!(!stands().is_abort_requested());
         tokio::time::timeout(Duration::from_secs(5), asked()).await.expect("no request again");
-        row(PromotionEntryKind::Ended { result: PromotionResult::Aborted, why: "aborted".into() });
+        row(PromotionEntryKind::Ended { result: PromotionResult::Aborted, reason: "aborted".into() });
         lock::release_own(world, &holder);
     });
-    assert_eq!(aborted.unwrap().standing.result, Some(PromotionResult::Aborted));
+    assert_eq!(aborted.unwrap().progress.result, Some(PromotionResult::Aborted));
 }
 
 /// The promotion ended by itself between two reads, and the holder of the lock now runs another operation.
@@ -209,11 +209,11 @@ async fn abort_of_finished_promotion_ignores_other_lock_holder() {
     let holder = lock_as_other(world).await;
     let (aborted, ()) = tokio::join!(abort(world, &fake.fleet, &actor), async {
         tokio::time::sleep(MS * 500).await;
-        let ended = PromotionEntryKind::Ended { result: PromotionResult::RolledBack, why: "worse".into() };
+        let ended = PromotionEntryKind::Ended { result: PromotionResult::RolledBack, reason: "worse".into() };
         append(world, &holder, &promotion, ended);
         tokio::time::sleep(Duration::from_secs(1)).await;
     });
-    assert_eq!(aborted.unwrap().standing.result, Some(PromotionResult::RolledBack), "as soon as it is known");
+    assert_eq!(aborted.unwrap().progress.result, Some(PromotionResult::RolledBack), "as soon as it is known");
     lock::release_own(world, &holder);
 }
 

@@ -22,7 +22,7 @@ fn both(main: &str, backup: &str) -> (String, String) {
 async fn assign_changes_main_only_during_maintenance() {
     let fake = site(3, 2);
     let report = run(&fake.world, &fake.fleet, &to_2(&["web1", "web2", "web3"]), &actor()).await.unwrap();
-    assert_eq!(report.standing.result, Some(RollResult::Done));
+    assert_eq!(report.progress.result, Some(RollResult::Done));
     assert_eq!(versions(&fake), vec![both("2.0.0", "1.0.0"); 3]);
     let state = fake.site.lock();
     let well = state.hosts.values().all(|host| !host.was_assigned_in_service && host.commands.is_empty());
@@ -36,7 +36,7 @@ async fn assign_of_unhealthy_version_rolls_back() {
     fake.site.with_host("web2", |host| host.new_main_unhealthy = true);
     let report = run(&fake.world, &fake.fleet, &to_2(&["web1", "web2", "web3"]), &actor()).await.unwrap();
     assert!(!report.is_complete());
-    assert_eq!(report.standing.hosts[1].end, Some(HostOutcome::Restored));
+    assert_eq!(report.progress.hosts[1].end, Some(HostOutcome::Restored));
     assert_eq!(versions(&fake), [both("2.0.0", "1.0.0"), both("1.0.0", "1.0.0"), both("1.0.0", "1.0.0")]);
     assert!(fake.site.lock().hosts.values().all(|host| host.forward && host.is_healthy));
 

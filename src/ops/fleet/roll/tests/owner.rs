@@ -5,7 +5,6 @@ use crate::model::failure::ErrorCode;
 use crate::model::port_forward::Switch;
 use crate::ops::fleet::forward::{self, SwitchError, SwitchOptions};
 use crate::world::link::LinkError;
-use crate::world::lock::FleetLock;
 
 fn operator(user: &str, machine: &str) -> Actor {
     Actor { machine: machine.to_owned(), ..Actor::new(user, 7) }
@@ -58,7 +57,7 @@ async fn roll_over_maintenance_of_another_operator_is_refused() {
     assert!(text.contains("`web1` was taken out of service by alice on ops1, by hand"), "{text}");
     assert!(text.ends_with(": new disk"), "{text}");
     assert!(fake.site.lock().hosts.values().all(|host| host.commands.is_empty()), "nothing is touched");
-    assert!(fake.journal.rolls.lock().unwrap().is_empty() && fake.journal.view() == Ok(None));
+    assert!(fake.journal.rolls.lock().unwrap().is_empty() && fake.journal.read_holder() == Ok(None));
 
     let report = run(&fake.world, &fake.fleet, &spec(3), &with_force(bob())).await.unwrap();
     assert_eq!(ends(&report), [DONE; 3]);
@@ -119,7 +118,7 @@ async fn roll_stops_at_a_host_that_was_taken_over_and_names_the_operator() {
         assert!(taken.1.contains("took over from alice on ops1, roll r"), "{}", taken.1);
         assert!(taken.1.ends_with("reason: alice is ill"), "{}", taken.1);
         let report = report.unwrap();
-        let first = &report.standing.hosts[0];
+        let first = &report.progress.hosts[0];
         assert_eq!(first.state, StepState::Failed, "{first:?}");
         assert!(first.detail.contains("bob on ops2"), "{first:?}");
         let is_on = fake.site.with_host("web1", |host| host.forward);
@@ -148,7 +147,7 @@ async fn host_left_by_a_finished_roll_is_open_to_its_journal() {
     fake.site.with_host("web1", |host| host.command_breaks_health = true);
     let spec = RollSpec { max_failures: 1, ..spec(3) };
     let report = run(&fake.world, &fake.fleet, &spec, &alice()).await.unwrap();
-    assert_eq!(report.standing.result, Some(RollResult::DoneWithFailures));
+    assert_eq!(report.progress.result, Some(RollResult::DoneWithFailures));
     fake.site.with_host("web1", |host| {
         host.is_healthy = true;
         host.command_breaks_health = false;

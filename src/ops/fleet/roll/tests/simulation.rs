@@ -155,7 +155,7 @@ impl Story {
         }
         let transcript = match &outcome {
             None => "killed".to_owned(),
-            Some(Ok(report)) => format!("{:?}, {:?}", report.standing.result, report.standing.stop_reason),
+            Some(Ok(report)) => format!("{:?}, {:?}", report.progress.result, report.progress.stop_reason),
             Some(Err(error)) => error.to_string(),
         };
         self.transcript.push(transcript);
@@ -206,10 +206,10 @@ impl Story {
         let report = outcome.ok_or("killed, not by us")?.map_err(|error| error.to_string())?;
         is_mended(&self.fake, verb == Verb::Abort || mended)?;
         let whole = match verb {
-            Verb::Abort => report.standing.result == Some(RollResult::Aborted),
-            _ => report.standing.hosts.iter().all(|host| host.state == StepState::Done),
+            Verb::Abort => report.progress.result == Some(RollResult::Aborted),
+            _ => report.progress.hosts.iter().all(|host| host.state == StepState::Done),
         };
-        if mended && !whole { Err(format!("not whole: {:?}", report.standing)) } else { Ok(()) }
+        if mended && !whole { Err(format!("not whole: {:?}", report.progress)) } else { Ok(()) }
     }
 
     /// A finished roll that left hosts out recommends to enable their forwards.

@@ -116,7 +116,7 @@ fn wrong(fake: &FakeSite, case: &Case, said: &HostProgress) -> Option<String> {
 }
 
 fn is_reported(report: &RollReport) -> bool {
-    let failed = report.standing.hosts.iter().filter(|host| host.state == StepState::Failed);
+    let failed = report.progress.hosts.iter().filter(|host| host.state == StepState::Failed);
     failed.into_iter().all(|host| !host.detail.is_empty() || host.end == Some(HostOutcome::Restored))
 }
 
@@ -137,11 +137,11 @@ async fn holds(case: &Case) -> Result<(), String> {
     }
     match ended {
         Ok(report) if !is_reported(&report) => {
-            Err(format!("a failure without a word: {:?}", report.standing))
+            Err(format!("a failure without a word: {:?}", report.progress))
         }
         Ok(report) => {
             let wrong: Vec<String> =
-                report.standing.hosts.iter().filter_map(|host| wrong(&fake, case, host)).collect();
+                report.progress.hosts.iter().filter_map(|host| wrong(&fake, case, host)).collect();
             if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
         }
         // The journal takes no more: every healthy host is put back, and the message states why the roll ended.

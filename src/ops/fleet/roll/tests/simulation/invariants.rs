@@ -1,6 +1,6 @@
 //! The invariants that must hold under every fault.
 
-use crate::model::journal::{HostOutcome, JournalEntry, JournalEntryKind};
+use crate::model::journal::{HostOutcome, RollEntry, RollEntryKind};
 use crate::model::port_forward::Switch;
 use crate::model::roll::{RollSpec, Step};
 use crate::ops::testing::site::{FakeSite, SiteHost};
@@ -37,25 +37,19 @@ pub fn in_order(fake: &FakeSite, spec: &RollSpec) -> Result<(), String> {
     for (number, head) in heads.iter().enumerate() {
         let end = heads.get(number + 1).copied().unwrap_or(rows.len());
         let before = build_progress(&rows[..=*head]).ok_or("no first row")?;
-        let aborting = matches!(rows[*head].kind, JournalEntryKind::Aborting { .. });
+        let aborting = matches!(rows[*head].kind, RollEntryKind::Aborting { .. });
         one_run(&before, &rows[head + 1..end], &steps, aborting)?;
     }
     ran_once(fake, &rows)
 }
 
-fn begins_run(row: &JournalEntry) -> bool {
-    use JournalEntryKind::{Aborting, Began, Resumed};
+fn begins_run(row: &RollEntry) -> bool {
+    use RollEntryKind::{Aborting, Began, Resumed};
     matches!(row.kind, Began { .. } | Resumed { .. } | Aborting { .. })
 }
 
-fn one_run(
-    before: &RollProgress,
-    rows: &[JournalEntry],
-    steps: &[Step],
-    aborting: bool,
-) -> Result<(), String> {
-    let mut by_host: std::collections::BTreeMap<_, Vec<&JournalEntryKind>> =
-        std::collections::BTreeMap::new();
+fn one_run(before: &RollProgress, rows: &[RollEntry], steps: &[Step], aborting: bool) -> Result<(), String> {
+    let mut by_host: std::collections::BTreeMap<_, Vec<&RollEntryKind>> = std::collections::BTreeMap::new();
     let batch = before.spec.batch.size(before.spec.hosts.len());
     let mut out = std::collections::BTreeSet::new();
     let mut failed = 0;
@@ -63,7 +57,7 @@ fn one_run(
         let Some(host) = &row.host else { continue };
         by_host.entry(host).or_default().push(&row.kind);
         match &row.kind {
-            JournalEntryKind::StepBegan { step: Step::ForwardOff } => {
+            RollEntryKind::StepBegan { step: Step::ForwardOff } => {
                 out.insert(host);
                 if failed > before.spec.max_failures {
                     return Err(format!("{host} was taken out after {failed} failures"));
@@ -72,8 +66,8 @@ fn one_run(
                     return Err(format!("{} hosts out together, a batch is {batch}: {out:?}", out.len()));
                 }
             }
-            JournalEntryKind::StepFailed { .. } => failed += 1,
-            JournalEntryKind::Settled { .. } | JournalEntryKind::Done => drop(out.remove(host)),
+            RollEntryKind::StepFailed { .. } => failed += 1,
+            RollEntryKind::Settled { .. } | RollEntryKind::Done => drop(out.remove(host)),
             _ => {}
         }
     }
@@ -85,15 +79,15 @@ fn one_run(
     Ok(())
 }
 
-fn only_settled(whats: &[&JournalEntryKind]) -> Result<(), String> {
+fn only_settled(whats: &[&RollEntryKind]) -> Result<(), String> {
     match whats {
-        [JournalEntryKind::Settled { .. }] => Ok(()),
+        [RollEntryKind::Settled { .. }] => Ok(()),
         _ => Err("an abort does no step".to_owned()),
     }
 }
 
 /// The steps of one host in one run.
-fn walk(before: &HostProgress, whats: &[&JournalEntryKind], steps: &[Step]) -> Result<(), String> {
+fn walk(before: &HostProgress, whats: &[&RollEntryKind], steps: &[Step]) -> Result<(), String> {
     let entry = before.resume_step(false).ok_or("it was done")?;
     let mut expected = steps.iter().filter(|step| **step >= entry);
     let mut under_way = None;
@@ -101,17 +95,17 @@ fn walk(before: &HostProgress, whats: &[&JournalEntryKind], steps: &[Step]) -> R
     for (at, what) in whats.iter().enumerate() {
         let rest = &whats[at + 1..];
         match what {
-            JournalEntryKind::StepBegan { step } if under_way.is_none() && expected.next() == Some(step) => {
+            RollEntryKind::StepBegan { step } if under_way.is_none() && expected.next() == Some(step) => {
                 under_way = Some(step);
             }
-            JournalEntryKind::StepDone { step, .. } if under_way == Some(step) => under_way = None,
-            JournalEntryKind::StepFailed { step, .. } if under_way == Some(step) => failed = true,
-            JournalEntryKind::Settled { .. } if rest.is_empty() => {}
-            JournalEntryKind::Done
+            RollEntryKind::StepDone { step, .. } if under_way == Some(step) => under_way = None,
+            RollEntryKind::StepFailed { step, .. } if under_way == Some(step) => failed = true,
+            RollEntryKind::Settled { .. } if rest.is_empty() => {}
+            RollEntryKind::Done
                 if !failed && under_way.is_none() && expected.next().is_none() && rest.is_empty() => {}
             _ => return Err(format!("{what:?} was not to come")),
         }
-        if failed && rest.iter().any(|what| !matches!(what, JournalEntryKind::Settled { .. })) {
+        if failed && rest.iter().any(|what| !matches!(what, RollEntryKind::Settled { .. })) {
             return Err("it went on after its failure".to_owned());
         }
     }
@@ -119,11 +113,10 @@ fn walk(before: &HostProgress, whats: &[&JournalEntryKind], steps: &[Step]) -> R
 }
 
 /// A command whose good end is recorded is not run again.
-fn ran_once(fake: &FakeSite, rows: &[JournalEntry]) -> Result<(), String> {
+fn ran_once(fake: &FakeSite, rows: &[RollEntry]) -> Result<(), String> {
     let state = fake.site.lock();
     for row in rows {
-        let (Some(name), JournalEntryKind::StepDone { step: Step::Command, .. }) = (&row.host, &row.kind)
-        else {
+        let (Some(name), RollEntryKind::StepDone { step: Step::Command, .. }) = (&row.host, &row.kind) else {
             continue;
         };
         let host = &state.hosts[name];

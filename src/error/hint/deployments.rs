@@ -1,0 +1,116 @@
+//! The next action for errors of commands about versions.
+
+use super::fleet::{lock_hint, roll_hint};
+use super::host::link_hint;
+use crate::ops::fleet::deployments::FleetDeployError;
+use crate::ops::fleet::roll::RollError;
+use crate::plan::compare::ComparisonVerdict;
+use crate::plan::roll::PlanError;
+use crate::plan::weights::WeightsError;
+use crate::world::archives::ArchiveError;
+use crate::world::balancer::BalancerError;
+
+pub const ANSWERS_DIFFER_HINT: &str = "`switchman mirror NAME VERSION --control P` finds what main answers differently by \
+                                              itself; leave out what is meant to differ with `--ignore FIELD`";
+pub const INSUFFICIENT_SAMPLES_HINT: &str =
+    "`switchman mirror NAME VERSION` sends it copies, and each answer is compared";
+
+pub fn deployments_hint(error: &FleetDeployError) -> String {
+    let text = match error {
+        FleetDeployError::Hosts(failed)
+        | FleetDeployError::Unread { hosts: failed, .. }
+        | FleetDeployError::Partial { failed, .. } => match failed.first() {
+            Some((_, error)) => return link_hint(error),
+            None => "`switchman ls --wide` shows every host",
+        },
+        FleetDeployError::Lock(error) => return lock_hint(error),
+        FleetDeployError::Roll(RollError::Plan(PlanError::CapacityFloor { .. })) => {
+            "take a smaller `--batch`, or lower `roll.min_up`; `--strategy flip` takes no host out"
+        }
+        FleetDeployError::Roll(error) => return roll_hint(error),
+        FleetDeployError::RollIncomplete { finished: false, .. } => {
+            "`switchman roll --resume` continues it (with `--service NAME` where it is not the first), `switchman rollback \
+             NAME` makes the last good main main again"
+        }
+        FleetDeployError::NoVersion { service, version } => {
+            return format!(
+                "`switchman ls {service}` lists its versions, `switchman deploy {service} {version} SOURCE` adds this one"
+            );
+        }
+        FleetDeployError::NoMain(service) => {
+            return format!(
+                "`switchman ls {service}` lists its versions, `switchman assign {service} VERSION` makes one main"
+            );
+        }
+        FleetDeployError::NoMatch => "`switchman ls --wide` lists the names, versions and ids",
+        FleetDeployError::MatchNotProven { verdict: ComparisonVerdict::Insufficient, .. } => {
+            INSUFFICIENT_SAMPLES_HINT
+        }
+        FleetDeployError::MatchNotProven { service, version, .. } => {
+            return format!("`switchman compare {service} {version}` shows what differs");
+        }
+        FleetDeployError::WeightNotSet { source, .. } => {
+            return format!("{}; weights that were set before stay, `--off` sets 100", weight_hint(source));
+        }
+        FleetDeployError::RolledBack { service, version, .. } => {
+            return format!("`switchman logs {service} {version}` shows what it wrote");
+        }
+        FleetDeployError::RollIncomplete { .. } | FleetDeployError::Overtaken { .. } => {
+            "`switchman ls --wide` shows every host"
+        }
+        FleetDeployError::MissingOnHosts { service, version, hosts } => {
+            let flags: String = hosts.iter().map(|host| format!(" --host {host}")).collect();
+            return format!(
+                "`switchman deploy {service} {version} SOURCE{flags}` adds it there; or name the hosts that have it with \
+                 `--host`"
+            );
+        }
+        FleetDeployError::Archive(error) => archive_hint(error),
+        FleetDeployError::NoBalancer => "add `haproxy:` to an entry of `load_balancers` in switchman.yaml",
+        FleetDeployError::NoWeights(WeightsError::NoCanary | WeightsError::NoMain) => {
+            "`switchman assign NAME VERSION --host HOST` makes a version main on some hosts only"
+        }
+        FleetDeployError::NoWeights(WeightsError::TooFine { .. }) => {
+            "give a larger share, make it main on fewer hosts, or share by request without `--via haproxy`"
+        }
+        FleetDeployError::WeightsNotAllowed(_) => {
+            "write `level admin` at its stats socket in haproxy.cfg, or share by request without `--via haproxy`"
+        }
+        FleetDeployError::TaskFailed(_) => "run the command again; `-vv` logs every step",
+    };
+    text.to_owned()
+}
+
+const fn archive_hint(error: &ArchiveError) -> &'static str {
+    match error {
+        ArchiveError::Missing { .. } | ArchiveError::UnsupportedFormat { .. } => {
+            "give a directory, a .tar.gz file or an address that starts with http://"
+        }
+        ArchiveError::Refused { .. } => "nothing was changed; remove it from the source, then deploy again",
+        ArchiveError::Full { .. } => "nothing was changed; free some space, then deploy again",
+        ArchiveError::Failed { .. } => "nothing was changed; check who may read the source",
+    }
+}
+
+const fn weight_hint(error: &BalancerError) -> &'static str {
+    match error {
+        BalancerError::Unreachable { .. } => {
+            "start HAProxy, or correct its `haproxy:` address in switchman.yaml, then run the command again"
+        }
+        BalancerError::TimedOut { .. } | BalancerError::Truncated { .. } => {
+            "run the command again: it sets every weight"
+        }
+        BalancerError::Malformed { .. } | BalancerError::Refused { .. } => {
+            "correct `haproxy:` in switchman.yaml: it has to name a stats socket of HAProxy, of level `admin`"
+        }
+        BalancerError::NotUpAfterFlush { .. } => {
+            "its health checks decide when it is UP: `switchman status` shows it; `init-state` of that line makes it start DOWN"
+        }
+        BalancerError::NoBackend { .. } => {
+            "name the backend as in haproxy.cfg with `load_balancers[].backend` in switchman.yaml"
+        }
+        BalancerError::NoServer { .. } => {
+            "name the server lines as in haproxy.cfg with `load_balancers[].servers` in switchman.yaml"
+        }
+    }
+}
