@@ -102,9 +102,10 @@ fn rate_rule(line: &Statement) -> Option<crate::model::finding::Severity> {
     }
 }
 
-/// A stick table remembers the backup that a user had, and sends new sessions there when main is UP again.
+/// A user whom a stick table sends gets no cookie (HAProxy 2.6.12, also with `non-stick` on the backup lines), and a table
+/// remembers the backup that a user had.
 fn lint_stick(section: &Section, pairs: &[ServerPair<'_>], report: &mut LintReport<'_>) {
-    let is_stored = pairs.iter().filter_map(|pair| pair.backup).any(|backup| !backup.has_flag("non-stick"));
+    let is_stored = pairs.iter().flat_map(ServerPair::lines).any(|server| !server.has_flag("non-stick"));
     let stores = section
         .find_all(&["stick"])
         .any(|line| matches!(line.word(1), Some("on" | "store-request" | "store-response")));
@@ -115,9 +116,9 @@ fn lint_stick(section: &Section, pairs: &[ServerPair<'_>], report: &mut LintRepo
         severity,
         "haproxy-stick-table",
         line.number,
-        "the stick table remembers the backup vhost beside the cookie: users without a cookie are sent there also when main is UP \
-         again, until the entry expires",
-        "remove the `stick` rules, or write `non-stick` on the backup lines",
+        "a user whom the stick table sends to a server gets no cookie, and does not find the backup vhost of that host; and the \
+         table sends users to the backup vhost that it remembers, also when main is UP again",
+        "remove the `stick` rules: the cookie does their work",
     );
 }
 
