@@ -133,8 +133,8 @@ fn lint_use_server(section: &Section, pairs: &[ServerPair<'_>], report: &mut Lin
         // The rule passes over a server that is DOWN, so one to main ends with its maintenance.
         let (severity, what) = match (is_backup, severity) {
             (true, severity) => (severity, "the backup vhost also while main is UP"),
-            (false, Problem) => (Problem, "one host, whatever their cookie is"),
-            (false, _) => (Note, "a host, whatever their cookie is"),
+            (false, Problem) => (Problem, "one host, regardless of their cookie"),
+            (false, _) => (Note, "a host, regardless of their cookie"),
         };
         report.add(
             severity,

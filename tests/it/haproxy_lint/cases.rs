@@ -71,7 +71,8 @@ impl Case {
             // HAProxy refuses a check that has a port neither of the line nor of its own.
             let is_refused = ["no port", "relative port"].iter().any(|own| case.changes.contains(own))
                 || (label.ends_with(" port") && case.changes.contains(&"check of the data port"));
-            if !case.changes.contains(&label) && !(is_refused && label.contains("port")) {
+            let is_possible = !is_refused || !label.contains("port");
+            if is_possible && !case.changes.contains(&label) {
                 case.changes.push(label);
                 apply(&mut case);
             }
