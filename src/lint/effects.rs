@@ -102,7 +102,7 @@ fn rate_rule(line: &Statement) -> Option<crate::model::finding::Severity> {
     }
 }
 
-/// A user whom a stick table sends gets no cookie (HAProxy 2.6.12, also with `non-stick` on the backup lines), and a table
+/// A user whom a stick table sends gets no cookie (docs/design/measurements.md#m75), and a table
 /// remembers the backup that a user had.
 fn lint_stick(section: &Section, pairs: &[ServerPair<'_>], report: &mut LintReport<'_>) {
     let is_stored = pairs.iter().flat_map(ServerPair::lines).any(|server| !server.has_flag("non-stick"));
@@ -307,7 +307,7 @@ fn lint_line(cfg: &ParsedCfg, server: &ServerLine<'_>, report: &mut LintReport<'
     lint_resolvers(cfg, server, report);
 }
 
-/// With the default `hold` times, name servers that do not answer take every server out (measurements.md#consul).
+/// With the default `hold` times, name servers that do not answer take every server out (docs/design/measurements.md#m46).
 fn lint_resolvers(cfg: &ParsedCfg, server: &ServerLine<'_>, report: &mut LintReport<'_>) {
     let Some(resolvers) = server.value("resolvers").and_then(|name| cfg.find("resolvers", name)) else {
         return;

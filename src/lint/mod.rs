@@ -52,6 +52,11 @@ fn lint(source: &HaproxyCfg, fleet: &Fleet) -> Vec<Finding> {
     let variants = list_variants(&lines);
     let mut report = LintReport::new(&map);
     for (file, start) in source.files.iter().zip(map.list_starts()) {
+        // Conditions do not go on in the next file.
+        let lines: Vec<&str> = file.text.lines().collect();
+        if let Some(at) = list_variants(&lines).unbalanced {
+            report_refusal(start + at, "`.if` and `.endif` do not match", &mut report);
+        }
         if file.has_byte_order_mark {
             report_refusal(start, "the byte order mark is taken for a part of the first word", &mut report);
         }
@@ -94,6 +99,8 @@ fn lint_variant(
         let balancers = list_balancers(cfg, fleet, &service);
         let is_assumed = service.balancers.is_empty();
         let has_any = balancers.iter().any(|balancer| site.find_proxy(&balancer.backend).is_some());
+        let listed = service.hosts.iter().filter_map(|host| Some((host.name.to_string(), host.address?)));
+        targets.extend(listed.map(|(host, address)| Target { host, address, ports: service.ports }));
         for balancer in &balancers {
             let judge = JudgedService { fleet: &service, balancer, is_assumed };
             match site.find_proxy(&balancer.backend) {
@@ -109,12 +116,11 @@ fn lint_variant(
     reach::lint_reach(&site, &targets, &judged, report);
 }
 
-/// The ports of a service on every host: by switchman.yaml, else by the main lines of its backend.
+/// The ports of a service on every host, by the main lines of its backend, where switchman.yaml lists no hosts.
 fn list_targets<'a>(site: &Site<'a>, section: &'a Section, service: &Fleet) -> Vec<Target> {
     let ports = service.ports;
     if !service.hosts.is_empty() {
-        let hosts = service.hosts.iter().filter_map(|host| Some((host.name.to_string(), host.address?)));
-        return hosts.map(|(host, address)| Target { host, address, ports }).collect();
+        return vec![];
     }
     let servers = read_servers(site.cfg, section);
     let mains = servers.iter().filter(|server| !server.has_flag("backup"));
@@ -179,9 +185,6 @@ fn report_environment(cfg: &ParsedCfg, report: &mut LintReport<'_>) {
 }
 
 fn report_conditions(variants: &Variants, report: &mut LintReport<'_>) {
-    if let Some(at) = variants.unbalanced {
-        report_refusal(at + 1, "`.if` and `.endif` do not match", report);
-    }
     if variants.conditions.len() > 1 || variants.is_cut {
         let (count, judged) = (variants.conditions.len(), variants.lines.len());
         let first = variants.conditions.first().map_or(0, |at| at + 1);

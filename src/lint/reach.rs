@@ -168,13 +168,12 @@ fn lint_without_alternative<'a>(
     targets: &[Target],
     report: &mut LintReport<'_>,
 ) {
+    let checks: Vec<CheckTarget> = servers.iter().map(|server| site.find_check(section, server)).collect();
     for (at, target) in targets.iter().enumerate() {
         // A host is tried once for each service.
         if targets[..at].iter().any(|other| other.address == target.address && other.ports == target.ports) {
             continue;
         }
-        let checks: Vec<CheckTarget> =
-            servers.iter().map(|server| site.find_check(section, server)).collect();
         let is_out = |check: &CheckTarget| check.follows_forward(target) || *check == CheckTarget::Disabled;
         let follower = checks.iter().position(|check| check.follows_forward(target));
         let Some(server) = follower.and_then(|at| servers.get(at)) else { continue };

@@ -341,7 +341,7 @@ fn finding_names_its_line_and_fix() {
 
 proptest! {
     #[test]
-    fn lint_never_panics_on_any_text(text in "((backend servers|global|defaults|defaults a from |server main-web1 |server |default-server |listen x|bind |option |http-check |stats admin |stats socket |inter |no )?.{0,40}\n){0,20}") {
+    fn lint_never_panics_on_any_text(text in "((backend servers|global|defaults|defaults a from |server main-web1 |server |default-server |listen x|bind |option |http-check |stats admin |stats socket |inter |no |\\.if |\\.else|\\.endif|server-template |server a [$\"{]|track |use-server )?.{0,40}\n){0,20}") {
         let _ = ids(&text);
     }
 

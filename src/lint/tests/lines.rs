@@ -245,6 +245,15 @@ fn files_are_read_in_order_and_findings_name_theirs() {
     let found = lint(&HaproxyCfg { files: files.clone(), ..HaproxyCfg::default() }, &fleet());
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].subject.starts_with("20-back.cfg:"), "{}", found[0].subject);
+    let open = [(".if 1\n", 1), ("global\n.endif\n", 3)];
+    for (at, (text, line)) in open.into_iter().enumerate() {
+        let mut files = files.clone();
+        files.insert(0, CfgFile::decode("0.cfg", b"# empty\n"));
+        files.insert(at, CfgFile::decode("open.cfg", text.as_bytes()));
+        let found = lint(&HaproxyCfg { files, ..HaproxyCfg::default() }, &fleet());
+        let refused = found.iter().find(|finding| finding.id == "haproxy-refused").unwrap();
+        assert_eq!(refused.subject, format!("open.cfg:{}", line.min(2)), "{text}");
+    }
     let marked = CfgFile::decode("marked.cfg", format!("\u{feff}{good}").as_bytes());
     let found = lint(&HaproxyCfg { files: vec![marked], ..HaproxyCfg::default() }, &fleet());
     assert_eq!(found.iter().map(|finding| finding.id).collect::<Vec<_>>(), ["haproxy-refused"]);
@@ -292,6 +301,27 @@ fn defaults_are_used_without_load_balancers() {
         let renamed = good().replace("servers", "app").replacen("check port 8888", "check", 1);
         assert_eq!(ids_of(&renamed, &fleet), ["haproxy-check-port", "haproxy-defaults"]);
         assert_eq!(ids_of("global\n", &fleet).last(), Some(&"haproxy-defaults"));
+    }
+}
+
+/// Where the backend of a service is missing, its hosts are known all the same.
+#[test]
+fn hosts_are_reached_without_the_backend_of_the_service() {
+    let text = good().replace("backend servers", "backend renamed").replacen("check port 8888", "check", 1);
+    let found = ids(&text);
+    assert!(found.contains(&"haproxy-no-backend") && found.contains(&"haproxy-unchecked-line"), "{found:?}");
+}
+
+#[test]
+fn tracked_line_of_another_service_does_not_follow_the_forward() {
+    for (tracked, is_found) in
+        [("servers/main-web1", false), ("servers/main-web2", true), ("nowhere/x", true)]
+    {
+        let ws = format!(
+            "backend ws\n server a 10.0.0.11:8080 track {tracked}\n server b 10.0.0.99:80\nlisten stats"
+        );
+        let found = ids(&good().replacen("listen stats", &ws, 1));
+        assert_eq!(found.contains(&"haproxy-unchecked-line"), is_found, "{tracked}: {found:?}");
     }
 }
 
