@@ -7,8 +7,10 @@ use clap::Args;
 use super::Context;
 use super::failure::fail_file;
 use super::host_args::HostArgs;
+use crate::config::ConfigError;
+use crate::config::parse_config;
 use crate::error::Failure;
-use crate::lint::HaproxyCfg;
+use crate::lint::{CfgFile, HaproxyCfg, lint_haproxy, parse_hosts_file};
 use crate::model::finding::{Finding, Severity};
 use crate::model::host::Transport;
 use crate::ops::fleet;
@@ -21,15 +23,25 @@ pub struct CheckArgs {
     #[command(flatten)]
     hosts: HostArgs,
     /// Check this haproxy.cfg too, for every known trap
+    ///
+    /// It may be given several times, and may be a directory: files are read in the order in which HAProxy reads its `-f`.
     #[arg(long, value_name = "FILE")]
-    haproxy_cfg: Option<PathBuf>,
+    haproxy_cfg: Vec<PathBuf>,
+    /// Check only haproxy.cfg: connect to no host and no balancer
+    ///
+    /// Works without switchman.yaml too: then the default ports and names are used.
+    #[arg(long, requires = "haproxy_cfg", conflicts_with = "hosts")]
+    offline: bool,
 }
 
 pub async fn run(args: CheckArgs, context: &Context) -> Result<(), Failure> {
+    let cfg = read_haproxy_cfg(&args.haproxy_cfg)?;
+    if args.offline {
+        return check_offline(cfg.as_ref(), context);
+    }
     let (file, fleet) = context.load_config()?;
     let hosts = context.select_hosts(&fleet, args.hosts.select_or(HostSelection::ThisOrAll))?;
     let local = context.build_host_world(Some(&fleet));
-    let cfg = args.haproxy_cfg.as_deref().map(read_haproxy_cfg).transpose()?;
     let mut findings = vec![build_config_finding(&file)];
     findings.extend(match hosts.as_slice() {
         [host] if host.transport == Transport::Local => {
@@ -40,16 +52,61 @@ pub async fn run(args: CheckArgs, context: &Context) -> Result<(), Failure> {
             fleet::check::check(&world, local.files.as_ref(), &fleet, hosts, cfg.as_ref()).await
         }
     });
-    context.renderer.print_findings(&findings);
+    print_findings(&findings, context)
+}
+
+/// Checks haproxy.cfg alone; without a switchman.yaml against its defaults.
+fn check_offline(cfg: Option<&HaproxyCfg>, context: &Context) -> Result<(), Failure> {
+    let (mut findings, fleet) = match context.load_config() {
+        Ok((file, fleet)) => (vec![build_config_finding(&file)], fleet),
+        Err(Failure::Config(ConfigError::NotFound)) => {
+            let fleet = parse_config(Path::new("switchman.yaml"), "service: default\n")?;
+            (vec![], fleet)
+        }
+        Err(error) => return Err(error),
+    };
+    findings.extend(lint_haproxy(&fleet, cfg));
+    print_findings(&findings, context)
+}
+
+fn print_findings(findings: &[Finding], context: &Context) -> Result<(), Failure> {
+    context.renderer.print_findings(findings);
     match findings.iter().filter(|finding| finding.severity == Severity::Problem).count() {
         0 => Ok(()),
         problems => Err(Failure::ProblemsFound { problems }),
     }
 }
 
-fn read_haproxy_cfg(file: &Path) -> Result<HaproxyCfg, Failure> {
-    let text = std::fs::read_to_string(file).map_err(fail_file("read", file))?;
-    Ok(HaproxyCfg { file: file.display().to_string(), text })
+/// Reads the files as HAProxy does: each in the order given, of a directory those that end in `.cfg`, sorted by bytes.
+fn read_haproxy_cfg(paths: &[PathBuf]) -> Result<Option<HaproxyCfg>, Failure> {
+    let mut files = Vec::new();
+    for path in paths {
+        for file in list_cfg_files(path)? {
+            let name = file.display().to_string();
+            let bytes = std::fs::read(&file).map_err(fail_file("read", &file))?;
+            files.push(CfgFile::decode(name, &bytes));
+        }
+    }
+    // Names of server lines may be in the hosts file of this machine; they are looked up nowhere else.
+    let addresses =
+        std::fs::read_to_string("/etc/hosts").map(|text| parse_hosts_file(&text)).unwrap_or_default();
+    Ok((!paths.is_empty()).then_some(HaproxyCfg { files, addresses }))
+}
+
+fn list_cfg_files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(fail_file("read", path))? {
+        let file = entry.map_err(fail_file("read", path))?.path();
+        let is_hidden = file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if file.extension().is_some_and(|extension| extension == "cfg") && !is_hidden && file.is_file() {
+            files.push(file);
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 fn build_config_finding(file: &Path) -> Finding {

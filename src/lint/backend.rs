@@ -3,28 +3,30 @@
 use super::cfg::{ParsedCfg, Section};
 use super::checks;
 use super::keywords::read_servers;
+use super::reach::JudgedLines;
 use super::report::LintReport;
 use super::server;
-use crate::model::balancer::BalancerSpec;
+use super::service::JudgedService;
+use super::site::Site;
 use crate::model::finding::Severity::{Note, Problem, Warning};
-use crate::model::fleet::Fleet;
 
 const COOKIE_LINE: &str = "cookie SERVER_ID insert indirect nocache";
 
 pub(super) fn lint_backend(
-    cfg: &ParsedCfg,
+    site: &Site<'_>,
     section: &Section,
-    fleet: &Fleet,
-    balancer: &BalancerSpec,
+    service: &JudgedService<'_>,
+    judged: &mut JudgedLines,
     report: &mut LintReport<'_>,
 ) {
+    let cfg = site.cfg;
     lint_retries(cfg, section, report);
-    checks::lint_checks(cfg, section, fleet, report);
+    checks::lint_checks(cfg, section, service.fleet, report);
     lint_cookie(cfg, section, report);
     lint_timeouts(cfg, section, report);
     lint_state_file(cfg, section, report);
     lint_pooling(cfg, section, report);
-    server::lint_servers(cfg, section, fleet, balancer, report);
+    server::lint_servers(site, section, service, judged, report);
 }
 
 fn lint_retries(cfg: &ParsedCfg, section: &Section, report: &mut LintReport<'_>) {
@@ -102,7 +104,15 @@ fn lint_cookie(cfg: &ParsedCfg, section: &Section, report: &mut LintReport<'_>) 
             format!("add `{COOKIE_LINE}`"),
         );
     };
-    if !line.has_word("insert") {
+    if line.has_word("postonly") {
+        report.add(
+            Warning,
+            "haproxy-cookie-not-inserted",
+            line.number,
+            "with `postonly` only users who send a POST get the cookie: the others are moved about at every switch",
+            format!("write `{COOKIE_LINE}`"),
+        );
+    } else if !line.has_word("insert") {
         report.add(
             Warning,
             "haproxy-cookie-not-inserted",

@@ -1,11 +1,17 @@
-//! haproxy.cfg as sections of lines of words (configuration manual, 2.2 quoting and escaping, 4 proxies).
+//! haproxy.cfg as sections of lines of words (configuration manual, 4 proxies).
+
+use std::collections::BTreeSet;
+
+use super::words::{Environment, SplitLine, split_words};
 
 /// A statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Statement {
-    /// Counted from 1.
+    /// Counted from 1 over all files.
     pub number: usize,
     pub words: Vec<String>,
+    /// A list from the environment adds words that are not known here.
+    pub is_open: bool,
 }
 
 impl Statement {
@@ -55,9 +61,12 @@ fn words_begin_with(words: &[String], with: &[&str]) -> bool {
     words.len() >= with.len() && words.iter().zip(with).all(|(own, word)| own == word)
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(super) struct ParsedCfg {
     sections: Vec<Section>,
+    /// Lines for which HAProxy refuses to start, each with the reason.
+    pub refusals: Vec<(usize, String)>,
+    pub environment: Environment,
 }
 
 const SECTION_KINDS: [&str; 20] = [
@@ -84,27 +93,82 @@ const SECTION_KINDS: [&str; 20] = [
 ];
 
 impl ParsedCfg {
+    /// Parses the lines of one file.
+    #[cfg(test)]
     pub(super) fn parse(text: &str) -> Self {
+        Self::parse_lines((1..).zip(text.lines()), &[])
+    }
+
+    /// Parses numbered lines; a file begins at each of the numbers in `starts`, and a section ends where its file ends.
+    pub(super) fn parse_lines<'a>(lines: impl Iterator<Item = (usize, &'a str)>, starts: &[usize]) -> Self {
         let mut cfg = Self::default();
-        for (number, line) in (1..).zip(text.lines()) {
-            let words = split_words(line);
+        let (mut is_in_section, mut file) = (false, 0);
+        for (number, line) in lines {
+            let current = starts.iter().filter(|start| **start <= number).count();
+            is_in_section &= current == file;
+            file = current;
+            let SplitLine { words, is_open } = split_words(line, &mut cfg.environment);
             let Some(first) = words.first() else { continue };
             if SECTION_KINDS.contains(&first.as_str()) {
-                let name = words.get(1).filter(|name| *name != "from").cloned().unwrap_or_default();
-                let defaults_name =
-                    words.iter().position(|word| word == "from").and_then(|at| words.get(at + 1)).cloned();
-                cfg.sections.push(Section {
-                    kind: first.clone(),
-                    name,
-                    defaults_name,
-                    number,
-                    lines: vec![],
-                });
-            } else if let Some(section) = cfg.sections.last_mut() {
-                section.lines.push(Statement { number, words });
+                cfg.open_section(number, &words);
+                is_in_section = true;
+            } else if let Some(section) = cfg.sections.last_mut().filter(|_| is_in_section) {
+                if section.kind == "global" {
+                    cfg.environment.apply(&words);
+                }
+                section.lines.push(Statement { number, words, is_open });
+            } else {
+                cfg.refusals.push((number, format!("`{first}` is outside of any section")));
             }
         }
+        cfg.merge_globals();
+        cfg.refuse_duplicates();
         cfg
+    }
+
+    fn open_section(&mut self, number: usize, words: &[String]) {
+        let name = words.get(1).filter(|name| *name != "from").cloned().unwrap_or_default();
+        let defaults_name =
+            words.iter().position(|word| word == "from").and_then(|at| words.get(at + 1)).cloned();
+        let kind = words.first().cloned().unwrap_or_default();
+        self.sections.push(Section { kind, name, defaults_name, number, lines: vec![] });
+    }
+
+    /// HAProxy adds up all `global` sections, as if they were one.
+    fn merge_globals(&mut self) {
+        let mut lines = Vec::new();
+        for section in self.sections.iter_mut().filter(|section| section.kind == "global") {
+            lines.append(&mut section.lines);
+        }
+        if let Some(first) = self.sections.iter_mut().find(|section| section.kind == "global") {
+            first.lines = lines;
+        }
+    }
+
+    /// A proxy or a server that is defined twice: HAProxy does not merge them.
+    fn refuse_duplicates(&mut self) {
+        let mut refusals = Vec::new();
+        for (at, section) in self.sections.iter().enumerate() {
+            let is_like = |other: &&Section| {
+                let kinds = [section.kind.as_str(), other.kind.as_str()];
+                let is_proxy = kinds.iter().all(|kind| ["frontend", "listen", "backend"].contains(kind));
+                // A frontend and a backend may share a name.
+                let is_pair = kinds.contains(&"frontend") && kinds.contains(&"backend");
+                is_proxy && !is_pair && other.name == section.name
+            };
+            if let Some(first) = self.sections[..at].iter().find(is_like) {
+                let reason =
+                    format!("the {} `{}` exists already as {}", section.kind, section.name, first.kind);
+                refusals.push((section.number, reason));
+            }
+            let mut names = BTreeSet::new();
+            for line in section.find_all(&["server"]) {
+                if line.word(1).is_some_and(|name| !names.insert(name)) {
+                    refusals.push((line.number, "another server of the section has this name".to_owned()));
+                }
+            }
+        }
+        self.refusals.extend(refusals);
     }
 
     pub(super) fn find_first(&self, kind: &str) -> Option<&Section> {
@@ -149,50 +213,9 @@ impl ParsedCfg {
     }
 }
 
-/// Blanks part words; `#` begins a comment; `\` escapes; `"` and `'` quote.
-fn split_words(line: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quote = None;
-    let mut chars = line.chars();
-    while let Some(c) = chars.next() {
-        match (c, quote) {
-            ('\\', None | Some('"')) => word.get_or_insert_default().extend(chars.next().map(unescape)),
-            (c, Some(open)) if c == open => quote = None,
-            ('"' | '\'', None) => {
-                quote = Some(c);
-                word.get_or_insert_default();
-            }
-            ('#', None) => break,
-            (c, None) if c.is_whitespace() => words.extend(word.take()),
-            (c, _) => word.get_or_insert_default().push(c),
-        }
-    }
-    words.extend(word);
-    words
-}
-
-/// `\xNN` is left unchanged: no word that matters here is written so.
-fn unescape(c: char) -> char {
-    match c {
-        'n' => '\n',
-        'r' => '\r',
-        't' => '\t',
-        other => other,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn words_are_split_like_haproxy() {
-        assert_eq!(split_words(r#"  a "b c" d\ e 'f"g' # no"#), ["a", "b c", "d e", "f\"g"]);
-        assert_eq!(split_words(r"GET / HTTP/1.1\r\nHost:\ x \#1"), ["GET", "/", "HTTP/1.1\r\nHost: x", "#1"]);
-        assert_eq!(split_words(r"'a\r' b#c"), ["a\\r", "b"]);
-        assert!(split_words("   # only a comment").is_empty());
-    }
 
     #[test]
     fn section_inherits_from_preceding_or_named_defaults() {
@@ -219,5 +242,26 @@ mod tests {
         };
         assert_eq!((setting("b", &["option", "x"]), setting("c", &["option", "x"])), (None, Some(2)));
         assert_eq!((setting("b", &["t"]), setting("c", &["t"])), (Some(4), Some(8)));
+    }
+
+    #[test]
+    fn globals_are_merged_and_duplicates_refused() {
+        let cfg = ParsedCfg::parse(
+            "global\n a 1\nbackend x\n server s 1.1.1.1:1\nglobal\n b 2\nlisten x\n server s 1.1.1.1:1\n server s 1.1.1.1:2\n\
+             frontend y\nbackend y\n",
+        );
+        let global = cfg.find_first("global").unwrap();
+        assert_eq!(global.lines.iter().map(|line| line.number).collect::<Vec<_>>(), [2, 6]);
+        assert_eq!(cfg.refusals.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [7, 9]);
+    }
+
+    /// A section ends with its file, and the last `defaults` does not (HAProxy 2.6.12).
+    #[test]
+    fn defaults_outlive_their_file_and_sections_do_not() {
+        let lines = ["defaults", " t 1", " t 2", "backend b", " u 1"];
+        let cfg = ParsedCfg::parse_lines((1..).zip(lines), &[1, 3, 4]);
+        assert_eq!(cfg.refusals, [(3, "`t` is outside of any section".to_owned())]);
+        let backend = cfg.find("backend", "b").unwrap();
+        assert_eq!(cfg.find_setting(backend, &["t"]).map(|line| line.number), Some(2));
     }
 }

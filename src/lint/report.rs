@@ -1,16 +1,17 @@
 //! The findings so far, for the checks to add to.
 
+use super::source::LineMap;
 use crate::model::finding::{Finding, Severity};
 
-/// Collects findings; line 0 is the file as a whole.
+/// Collects findings, each of them once; line 0 is the configuration as a whole.
 pub(super) struct LintReport<'a> {
-    file: &'a str,
+    lines: &'a LineMap,
     findings: Vec<Finding>,
 }
 
 impl<'a> LintReport<'a> {
-    pub(super) const fn new(file: &'a str) -> Self {
-        Self { file, findings: Vec::new() }
+    pub(super) const fn new(lines: &'a LineMap) -> Self {
+        Self { lines, findings: Vec::new() }
     }
 
     pub(super) fn add(
@@ -21,8 +22,17 @@ impl<'a> LintReport<'a> {
         reason: impl Into<String>,
         fix: impl Into<String>,
     ) {
-        let subject = if line == 0 { self.file.to_owned() } else { format!("{}:{line}", self.file) };
-        self.findings.push(Finding { severity, id, subject, reason: reason.into(), fix: fix.into() });
+        let subject = self.lines.describe(line);
+        let finding = Finding { severity, id, subject, reason: reason.into(), fix: fix.into() };
+        // Several services, balancers and branches of conditions share lines.
+        if !self.findings.contains(&finding) {
+            self.findings.push(finding);
+        }
+    }
+
+    /// The number of problems so far.
+    pub(super) fn count_problems(&self) -> usize {
+        self.findings.iter().filter(|finding| finding.severity == Severity::Problem).count()
     }
 
     pub(super) fn into_findings(self) -> Vec<Finding> {

@@ -1,46 +1,45 @@
-//! The two server lines of each host.
+//! Checks of the server lines of each host.
 
-use std::net::IpAddr;
-
+use super::behaviour::lint_behaviour;
 use super::cfg::{ParsedCfg, Section};
-use super::keywords::{ServerLine, read_servers};
+use super::effects::lint_effects;
+use super::keywords::{ServerLine, ServerPort, read_servers};
+use super::pairs::{ServerPair, pair_servers};
+use super::protocol::lint_protocol;
+use super::reach::JudgedLines;
 use super::report::LintReport;
+use super::service::JudgedService;
+use super::site::{CheckTarget, Site};
 use super::timing;
-use crate::model::balancer::{BalancerSpec, ServerNames};
 use crate::model::finding::Severity::{Note, Problem, Warning};
 use crate::model::fleet::Fleet;
 use crate::model::ports::Port;
 
-/// The lines of one host; its address where switchman.yaml has it.
-struct ServerPair<'a> {
-    host: String,
-    address: Option<IpAddr>,
-    main: &'a ServerLine<'a>,
-    backup: Option<&'a ServerLine<'a>>,
-}
-
 pub(super) fn lint_servers(
-    cfg: &ParsedCfg,
+    site: &Site<'_>,
     section: &Section,
-    fleet: &Fleet,
-    balancer: &BalancerSpec,
+    service: &JudgedService<'_>,
+    judged: &mut JudgedLines,
     report: &mut LintReport<'_>,
 ) {
-    let all = read_servers(cfg, section);
-    let pairs = if fleet.hosts.is_empty() {
-        pair_unlisted_hosts(&all, section, balancer, report)
-    } else {
-        pair_listed_hosts(&all, section, fleet, balancer, report)
-    };
+    let JudgedService { fleet, balancer, .. } = *service;
+    let before = report.count_problems();
+    let all = read_servers(site.cfg, section);
+    let pairs = pair_servers(&all, section, fleet, balancer, report);
     for pair in &pairs {
-        lint_pair(pair, fleet, report);
+        lint_pair(site, section, pair, fleet, report);
+        judged.extend(pair.lines().map(|server| (section.number, server.number)));
     }
-    let mains: Vec<&ServerLine<'_>> = pairs.iter().map(|pair| pair.main).collect();
-    timing::lint_timing(cfg, section, &mains, balancer, report);
+    if !service.is_assumed {
+        let mains: Vec<&ServerLine<'_>> = pairs.iter().map(|pair| pair.main).collect();
+        timing::lint_timing(site.cfg, section, &mains, balancer, report);
+    }
     lint_templates(section, report);
-    lint_shutdown_sessions(cfg, section, report);
+    lint_open_lines(&all, report);
+    lint_shutdown_sessions(site.cfg, section, report);
+    lint_effects(site.cfg, section, &pairs, report);
     if all.iter().filter(|server| server.has_flag("backup")).count() > 1
-        && cfg.find_setting(section, &["option", "allbackups"]).is_none()
+        && site.cfg.find_setting(section, &["option", "allbackups"]).is_none()
     {
         report.add(
             Warning,
@@ -50,111 +49,18 @@ pub(super) fn lint_servers(
             "add `option allbackups`",
         );
     }
+    if report.count_problems() == before {
+        lint_behaviour(site, section, &all, &pairs, fleet, report);
+    }
 }
 
-fn find_server<'a>(all: &'a [ServerLine<'a>], name: &str) -> Option<&'a ServerLine<'a>> {
-    all.iter().find(|server| server.name == name)
-}
-
-/// The hosts of switchman.yaml; other lines of the backend are not checked.
-fn pair_listed_hosts<'a>(
-    all: &'a [ServerLine<'a>],
+fn lint_pair(
+    site: &Site<'_>,
     section: &Section,
+    pair: &ServerPair<'_>,
     fleet: &Fleet,
-    balancer: &BalancerSpec,
     report: &mut LintReport<'_>,
-) -> Vec<ServerPair<'a>> {
-    let mut pairs = Vec::new();
-    for host in &fleet.hosts {
-        let (main, backup) =
-            (balancer.servers.main_server_name(&host.name), balancer.servers.backup_server_name(&host.name));
-        let address = host.address.map_or("ADDRESS".to_owned(), |address| match address {
-            IpAddr::V4(address) => address.to_string(),
-            IpAddr::V6(address) => format!("[{address}]"),
-        });
-        if find_server(all, &main).is_none() {
-            let (check, port) = (fleet.ports.check, fleet.ports.main);
-            let fix = format!("server {main} {address}:{port} check port {check} cookie {}", host.name);
-            report_missing(&main, section.number, &fix, report);
-        }
-        if find_server(all, &backup).is_none() {
-            let port = fleet.ports.backup;
-            let fix =
-                format!("server {backup} {address}:{port} check port {port} cookie {} backup", host.name);
-            report_missing(&backup, section.number, &fix, report);
-        }
-        if let Some(main) = find_server(all, &main) {
-            let host = (host.name.to_string(), host.address);
-            pairs.push(ServerPair { host: host.0, address: host.1, main, backup: find_server(all, &backup) });
-        }
-    }
-    pairs
-}
-
-/// Without `hosts:` every line that is no backup is some host's main.
-fn pair_unlisted_hosts<'a>(
-    all: &'a [ServerLine<'a>],
-    section: &Section,
-    balancer: &BalancerSpec,
-    report: &mut LintReport<'_>,
-) -> Vec<ServerPair<'a>> {
-    let ServerNames { main, backup } = &balancer.servers;
-    let mut pairs = Vec::new();
-    for server in all.iter().filter(|server| !server.has_flag("backup")) {
-        // A backup that lost its keyword is reported beside its main.
-        let of_main = extract_host(server.name, backup).map(|host| main.replace("{host}", host));
-        if of_main.is_some_and(|main| find_server(all, &main).is_some()) {
-            continue;
-        }
-        let Some(host) = extract_host(server.name, main) else {
-            report.add(
-                Warning,
-                "haproxy-server-name",
-                server.number,
-                format!(
-                    "switchman looks for servers called `{main}` and `{backup}`, and cannot find `{}`",
-                    server.name
-                ),
-                format!("call it `{main}`, or set the names of the lines in `load_balancers[].servers`"),
-            );
-            continue;
-        };
-        let other = backup.replace("{host}", host);
-        if find_server(all, &other).is_none() {
-            let fix = format!("server {other} ADDRESS:PORT check port PORT cookie {host} backup");
-            report_missing(&other, section.number, &fix, report);
-        }
-        let found = find_server(all, &other);
-        pairs.push(ServerPair { host: host.to_owned(), address: None, main: server, backup: found });
-    }
-    if pairs.is_empty() {
-        report_missing(
-            main,
-            section.number,
-            "server main-NAME ADDRESS:8080 check port 8888 cookie NAME",
-            report,
-        );
-    }
-    pairs
-}
-
-/// The host in a server's name, by the pattern of such names.
-fn extract_host<'a>(name: &'a str, pattern: &str) -> Option<&'a str> {
-    let (before, after) = pattern.split_once("{host}")?;
-    name.strip_prefix(before)?.strip_suffix(after).filter(|host| !host.is_empty())
-}
-
-fn report_missing(name: &str, line: usize, fix: &str, report: &mut LintReport<'_>) {
-    report.add(
-        Problem,
-        "haproxy-no-server",
-        line,
-        format!("the backend has no server `{name}`"),
-        format!("add `{fix}`, or set the names of the lines in `load_balancers[].servers`"),
-    );
-}
-
-fn lint_pair(pair: &ServerPair<'_>, fleet: &Fleet, report: &mut LintReport<'_>) {
+) {
     let lines = [(Some(pair.main), fleet.ports.main), (pair.backup, fleet.ports.backup)];
     for (server, port) in lines.into_iter().filter_map(|(server, port)| Some((server?, port))) {
         lint_check_keyword(server, report);
@@ -162,7 +68,8 @@ fn lint_pair(pair: &ServerPair<'_>, fleet: &Fleet, report: &mut LintReport<'_>) 
         lint_address(server, pair, report);
         lint_weight(server, report);
     }
-    lint_main_check_port(pair.main, fleet.ports.check, report);
+    lint_protocol(pair, report);
+    lint_main_check_port(&site.find_check(section, pair.main), pair.main, fleet.ports.check, report);
     if pair.main.has_flag("backup") {
         report.add(
             Problem,
@@ -176,7 +83,7 @@ fn lint_pair(pair: &ServerPair<'_>, fleet: &Fleet, report: &mut LintReport<'_>) 
         );
     }
     let Some(backup) = pair.backup else { return };
-    lint_backup_check_port(backup, fleet.ports.backup, report);
+    lint_backup_check_port(&site.find_check(section, backup), backup, fleet.ports.backup, report);
     if !backup.has_flag("backup") {
         report.add(
             Problem,
@@ -194,7 +101,7 @@ fn lint_cookies(pair: &ServerPair<'_>, backup: &ServerLine<'_>, report: &mut Lin
     if !pair.main.is_known("cookie") || !backup.is_known("cookie") || (main.is_some() && main == other) {
         return;
     }
-    let tell =
+    let describe =
         |value: Option<&str>| value.map_or("no cookie".to_owned(), |value| format!("cookie `{value}`"));
     report.add(
         Problem,
@@ -203,16 +110,18 @@ fn lint_cookies(pair: &ServerPair<'_>, backup: &ServerLine<'_>, report: &mut Lin
         format!(
             "`{}` has {} and `{}` has {}: users of the host do not find its backup vhost",
             pair.main.name,
-            tell(main),
+            describe(main),
             backup.name,
-            tell(other)
+            describe(other)
         ),
         format!("write `cookie {}` on both lines", pair.host),
     );
 }
 
 fn lint_check_keyword(server: &ServerLine<'_>, report: &mut LintReport<'_>) {
-    if !server.has_flag("check") {
+    let has_check =
+        server.has_flag("check") || server.has_flag("disabled") || server.value("track").is_some();
+    if !has_check && !server.is_open {
         let reason = format!("`{}` has no `check`: HAProxy never marks it DOWN", server.name);
         report.add(Problem, "haproxy-no-check", server.number, reason, "add `check`");
     }
@@ -240,22 +149,49 @@ fn lint_check_keyword(server: &ServerLine<'_>, report: &mut LintReport<'_>) {
     }
 }
 
-fn lint_main_check_port(main: &ServerLine<'_>, check: Port, report: &mut LintReport<'_>) {
-    if !main.is_known("port") || main.value("port") == Some(check.to_string().as_str()) {
-        return;
-    }
-    let found = main.value("port").map_or("its data port".to_owned(), |port| format!("port {port}"));
+fn lint_main_check_port(
+    found: &CheckTarget,
+    main: &ServerLine<'_>,
+    check: Port,
+    report: &mut LintReport<'_>,
+) {
+    let tracked = main.value("track").map(|tracked| format!("tracks `{tracked}`, which "));
+    let reason = match (found, &tracked) {
+        (CheckTarget::Port { port, .. }, _) if *port == check.get() => return,
+        (CheckTarget::Port { port, .. }, Some(tracked)) => {
+            format!("`{}` {tracked}is checked on port {port}", main.name)
+        }
+        (CheckTarget::Nothing, Some(tracked)) => format!("`{}` {tracked}has no `check`", main.name),
+        (CheckTarget::Port { .. }, None) => {
+            let port = main.value("port").map_or("its data port".to_owned(), |port| format!("port {port}"));
+            format!("HAProxy checks {port}")
+        }
+        // A line without `check` is reported by itself.
+        (CheckTarget::Nothing | CheckTarget::Disabled | CheckTarget::Unknown, _) => return,
+    };
     report.add(
         Problem,
         "haproxy-check-port",
         main.number,
-        format!("HAProxy checks {found}, not the check port {check}: taking the forward away changes nothing for it"),
+        format!("{reason}, not the check port {check}: taking the forward away changes nothing for it"),
         format!("write `check port {check}`"),
     );
 }
 
-fn lint_backup_check_port(backup: &ServerLine<'_>, own: Port, report: &mut LintReport<'_>) {
-    let Some(port) = backup.value("port").filter(|port| *port != own.to_string()) else { return };
+fn lint_backup_check_port(
+    found: &CheckTarget,
+    backup: &ServerLine<'_>,
+    own: Port,
+    report: &mut LintReport<'_>,
+) {
+    let port = match found {
+        CheckTarget::Port { port, .. } if *port != own.get() => *port,
+        _ => return,
+    };
+    if backup.value("port").is_none() && backup.value("track").is_none() {
+        // Its data port is wrong, which is reported by itself.
+        return;
+    }
     report.add(
         Problem,
         "haproxy-backup-check-port",
@@ -266,8 +202,23 @@ fn lint_backup_check_port(backup: &ServerLine<'_>, own: Port, report: &mut LintR
 }
 
 fn lint_data_port(server: &ServerLine<'_>, expected: Port, fleet: &Fleet, report: &mut LintReport<'_>) {
-    let Some(port) = server.port() else { return };
-    if port == fleet.ports.check.to_string() {
+    let port = match server.port() {
+        ServerPort::Fixed(port) => port,
+        ServerPort::Unknown => return,
+        ServerPort::OfClient(_) => {
+            return report.add(
+                Problem,
+                "haproxy-no-port",
+                server.number,
+                format!(
+                    "`{}` has no port of its own: HAProxy connects to the port that the client used, not to {expected}",
+                    server.name
+                ),
+                format!("write port {expected}"),
+            );
+        }
+    };
+    if port == fleet.ports.check.get() {
         // The figures: docs/design/measurements.md#m2.
         report.add(
             Problem,
@@ -279,7 +230,7 @@ fn lint_data_port(server: &ServerLine<'_>, expected: Port, fleet: &Fleet, report
             ),
             format!("write port {expected}"),
         );
-    } else if port != expected.to_string() {
+    } else if port != expected.get() {
         report.add(
             Problem,
             "haproxy-data-port",
@@ -341,8 +292,21 @@ fn lint_templates(section: &Section, report: &mut LintReport<'_>) {
             Note,
             "haproxy-server-template",
             line.number,
-            "`server-template` numbers its servers: switchman does not know which of them is which host, and this lint reads none",
+            "`server-template` numbers its servers, all with one address: switchman does not know which of them is which host",
             "write a `server` line for each vhost",
+        );
+    }
+}
+
+/// Lines that a list from the environment continues cannot be judged whole.
+fn lint_open_lines(all: &[ServerLine<'_>], report: &mut LintReport<'_>) {
+    for server in all.iter().filter(|server| server.is_open) {
+        report.add(
+            Note,
+            "haproxy-open-line",
+            server.number,
+            format!("`{}` takes keywords from a list in the environment of HAProxy: only what is written here is judged", server.name),
+            "write the keywords in the file, or set the list with `setenv` in `global`",
         );
     }
 }

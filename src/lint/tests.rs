@@ -9,6 +9,8 @@ use crate::model::example;
 use crate::model::finding::samples;
 use crate::templates::working_set::{BalancerParams, WorkingSet};
 
+mod lines;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 fn timing() -> CheckTiming {
@@ -17,11 +19,8 @@ fn timing() -> CheckTiming {
 
 fn fleet() -> Fleet {
     let hosts = vec![example::host("web1", "10.0.0.11"), example::host("web2", "10.0.0.12")];
-    Fleet { hosts, ..example::fleet() }
-}
-
-fn spec() -> BalancerSpec {
-    BalancerSpec { check: timing(), ..example::balancer("lb1", None) }
+    let balancers = vec![BalancerSpec { check: timing(), ..example::balancer("lb1", None) }];
+    Fleet { hosts, balancers, ..example::fleet() }
 }
 
 /// Renders haproxy.cfg as `switchman init` writes it.
@@ -53,8 +52,18 @@ fn good() -> String {
     site.render_haproxy().unwrap()
 }
 
+/// The lint of one file, as the only one of a balancer.
+pub(super) fn lint_text(text: &str, fleet: &Fleet) -> Vec<Finding> {
+    let files = vec![CfgFile::decode("haproxy.cfg", text.as_bytes())];
+    lint(&HaproxyCfg { files, ..HaproxyCfg::default() }, fleet)
+}
+
+fn ids_of(text: &str, fleet: &Fleet) -> Vec<&'static str> {
+    lint_text(text, fleet).into_iter().map(|finding| finding.id).collect()
+}
+
 fn ids(text: &str) -> Vec<&'static str> {
-    lint("haproxy.cfg", text, &fleet(), &spec()).into_iter().map(|finding| finding.id).collect()
+    ids_of(text, &fleet())
 }
 
 #[test]
@@ -192,12 +201,14 @@ fn each_misconfiguration_is_found() {
 #[test]
 fn lint_findings_are_those_of_the_snapshots() {
     let (good, no_hosts) = (good(), Fleet { hosts: vec![], ..fleet() });
-    let lint_all = |text: &str| lint("haproxy.cfg", text, &fleet(), &spec());
+    let lint_all = |text: &str| lint_text(text, &fleet());
     let mut found: Vec<Finding> =
         misconfigurations().iter().flat_map(|(from, to, _)| lint_all(&good.replacen(from, to, 1))).collect();
     found.extend(lint_all(&good.replace("stats socket", "log-tag")));
     found.extend(lint_all("defaults\n option httpchk\nbackend servers\n http-check expect status 200\n"));
-    found.extend(lint("haproxy.cfg", &good.replace("server main-web1 ", "server web1 "), &no_hosts, &spec()));
+    found.extend(lint_text(&good.replace("server main-web1 ", "server web1 "), &no_hosts));
+    found.extend(lines::traps().iter().flat_map(|(from, to, _)| lint_all(&good.replacen(from, to, 1))));
+    found.extend(lines::other_samples());
     samples::assert_snapshot("findings-haproxy.txt", &found, &["src/lint"]);
 }
 
@@ -217,7 +228,6 @@ fn valid_settings_are_not_reported() {
         ("cookie web1", "cookie \"web1\""),
         ("cookie web1", "'cookie' web\\1"),
         ("check port 8888 cookie web1", "check port ${CHECK} cookie web1"),
-        ("10.0.0.11:8080", "\"10.0.0.11:${DATA}\""),
         ("10.0.0.11:8080", "web1.internal:8080"),
         ("inter 1s fastinter 200ms", "inter 1000 fastinter 200000us"),
         ("expect status 200", "expect rstatus ^200$"),
@@ -246,6 +256,8 @@ fn valid_settings_are_not_reported() {
         assert!(good.contains(from), "{from}");
         assert_eq!(ids(&good.replace(from, to)), Vec::<&str>::new(), "{from} -> {to}");
     }
+    let unknown = good().replace("10.0.0.11:8080", "\"10.0.0.11:${DATA}\"");
+    assert_eq!(ids(&unknown), ["haproxy-environment"]);
     // The whole request in `option httpchk`, as before HAProxy 2.2.
     let old = good()
         .replace("option httpchk\n", "option httpchk GET /health HTTP/1.1\\r\\nHost:\\ shop.example\n")
@@ -271,14 +283,14 @@ fn check_inherits_all_its_rules_or_none() {
     assert_eq!(ids(&move_up(&good(), &rules[..1])), Vec::<&str>::new());
     assert_eq!(ids(&move_up(&good(), &rules[1..2])), ["haproxy-check-without-host"]);
     assert_eq!(ids(&move_up(&good(), &rules[2..])), ["haproxy-any-2xx-3xx"]);
-    let found = lint("h", &move_up(&good(), &rules[2..]), &fleet(), &spec());
+    let found = lint_text(&move_up(&good(), &rules[2..]), &fleet());
     assert!(found[0].reason.ends_with("(the `http-check` lines of `defaults` do not count beside its own)"));
 }
 
 #[test]
 fn every_server_line_is_linted_without_hosts() {
     let one_host = Fleet { hosts: vec![], ..fleet() };
-    let ids = |text: &str| lint("h", text, &one_host, &spec()).iter().map(|f| f.id).collect::<Vec<_>>();
+    let ids = |text: &str| lint_text(text, &one_host).iter().map(|f| f.id).collect::<Vec<_>>();
     let good = good();
     assert_eq!(ids(&good), Vec::<&str>::new());
     for (from, to, id) in [
@@ -297,7 +309,7 @@ fn every_server_line_is_linted_without_hosts() {
 #[test]
 fn missing_server_line_is_suggested() {
     let without = good().replace("server main-web1 ", "server other ");
-    let found = lint("haproxy.cfg", &without, &fleet(), &spec());
+    let found = lint_text(&without, &fleet());
     let line = "server main-web1 10.0.0.11:8080 check port 8888 cookie web1";
     assert!(found[0].fix.starts_with(&format!("add `{line}`, ")), "{}", found[0].fix);
     assert!(good().contains(line));
@@ -305,7 +317,7 @@ fn missing_server_line_is_suggested() {
 
 #[test]
 fn timing_difference_is_reported_with_the_line_to_write() {
-    let found = lint("haproxy.cfg", &good().replace("fall 3 rise 2", "fall 5 rise 4"), &fleet(), &spec());
+    let found = lint_text(&good().replace("fall 3 rise 2", "fall 5 rise 4"), &fleet());
     assert_eq!(found.len(), 1);
     assert_eq!(
         found[0].reason,
@@ -320,7 +332,7 @@ fn timing_difference_is_reported_with_the_line_to_write() {
 
 #[test]
 fn finding_names_its_line_and_fix() {
-    let found = lint("haproxy.cfg", &good().replace("retries 3", "retries 0"), &fleet(), &spec());
+    let found = lint_text(&good().replace("retries 3", "retries 0"), &fleet());
     assert_eq!(found.len(), 1);
     let line = good().lines().position(|line| line.contains("retries 3")).unwrap() + 1;
     assert_eq!(found[0].subject, format!("haproxy.cfg:{line}"));
@@ -329,7 +341,7 @@ fn finding_names_its_line_and_fix() {
 
 proptest! {
     #[test]
-    fn lint_never_panics_on_any_text(text in "((backend servers|global|defaults|defaults a from |server main-web1 |server |default-server |listen x|bind |option |http-check |stats admin |stats socket |inter |no )?.{0,40}\n){0,20}") {
+    fn lint_never_panics_on_any_text(text in "((backend servers|global|defaults|defaults a from |server main-web1 |server |default-server |listen x|bind |option |http-check |stats admin |stats socket |inter |no |\\.if |\\.else|\\.endif|server-template |server a [$\"{]|track |use-server )?.{0,40}\n){0,20}") {
         let _ = ids(&text);
     }
 

@@ -35,3 +35,44 @@ async fn check_reports_every_obstacle_to_a_roll() {
     drop(operator);
     lab.tear_down().await.unwrap();
 }
+
+/// Runs `check --offline` in a directory that has no switchman.yaml.
+fn check_offline(dir: &std::path::Path, args: &[&str]) -> (Option<i32>, String) {
+    #[allow(clippy::disallowed_methods, reason = "a test stands outside the house")]
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_switchman"));
+    let output = command.args(["check", "--offline"]).args(args).current_dir(dir).output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+}
+
+/// In a CI job: no host, no balancer, and no configuration of switchman.
+#[test]
+fn check_offline_reads_files_and_directories_without_switchman_yaml() {
+    let dir = tempfile::tempdir().unwrap();
+    let conf = dir.path().join("conf.d");
+    std::fs::create_dir(&conf).unwrap();
+    let front = b"# caf\xe9\r\ndefaults\r\n mode http\r\n option persist\r\n";
+    std::fs::write(dir.path().join("first.cfg"), front).unwrap();
+    let line = "check port 8888 cookie web1";
+    let back = format!(
+        "backend servers\n cookie S insert indirect nocache\n server main-web1 10.0.0.11:8080 {line}\n"
+    );
+    std::fs::write(conf.join("10-servers.cfg"), back).unwrap();
+    std::fs::write(conf.join("20-ws.cfg"), "backend ws\n server ws1 10.0.0.11:8080 check\n").unwrap();
+    std::fs::write(conf.join("notes.txt"), "backend servers\n").unwrap();
+    let (status, text) =
+        check_offline(dir.path(), &["--haproxy-cfg", "first.cfg", "--haproxy-cfg", "conf.d"]);
+    assert_eq!(status, Some(1), "{text}");
+    for expected in [
+        "first.cfg:4: `option persist`",
+        "conf.d/20-ws.cfg:2: `ws1` in backend `ws` reaches the main port 8080",
+        "the backend `servers` has no server `backup-web1`",
+        "[haproxy-defaults]",
+    ] {
+        assert!(text.contains(expected), "`{expected}` in {text}");
+    }
+    let (status, text) = check_offline(dir.path(), &[]);
+    assert_eq!(status, Some(2), "{text}");
+    let (status, text) = check_offline(dir.path(), &["--haproxy-cfg", "absent.cfg"]);
+    assert!(status == Some(1) && text.contains("cannot read `absent.cfg`"), "{text}");
+}

@@ -12,6 +12,7 @@ use switchman::config::parse_config as parse_configuration;
 mod api;
 mod cli;
 mod configuration;
+mod keywords;
 mod links;
 mod schema;
 

@@ -10,6 +10,7 @@ mod docs;
 mod drain;
 mod examples;
 mod golden_rules;
+mod haproxy_lint;
 mod host_faults;
 mod hostile_input;
 mod init;

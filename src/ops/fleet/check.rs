@@ -22,7 +22,7 @@ pub async fn check(
     cfg: Option<&HaproxyCfg>,
 ) -> Vec<Finding> {
     let mut all = collect_findings(fleet, &collect_facts(world, files, fleet, hosts).await);
-    all.extend(lint::lint_first(fleet, cfg));
+    all.extend(lint::lint_haproxy(fleet, cfg));
     all
 }
 

@@ -20,7 +20,7 @@ use super::status;
 pub async fn check(world: &HostWorld, fleet: &Fleet, host: &Host, cfg: Option<&HaproxyCfg>) -> Vec<Finding> {
     let facts = collect_facts(world, fleet, host).await;
     let mut all = collect_findings(fleet, &facts);
-    all.extend(lint::lint_first(fleet, cfg));
+    all.extend(lint::lint_haproxy(fleet, cfg));
     all
 }
 

@@ -1,0 +1,169 @@
+//! The two server lines of each host.
+
+use std::net::IpAddr;
+
+use super::cfg::Section;
+use super::keywords::ServerLine;
+use super::report::LintReport;
+use crate::model::balancer::{BalancerSpec, ServerNames};
+use crate::model::finding::Severity::{Problem, Warning};
+use crate::model::fleet::Fleet;
+
+/// The lines of one host; its address where switchman.yaml has it.
+pub(super) struct ServerPair<'a> {
+    pub host: String,
+    pub address: Option<IpAddr>,
+    pub main: &'a ServerLine<'a>,
+    pub backup: Option<&'a ServerLine<'a>>,
+}
+
+impl ServerPair<'_> {
+    pub(super) fn lines(&self) -> impl Iterator<Item = &ServerLine<'_>> {
+        std::iter::once(self.main).chain(self.backup)
+    }
+}
+
+/// Pairs the lines of a backend, and reports those that are missing or fit no host.
+pub(super) fn pair_servers<'a>(
+    all: &'a [ServerLine<'a>],
+    section: &Section,
+    fleet: &Fleet,
+    balancer: &BalancerSpec,
+    report: &mut LintReport<'_>,
+) -> Vec<ServerPair<'a>> {
+    if fleet.hosts.is_empty() {
+        return pair_unlisted_hosts(all, section, fleet, balancer, report);
+    }
+    lint_unknown_hosts(all, fleet, balancer, report);
+    pair_listed_hosts(all, section, fleet, balancer, report)
+}
+
+fn find_server<'a>(all: &'a [ServerLine<'a>], name: &str) -> Option<&'a ServerLine<'a>> {
+    all.iter().find(|server| server.name == name)
+}
+
+/// The hosts of switchman.yaml.
+fn pair_listed_hosts<'a>(
+    all: &'a [ServerLine<'a>],
+    section: &Section,
+    fleet: &Fleet,
+    balancer: &BalancerSpec,
+    report: &mut LintReport<'_>,
+) -> Vec<ServerPair<'a>> {
+    let mut pairs = Vec::new();
+    for host in &fleet.hosts {
+        let (main, backup) =
+            (balancer.servers.main_server_name(&host.name), balancer.servers.backup_server_name(&host.name));
+        let address = host.address.map_or("ADDRESS".to_owned(), |address| match address {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => format!("[{address}]"),
+        });
+        if find_server(all, &main).is_none() {
+            let (check, port) = (fleet.ports.check, fleet.ports.main);
+            let fix = format!("server {main} {address}:{port} check port {check} cookie {}", host.name);
+            report_missing(&main, section, &fix, report);
+        }
+        if find_server(all, &backup).is_none() {
+            let port = fleet.ports.backup;
+            let fix =
+                format!("server {backup} {address}:{port} check port {port} cookie {} backup", host.name);
+            report_missing(&backup, section, &fix, report);
+        }
+        if let Some(main) = find_server(all, &main) {
+            let host = (host.name.to_string(), host.address);
+            pairs.push(ServerPair { host: host.0, address: host.1, main, backup: find_server(all, &backup) });
+        }
+    }
+    pairs
+}
+
+/// Lines by the pattern of a main or backup, of a host that switchman.yaml does not have.
+fn lint_unknown_hosts(
+    all: &[ServerLine<'_>],
+    fleet: &Fleet,
+    balancer: &BalancerSpec,
+    report: &mut LintReport<'_>,
+) {
+    for server in all.iter().filter(|server| !server.is_slot) {
+        let ServerNames { main, backup } = &balancer.servers;
+        let hosts = [main, backup].map(|pattern| extract_host(&server.name, pattern));
+        let is_listed = |host: &str| fleet.hosts.iter().any(|own| own.name.as_str() == host);
+        let Some(host) = hosts.into_iter().flatten().next() else { continue };
+        if !hosts.into_iter().flatten().any(is_listed) {
+            report.add(
+                Warning,
+                "haproxy-unknown-host",
+                server.number,
+                format!(
+                    "`{}` is a vhost of `{host}`, which switchman.yaml does not have: no roll reaches that host, and its users \
+                     stay on what it runs",
+                    server.name
+                ),
+                format!("add `{host}` to `hosts`, or remove the line"),
+            );
+        }
+    }
+}
+
+/// Without `hosts:` every line that is no backup is some host's main. A line of another port belongs to no host.
+fn pair_unlisted_hosts<'a>(
+    all: &'a [ServerLine<'a>],
+    section: &Section,
+    fleet: &Fleet,
+    balancer: &BalancerSpec,
+    report: &mut LintReport<'_>,
+) -> Vec<ServerPair<'a>> {
+    let ServerNames { main, backup } = &balancer.servers;
+    let mut pairs = Vec::new();
+    for server in all.iter().filter(|server| !server.has_flag("backup")) {
+        // A backup that lost its keyword is reported beside its main.
+        let of_main = extract_host(&server.name, backup).map(|host| main.replace("{host}", host));
+        if of_main.is_some_and(|main| find_server(all, &main).is_some()) {
+            continue;
+        }
+        let Some(host) = extract_host(&server.name, main) else {
+            report.add(
+                Warning,
+                "haproxy-server-name",
+                server.number,
+                format!(
+                    "switchman looks for servers called `{main}` and `{backup}`, and cannot find `{}`",
+                    server.name
+                ),
+                format!("call it `{main}`, or set the names of the lines in `load_balancers[].servers`"),
+            );
+            continue;
+        };
+        let other = backup.replace("{host}", host);
+        if find_server(all, &other).is_none() {
+            let port = fleet.ports.backup;
+            let fix = format!("server {other} ADDRESS:{port} check port {port} cookie {host} backup");
+            report_missing(&other, section, &fix, report);
+        }
+        let found = find_server(all, &other);
+        let address = server.ip_address();
+        pairs.push(ServerPair { host: host.to_owned(), address, main: server, backup: found });
+    }
+    if pairs.is_empty() {
+        let (check, port) = (fleet.ports.check, fleet.ports.main);
+        let fix = format!("server main-NAME ADDRESS:{port} check port {check} cookie NAME");
+        report_missing(main, section, &fix, report);
+    }
+    pairs
+}
+
+/// The host in a server's name, by the pattern of such names.
+fn extract_host<'a>(name: &'a str, pattern: &str) -> Option<&'a str> {
+    let (before, after) = pattern.split_once("{host}")?;
+    name.strip_prefix(before)?.strip_suffix(after).filter(|host| !host.is_empty())
+}
+
+fn report_missing(name: &str, section: &Section, fix: &str, report: &mut LintReport<'_>) {
+    report.add(
+        Problem,
+        "haproxy-no-server",
+        section.number,
+        format!("the backend `{}` has no server `{name}`", section.name),
+        format!("add `{fix}`, or set the names of the lines in `load_balancers[].servers`"),
+    );
+}

@@ -1,0 +1,130 @@
+//! The parsed file beside what switchman.yaml knows: whose ports are reached, and what HAProxy checks to decide on a server.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::cfg::{ParsedCfg, Section};
+use super::keywords::{ServerAddress, ServerLine, ServerPort, read_servers};
+use crate::model::ports::Ports;
+
+/// The ports of one service on one host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Target {
+    pub host: String,
+    pub address: IpAddr,
+    pub ports: Ports,
+}
+
+pub(super) struct Site<'a> {
+    pub cfg: &'a ParsedCfg,
+    pub addresses: &'a BTreeMap<String, Vec<IpAddr>>,
+}
+
+/// Decides whether HAProxy marks a server DOWN, and by what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum CheckTarget {
+    /// A connection to this port, at these addresses; none where the name has no known address.
+    Port { addresses: Vec<IpAddr>, port: u16 },
+    /// Nothing: UP for ever.
+    Nothing,
+    /// `disabled`: in MAINT from the start.
+    Disabled,
+    /// Not written in the file.
+    Unknown,
+}
+
+impl CheckTarget {
+    /// Whether the server follows the forward of this host and service.
+    pub(super) fn follows_forward(&self, target: &Target) -> bool {
+        matches!(self, Self::Port { addresses, port }
+            if *port == target.ports.check.get() && (addresses.is_empty() || addresses.contains(&target.address)))
+    }
+}
+
+impl<'a> Site<'a> {
+    pub(super) fn resolve(&self, address: ServerAddress<'_>) -> Vec<IpAddr> {
+        match address {
+            ServerAddress::Ip(address) => vec![address],
+            ServerAddress::Name(name) => self.addresses.get(name).cloned().unwrap_or_default(),
+            _ => vec![],
+        }
+    }
+
+    /// The check that decides on a server, also through `track`.
+    pub(super) fn find_check(&self, section: &'a Section, server: &ServerLine<'a>) -> CheckTarget {
+        self.follow_check(section, server, 0)
+    }
+
+    fn follow_check(&self, section: &'a Section, server: &ServerLine<'a>, depth: usize) -> CheckTarget {
+        // HAProxy refuses circles.
+        const MAX_DEPTH: usize = 16;
+        if server.has_flag("disabled") {
+            return CheckTarget::Disabled;
+        }
+        if let Some(tracked) = server.value("track") {
+            let (proxy, name) = match tracked.split_once('/') {
+                Some((proxy, name)) => (self.find_proxy(proxy), name),
+                None => (Some(section), tracked),
+            };
+            let found = proxy.and_then(|proxy| {
+                let server = read_servers(self.cfg, proxy).into_iter().find(|server| server.name == name)?;
+                Some((proxy, server))
+            });
+            return match found {
+                Some((proxy, server)) if depth < MAX_DEPTH => self.follow_check(proxy, &server, depth + 1),
+                _ => CheckTarget::Unknown,
+            };
+        }
+        if !server.has_flag("check") {
+            return if server.is_open { CheckTarget::Unknown } else { CheckTarget::Nothing };
+        }
+        let elsewhere = server.value("addr").map(|text| (text, text.trim_matches(['[', ']']).parse()));
+        let addresses = match elsewhere {
+            Some((_, Ok(address))) => vec![address],
+            Some((name, Err(_))) => self.addresses.get(name).cloned().unwrap_or_default(),
+            None => self.resolve(server.address()),
+        };
+        let own = match server.port() {
+            ServerPort::Fixed(port) => Some(port),
+            _ => None,
+        };
+        let port = match server.value("port") {
+            Some(port) => port.parse().ok(),
+            None if server.is_known("port") => own,
+            None => None,
+        };
+        port.map_or(CheckTarget::Unknown, |port| CheckTarget::Port { addresses, port })
+    }
+
+    pub(super) fn find_proxy(&self, name: &str) -> Option<&'a Section> {
+        self.cfg.find("backend", name).or_else(|| self.cfg.find("listen", name))
+    }
+
+    /// Ports at which traffic of a server can arrive: without a port on the line, those that clients connect to.
+    pub(super) fn list_ports(&self, section: &Section, port: ServerPort) -> Vec<u16> {
+        match port {
+            ServerPort::Fixed(port) => vec![port],
+            ServerPort::OfClient(offset) => {
+                let proxies: Vec<&Section> = match section.kind.as_str() {
+                    "backend" => self.cfg.proxies().filter(|proxy| proxy.kind != "backend").collect(),
+                    _ => vec![section],
+                };
+                let binds = proxies.into_iter().flat_map(list_bind_ports);
+                binds.filter_map(|bound| u16::try_from(i32::from(bound) + offset).ok()).collect()
+            }
+            ServerPort::Unknown => vec![],
+        }
+    }
+}
+
+/// The ports of the `bind` lines of a proxy: `:80`, `10.0.0.1:80,:81`, `:8000-8009`.
+pub(super) fn list_bind_ports(proxy: &Section) -> Vec<u16> {
+    let addresses =
+        proxy.find_all(&["bind"]).filter_map(|line| line.word(1)).flat_map(|text| text.split(','));
+    let ranges = addresses.filter_map(|address| {
+        let text = address.rsplit_once(':')?.1;
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        Some(first.parse::<u16>().ok()?..=last.parse::<u16>().ok()?)
+    });
+    ranges.flatten().collect()
+}
