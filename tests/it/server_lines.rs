@@ -120,20 +120,29 @@ impl Host {
         String::from_utf8(output.stderr).unwrap()
     }
 
+    async fn ask_haproxy(&self, command: &str) -> Option<String> {
+        let mut stream = tokio::net::UnixStream::connect(self.dir.path().join("s.sock")).await.ok()?;
+        stream.write_all(format!("{command}\n").as_bytes()).await.ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.ok()?;
+        Some(text)
+    }
+
     /// Starts a new worker process; the old one keeps its connections.
     async fn reload(&self) {
-        let uptime = async || {
-            let mut stream = tokio::net::UnixStream::connect(self.dir.path().join("s.sock")).await.ok()?;
-            stream.write_all(b"show info\n").await.ok()?;
-            let mut text = String::new();
-            stream.read_to_string(&mut text).await.ok()?;
+        let pid = async || {
+            let text = self.ask_haproxy("show info").await?;
             Some(text.lines().find(|line| line.starts_with("Pid:"))?.to_owned())
         };
-        let before = uptime().await;
+        let before = pid().await;
         kill(Pid::from_raw(i32::try_from(self.haproxy.id()).unwrap()), Signal::SIGUSR2).unwrap();
-        self.until("a new worker", async || uptime().await.is_some_and(|now| Some(now) != before)).await;
+        self.until("a new worker", async || pid().await.is_some_and(|now| Some(now) != before)).await;
         // After a start a server is `UP 1/3` until its first check.
-        self.succeeds(&["enable-forward"]).await;
+        let is_checked = async || {
+            let text = self.ask_haproxy("show stat servers 4 -1").await.unwrap_or_default();
+            text.contains(",UP,") && !text.contains(",UP 1/3,")
+        };
+        self.until("every server is checked", is_checked).await;
     }
 }
 
