@@ -21,6 +21,7 @@ use super::health::Health;
 use super::history::{Actor, HistoryEntry};
 use super::name::ServiceName;
 use super::observation::{self, ObservationError};
+use super::packet_proof::PacketProof;
 use super::port_forward::{Forward, Switch};
 use super::ports::Ports;
 use super::socket::SocketCount;
@@ -63,6 +64,9 @@ pub struct StatusRequest {
     /// The address where the main vhost really answers, as seen from the host.
     pub main: SocketAddr,
     pub health: Health,
+    /// Whether the host proves the forward by a packet.
+    #[serde(default)]
+    pub send_packet: bool,
 }
 
 /// The host's side of `status` at one moment. A part that could not be read carries the reason; it is never left out.
@@ -86,6 +90,9 @@ pub struct HostView {
     pub main_health: Result<(), ObservationError>,
     /// The last entry of the history.
     pub last_entry: Option<HistoryEntry>,
+    /// The proof of the forward by packets; absent where none was requested or nothing is recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packet: Option<PacketProof>,
 }
 
 impl HostView {

@@ -12,6 +12,7 @@ use super::deployment::{
 use super::fleet::{DeployPolicy, Fleet, FleetLimits, Hooks, RollPolicy};
 use super::health::Health;
 use super::host::{ConnectConfig, Host, Transport};
+use super::native_rule::{NativeEffect, NativeRule};
 use super::ports::{Port, Ports};
 use super::promote::{PromotionSpec, PromotionTarget};
 use super::roll::{Batch, OnFailure, RollSpec, Work};
@@ -162,5 +163,22 @@ pub fn make_promotion_target() -> PromotionTarget {
         deployment: of("2.0.0").id,
         main: of("1.0.0").id,
         main_version: "1.0.0".parse().unwrap(),
+    }
+}
+
+/// A native rule that redirects ports.
+pub fn make_native_rule(ports: &[(u16, u16)]) -> NativeRule {
+    NativeRule {
+        family: "inet".into(),
+        table: "fw".into(),
+        chain: "pre".into(),
+        handle: 3,
+        hook: "prerouting".into(),
+        priority: -110,
+        chain_type: "nat".into(),
+        text: "tcp dport @web redirect to :9000".into(),
+        ports: ports.to_vec(),
+        effect: NativeEffect::Translate,
+        is_conditional: false,
     }
 }

@@ -8,6 +8,7 @@ use crate::model::deployment::Access;
 use crate::model::finding::{Finding, Severity};
 use crate::model::fleet::Fleet;
 use crate::model::history::Phase;
+use crate::model::native_rule::{NativeEffect, NativeRule};
 use crate::model::observation::ObservationError;
 use crate::model::port_forward::Switch;
 use crate::model::ports::Port;
@@ -16,14 +17,14 @@ use crate::model::rules::{CHAIN, Family, Rule, Table, Tables};
 use self::balancers::{check_capacity_floor, check_policy, check_servers, require_view};
 use self::facts::CheckFacts;
 use self::finding::{build_finding, build_ok, build_problem};
-use self::port_match::{rule_names_port, statement_matches};
+use self::port_match::rule_names_port;
 
 mod balancers;
-mod data_ports;
+pub(in crate::plan) mod data_ports;
 pub mod facts;
 mod finding;
 pub mod fleet;
-mod port_match;
+pub(in crate::plan) mod port_match;
 
 /// All findings, in the order of the snapshot, including those that need no repair.
 pub fn collect_findings(fleet: &Fleet, facts: &CheckFacts) -> Vec<Finding> {
@@ -42,7 +43,7 @@ pub fn collect_findings(fleet: &Fleet, facts: &CheckFacts) -> Vec<Finding> {
             all.extend(check_ipv6(facts, tables));
         }
     }
-    all.extend(check_native_rules(fleet, &facts.native_statements));
+    all.extend(check_native_rules(fleet, &facts.native_rules));
     all.extend(data_ports::collect_findings(fleet, facts));
     all.extend(check_drift(fleet, facts));
     all.extend(
@@ -170,20 +171,20 @@ fn check_foreign_rules(fleet: &Fleet, family: Family, subject: &str, table: &Tab
     on_port.chain(inside).collect()
 }
 
-/// A native rule on the check port. Sets and maps by name are not looked into.
-fn check_native_rules(fleet: &Fleet, statements: &Result<Vec<String>, ObservationError>) -> Vec<Finding> {
+/// A native rule that translates the check port.
+fn check_native_rules(fleet: &Fleet, rules: &Result<Vec<NativeRule>, ObservationError>) -> Vec<Finding> {
     let check = fleet.ports.check;
-    match statements {
+    match rules {
         Err(error) => vec![build_finding(Severity::Warning, "native-unreadable", "nftables", error.clone(), "run as root")],
-        Ok(statements) => statements
+        Ok(rules) => rules
             .iter()
-            .filter(|statement| statement_matches(statement, check))
-            .map(|statement| {
+            .filter(|rule| rule.effect == NativeEffect::Translate && rule.matches_port(check))
+            .map(|rule| {
                 build_problem(
                     "native-on-check-port",
                     "nftables",
-                    format!("a native nftables rule takes the check port {check}: `{statement}`; it answers when the forward is off"),
-                    "remove it: `nft -a list ruleset` shows its handle",
+                    format!("a native nftables rule takes the check port {check}: `{rule}`; it answers when the forward is off"),
+                    format!("remove it: `{}`", rule.delete_command()),
                 )
             })
             .collect(),

@@ -111,14 +111,16 @@ fn refuse(rule: &Rule, target: RefusalTarget) -> RuleDecision {
     RuleDecision::Refuse(RefusingRule { text: rule.to_string(), target })
 }
 
-enum Match {
+/// Whether a rule matches the first packet of a connection to a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Match {
     Yes,
     No,
     Maybe,
 }
 
 /// A first packet of a TCP connection, state NEW, from an unknown source, not through loopback.
-fn match_rule(rule: &Rule, port: Port) -> Match {
+pub fn match_rule(rule: &Rule, port: Port) -> Match {
     if rule.has_option("!") {
         return Match::Maybe;
     }

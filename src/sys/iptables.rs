@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::model::native_rule::NativeRule;
 use crate::model::rules::{Family, Table, Tables, Transaction, Variant};
 use crate::world::firewall::{Firewall, FirewallError};
 
 use super::exec::{ExecError, Program, find};
 
 mod native;
+mod native_match;
 mod save;
 
 /// How long a command waits for the xtables lock: `-w`, without which iptables-legacy 1.8.9 waits for ever
@@ -77,14 +79,34 @@ impl Firewall for Iptables {
         list_table(family, variant, detect_default_variant(family).await?, "filter").await
     }
 
-    async fn read_native_nat(&self) -> Result<Vec<String>, FirewallError> {
-        match find("nft") {
-            // -s: without counters. Warnings on stderr name the tables of iptables-nft.
-            Some(nft) => Ok(native::find_statements(
-                &run(&Program::new(nft).args(["-s", "list", "ruleset"]), b"").await?,
-            )),
-            None => Ok(vec![]),
+    async fn packet_tables(&self, family: Family) -> Result<Vec<(String, Table)>, FirewallError> {
+        let default = detect_default_variant(family).await?;
+        let legacy = list_legacy_tables(family);
+        let mut tables = Vec::new();
+        for table in ["raw", "mangle", "filter"] {
+            if legacy.iter().any(|name| name == table) {
+                tables.push((table.to_owned(), list_table(family, Variant::Legacy, default, table).await?));
+            }
+            match list_table(family, Variant::NfTables, default, table).await {
+                Ok(listed) => tables.push((table.to_owned(), listed)),
+                Err(why) => log::debug!("no table {table} of nf_tables here: {why}"),
+            }
         }
+        Ok(tables)
+    }
+
+    async fn read_native_rules(&self) -> Result<Vec<NativeRule>, FirewallError> {
+        let Some(nft) = find("nft") else { return Ok(vec![]) };
+        // -n: ports as numbers; -s: without counters; -a: with handles. Warnings on stderr name the tables of iptables-nft.
+        let list = |options: &[&str]| Program::new(&nft).args(options).args(["list", "ruleset"]);
+        let (json, listing) = (list(&["-n", "-j"]), list(&["-n", "-s", "-a"]));
+        let (printed, listing) = tokio::try_join!(run(&json, b""), run(&listing, b""))?;
+        let json_value = serde_json::from_str(&printed).map_err(|error| FirewallError::Malformed {
+            command: json.to_string(),
+            line: error.line(),
+            found: error.to_string(),
+        })?;
+        Ok(native::find_rules(&json_value, &listing))
     }
 
     /// Not owned by a process (`flags owner` would outlive `nft flush ruleset` too): with such a table there, no program

@@ -17,6 +17,7 @@ mod lab;
 mod layering;
 mod metrics;
 mod open_connections;
+mod packet_proof;
 mod promote;
 mod proxy;
 mod quick_start;

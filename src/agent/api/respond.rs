@@ -72,6 +72,7 @@ pub(in crate::agent) const fn to_status_code(code: ErrorCode) -> StatusCode {
         ErrorCode::Busy
         | ErrorCode::RulesLocked
         | ErrorCode::RulesContested
+        | ErrorCode::ForwardContradicted
         | ErrorCode::Exists
         | ErrorCode::NotDrained => StatusCode::CONFLICT,
         ErrorCode::NoAgent => StatusCode::SERVICE_UNAVAILABLE,

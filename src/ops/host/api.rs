@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 
+use super::packet_proof;
 use super::port_sockets;
 use super::rules::{self, ChangeError};
 use super::status::read_view;
@@ -106,7 +107,8 @@ impl HostLink for LocalHost {
 
     async fn set_forward(&self, request: &ForwardRequest) -> Result<ChangeResult, LinkError> {
         let intent = request.clone().into();
-        rules::change(&self.world, &intent).await.map_err(|error| from_change_error(&error))
+        let changed = packet_proof::change_and_prove(&self.world, &intent).await;
+        changed.map_err(|error| from_change_error(&error))
     }
 
     async fn run(&self, request: &RunRequest, heard: SharedLineSink) -> Result<RunOutcome, LinkError> {
@@ -185,6 +187,7 @@ pub fn change_code(error: &ChangeError) -> ErrorCode {
         ChangeError::Store(error) => store_code(error),
         ChangeError::Interrupted => ErrorCode::Interrupted,
         ChangeError::Contested { .. } => ErrorCode::RulesContested,
+        ChangeError::Contradicted(_) => ErrorCode::ForwardContradicted,
         ChangeError::HalfDone { .. } => ErrorCode::RevertFailed,
     }
 }

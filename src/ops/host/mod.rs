@@ -5,6 +5,7 @@ pub mod api;
 pub mod check;
 pub mod deployments;
 pub mod metrics;
+pub mod packet_proof;
 pub mod port_sockets;
 pub mod proxy;
 pub mod restore;

@@ -84,6 +84,7 @@ impl SiteLink {
                 transactions: vec![],
                 generation: host.generation,
                 unfinished_history: None,
+                packet: None,
             },
             closed_connections: 0,
             all_closed: true,
@@ -193,7 +194,12 @@ impl HostDeployments for SiteLink {
         self.record_call("set_access");
         self.run_round_trip(|host| {
             host.is_private = !request.public;
-            ChangeResult { transactions: vec![], generation: host.generation, unfinished_history: None }
+            ChangeResult {
+                transactions: vec![],
+                generation: host.generation,
+                unfinished_history: None,
+                packet: None,
+            }
         })
         .await
     }

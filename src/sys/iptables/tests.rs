@@ -79,10 +79,14 @@ fn native_nftables_rules_are_listed_beside_iptables_rules() {
         let output =
             Program::new("nft").args(["-f", "-"]).run(native.as_bytes(), COMMAND_TIMEOUT).await.unwrap();
         assert_eq!(output.status, 0, "{}", output.stderr);
+        let rules = Iptables.read_native_rules().await.unwrap();
         assert_eq!(
-            Iptables.read_native_nat().await.unwrap(),
-            ["inet swm-test: tcp dport { 8888, 9999 } redirect to :9000"]
+            rules.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            [
+                "inet swm-test pre: tcp dport { 8888, 9999 } redirect to :9000 (handle 3, prerouting priority -110)"
+            ]
         );
+        assert_eq!(rules[0].ports, [(8888, 8888), (9999, 9999)]);
     });
 }
 

@@ -40,6 +40,7 @@ fn view(switch: Switch) -> HostView {
         main_sockets: Ok(SocketCount::default()),
         main_health: Ok(()),
         last_entry: None,
+        packet: None,
     }
 }
 

@@ -23,8 +23,8 @@ const CHANGES: [Change; 30] = [
     |facts| facts.tables = Err(ObservationError::new("`iptables-save` is not installed")),
     |facts| rule(facts, "-A PREROUTING -p tcp -m tcp --dport 8888 -j REDIRECT --to-ports 9000"),
     |facts| rule(facts, "-A SWITCHMAN -p tcp -m tcp --dport 22 -j ACCEPT"),
-    |facts| facts.native_statements = Ok(vec!["inet fw: tcp dport 8888 redirect to :9000".into()]),
-    |facts| facts.native_statements = Err(ObservationError::new("`nft` failed with status 1")),
+    |facts| facts.native_rules = Ok(vec![make_native_rule(&[(8888, 8888)])]),
+    |facts| facts.native_rules = Err(ObservationError::new("`nft` failed with status 1")),
     |facts| facts.tables.as_mut().unwrap()[0].1.legacy = Some(make_foreign_table()),
     |facts| {
         let tables = &mut facts.tables.as_mut().unwrap()[0].1;
@@ -130,7 +130,7 @@ fn check_findings_are_those_of_the_snapshots() {
     }
     let mut facts = good();
     add_managed_service(&mut facts, &[], &[]);
-    facts.native_statements = Ok(vec!["inet fw: tcp dport 8080 redirect to :9000".into()]);
+    facts.native_rules = Ok(vec![make_native_rule(&[(8080, 8080)])]);
     all.extend(collect_findings(&fleet(), &facts));
     let mut alone = fleet();
     alone.balancers.clear();

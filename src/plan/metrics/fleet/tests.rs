@@ -51,6 +51,7 @@ fn build_view(is_on: bool) -> HostView {
         main_sockets: Ok(SocketCount::default()),
         main_health: Ok(()),
         last_entry: None,
+        packet: None,
     }
 }
 
