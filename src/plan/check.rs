@@ -39,11 +39,14 @@ pub fn collect_findings(fleet: &Fleet, facts: &CheckFacts) -> Vec<Finding> {
         Ok(tables) => {
             for (family, tables) in tables {
                 all.extend(check_family_rules(fleet, *family, tables));
+                all.extend(check_unprintable_chains(facts, *family, tables));
             }
             all.extend(check_ipv6(facts, tables));
         }
     }
     all.extend(check_native_rules(fleet, &facts.native_rules));
+    all.extend(check_hidden_legacy(facts));
+    all.extend(check_client_ports(fleet, facts));
     all.extend(data_ports::collect_findings(fleet, facts));
     all.extend(check_drift(fleet, facts));
     all.extend(
@@ -133,6 +136,30 @@ fn check_family_rules(fleet: &Fleet, family: Family, tables: &Tables) -> Vec<Fin
         ));
     }
     all
+}
+
+/// Chains of iptables with native rules in them: iptables prints nothing of the whole table, and `iptables-save` saves none of it.
+fn check_unprintable_chains(facts: &CheckFacts, family: Family, tables: &Tables) -> Vec<Finding> {
+    let table = if family == Family::V4 { "ip" } else { "ip6" };
+    let chains = tables.nf_tables.iter().flat_map(|nat| &nat.unprintable_chains);
+    let finding = |chain: &String| {
+        let native = facts.native_rules.iter().flatten();
+        let inside: Vec<String> = native
+            .filter(|rule| rule.family == table && rule.table == "nat" && &rule.chain == chain)
+            .map(|rule| format!("`{}` (handle {})", rule.text, rule.handle))
+            .collect();
+        let rules = if inside.is_empty() { "a native rule".to_owned() } else { inside.join(", ") };
+        build_finding(
+            Severity::Warning,
+            "native-in-iptables-chain",
+            &format!("{} nat", family.command_stem()),
+            format!(
+                "iptables cannot print the chain {chain}, which holds {rules} of nftables: `iptables-save` prints and saves nothing of this table"
+            ),
+            "move the rule to a table of its own; `nft -a list ruleset` shows its handle",
+        )
+    };
+    chains.map(finding).collect()
 }
 
 /// Rules of others that take connections to the check port, and rules in our chain that are not ours.
@@ -350,7 +377,7 @@ fn check_input_filter(
                 "input-hides-port",
                 &subject,
                 format!("port {port} of the {vhost} vhost is not let in ({text}): INPUT sees the port after nat, so the check port does not help"),
-                format!("`{} -I INPUT -p tcp --dport {port} -j ACCEPT`, for the load balancers", family.command_stem()),
+                format!("{}, for the load balancers", suggest_opening(facts, family, table, port)),
             )),
             FilterVerdict::Depends { rule } => all.push(build_finding(
                 Severity::Note,
@@ -369,10 +396,91 @@ fn check_input_filter(
             "check-port-dropped",
             &subject,
             format!("with the forward off, the check port {} is dropped and not refused ({text}): DOWN takes a check timeout longer", fleet.ports.check),
-            format!("`{} -I INPUT -p tcp --dport {} -j REJECT --reject-with tcp-reset`", family.command_stem(), fleet.ports.check),
+            suggest_refusal(facts, family, table, fleet.ports.check),
         ));
     }
     all
+}
+
+/// The program that manages the filter of this host.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum FirewallManager {
+    Ufw,
+    Firewalld,
+    None,
+}
+
+fn detect_manager(facts: &CheckFacts, filter: &Table) -> FirewallManager {
+    let is_firewalld = facts.native_rules.iter().flatten().any(|rule| rule.table == "firewalld");
+    if filter.chains.contains_key("ufw-before-input") {
+        FirewallManager::Ufw
+    } else if is_firewalld || filter.chains.contains_key("INPUT_ZONES") {
+        FirewallManager::Firewalld
+    } else {
+        FirewallManager::None
+    }
+}
+
+/// Returns the command that lets a port in, in the words of the firewall in use: it replaces the rules of others.
+fn suggest_opening(facts: &CheckFacts, family: Family, filter: &Table, port: Port) -> String {
+    match detect_manager(facts, filter) {
+        FirewallManager::Ufw => format!("`ufw allow {port}/tcp`"),
+        FirewallManager::Firewalld => {
+            format!("`firewall-cmd --permanent --add-port={port}/tcp && firewall-cmd --reload`")
+        }
+        FirewallManager::None => {
+            format!("`{} -I INPUT -p tcp --dport {port} -j ACCEPT`", family.command_stem())
+        }
+    }
+}
+
+fn suggest_refusal(facts: &CheckFacts, family: Family, filter: &Table, port: Port) -> String {
+    match detect_manager(facts, filter) {
+        FirewallManager::Ufw => format!("`ufw reject {port}/tcp`"),
+        // A zone of firewalld that lets a port in refuses it by the kernel while no process listens.
+        FirewallManager::Firewalld => suggest_opening(facts, family, filter, port),
+        FirewallManager::None => format!(
+            "`{} -I INPUT -p tcp --dport {port} -j REJECT --reject-with tcp-reset`",
+            family.command_stem()
+        ),
+    }
+}
+
+/// Ports that the kernel gives to clients and that instances need.
+fn check_client_ports(fleet: &Fleet, facts: &CheckFacts) -> Option<Finding> {
+    let clients = facts.client_ports.as_ref()?;
+    let (first, last) = fleet.versions.port_range;
+    let both = (clients.first.max(first.get()), clients.last.min(last.get()));
+    let is_reserved = |(low, high): &(u16, u16)| *low <= both.0 && both.1 <= *high;
+    if both.0 > both.1 || clients.reserved.iter().any(is_reserved) {
+        return None;
+    }
+    Some(build_finding(
+        Severity::Warning,
+        "client-ports-overlap",
+        "instance ports",
+        format!(
+            "the kernel gives the ports {}-{} to clients, and instances use {first}-{last}: an instance that restarts may find its port in use",
+            clients.first, clients.last
+        ),
+        format!(
+            "`sysctl -w net.ipv4.ip_local_reserved_ports={first}-{last}`, and the same line in /etc/sysctl.d"
+        ),
+    ))
+}
+
+/// Legacy rules are live, and no tool of this host prints them.
+fn check_hidden_legacy(facts: &CheckFacts) -> Vec<Finding> {
+    let finding = |family: &Family| {
+        build_finding(
+            Severity::Warning,
+            "legacy-unreadable",
+            &format!("{} nat (legacy)", family.command_stem()),
+            "the kernel has a legacy nat table, and no legacy iptables is installed: its rules are not seen, and switchman uses nf_tables",
+            "`apt-get install iptables` brings the legacy tools; `switchman status` shows whether a packet gets through",
+        )
+    };
+    facts.hidden_legacy.iter().map(finding).collect()
 }
 
 fn check_listeners(fleet: &Fleet, facts: &CheckFacts) -> Vec<Finding> {

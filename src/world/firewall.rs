@@ -41,6 +41,11 @@ pub trait Firewall: Send + Sync {
     /// each with its name. Those that the kernel does not have are left out.
     async fn packet_tables(&self, family: Family) -> Result<Vec<(String, Table)>, FirewallError>;
 
+    /// The families whose legacy nat table is in the kernel while no program of this host can print it.
+    async fn list_hidden_legacy(&self) -> Vec<Family> {
+        vec![]
+    }
+
     /// The rules of nftables that no iptables tool prints, as far as a hook reaches them and they decide about a packet to
     /// this host, in the kernel's order for each hook.
     async fn read_native_rules(&self) -> Result<Vec<NativeRule>, FirewallError>;

@@ -43,6 +43,38 @@ impl Stage {
         switchman.args(args).args(["--host", "web1"]).output().unwrap()
     }
 
+    /// A directory with the programs of nf_tables only, and with scripts.
+    fn link_programs(&self, scripts: &[(&str, &str)]) -> std::path::PathBuf {
+        use std::os::unix::fs::PermissionsExt;
+        let programs = self.dir.path().join("programs");
+        std::fs::create_dir(&programs).unwrap();
+        std::fs::copy("/usr/sbin/nft", programs.join("nft")).unwrap();
+        std::fs::copy("/usr/sbin/xtables-nft-multi", programs.join("xtables-nft-multi")).unwrap();
+        for family in ["iptables", "ip6tables"] {
+            for name in ["", "-nft", "-save", "-nft-save", "-restore", "-nft-restore"] {
+                let link = programs.join(format!("{family}{name}"));
+                std::os::unix::fs::symlink("xtables-nft-multi", link).unwrap();
+            }
+        }
+        for (name, text) in scripts {
+            let path = programs.join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        programs
+    }
+
+    /// Runs it on a host whose usual directories of programs are hidden.
+    fn run_with(&self, programs: &std::path::Path, args: &[&str]) -> Output {
+        let hide = "export PATH=$1; shift; /usr/bin/mount -t tmpfs none /usr/sbin; exec \"$@\"";
+        let mut command = command("unshare");
+        command.args(["--mount", "sh", "-ec", hide, "sh"]).arg(programs);
+        command.arg(env!("CARGO_BIN_EXE_switchman"));
+        command.arg("--config").arg(self.dir.path().join("switchman.yaml"));
+        command.arg("--state-dir").arg(self.dir.path().join("state"));
+        command.args(args).args(["--host", "web1"]).output().unwrap()
+    }
+
     fn enable(&self) -> Output {
         // Main answers no HTTP here.
         self.run(&["enable-forward", "--no-wait", "--force"])
@@ -162,6 +194,26 @@ X");
     });
 }
 
+/// netbirdio/netbird, own `nftables.conf`: a native rule in a chain of iptables, which iptables then cannot print.
+#[test]
+fn native_rule_in_a_chain_of_iptables_does_not_stop_a_switch() {
+    run_in_namespace(|| async {
+        let stage = Stage::new();
+        stdout(&stage.enable());
+        sh("nft add rule ip nat PREROUTING tcp dport '{ 22, 8888 }' redirect to :9000");
+        stdout(&stage.disable());
+        let check = String::from_utf8(stage.run(&["check"]).stdout).unwrap();
+        assert!(check.contains("iptables cannot print the chain PREROUTING"), "{check}");
+        assert!(check.contains("handle"), "{check}");
+        let _other = TcpListener::bind("0.0.0.0:9000").unwrap();
+        let text = stderr(&stage.disable());
+        assert!(
+            text.contains("the native rule `ip nat PREROUTING: tcp dport { 22, 8888 } redirect to :9000"),
+            "{text}"
+        );
+    });
+}
+
 #[test]
 fn mark_with_policy_routing_and_zone_are_named() {
     run_in_namespace(|| async {
@@ -202,5 +254,47 @@ fn host_without_the_device_is_unverified() {
             on.contains("not verified by a packet: IPv4: cannot create a TUN device with `/dev/net/tun`"),
             "{on}"
         );
+    });
+}
+
+/// k3s-io/k3s#1597 and k0sproject/k0s: a container made legacy tables, and the host has no legacy iptables.
+#[test]
+fn legacy_table_without_its_tool_does_not_stop_a_switch() {
+    run_in_namespace(|| async {
+        let stage = Stage::new();
+        sh("iptables-legacy -w 5 -t nat -L -n > /dev/null");
+        let programs = stage.link_programs(&[]);
+        let on = stage.run_with(&programs, &["enable-forward", "--no-wait", "--force"]);
+        assert!(stdout(&on).contains("is answered by `10.9.0.5:8080` (IPv4)"), "{on:?}");
+        assert!(sh("iptables-nft-save -t nat").contains("switchman:shop:forward"));
+        let check = String::from_utf8(stage.run_with(&programs, &["check"]).stdout).unwrap();
+        assert!(check.contains("no legacy iptables is installed"), "{check}");
+    });
+}
+
+/// Kernels from 6.17 on may be built without legacy tables, on hosts whose `iptables` is still the legacy one.
+#[test]
+fn kernel_without_legacy_tables_gets_rules_in_nf_tables() {
+    run_in_namespace(|| async {
+        let stage = Stage::new();
+        let refusal = "#!/bin/sh\necho \"iptables-legacy-restore v1.8.9 (legacy): can't initialize iptables table \\`nat': Table does \
+                       not exist (do you need to insmod?)\" >&2\nexit 3\n";
+        let programs = stage.link_programs(&[
+            ("iptables-legacy-restore", refusal),
+            ("ip6tables-legacy-restore", refusal),
+            ("iptables-legacy-save", "#!/bin/sh\nexit 3\n"),
+            ("ip6tables-legacy-save", "#!/bin/sh\nexit 3\n"),
+            ("iptables-legacy", "#!/bin/sh\nexit 3\n"),
+            ("ip6tables-legacy", "#!/bin/sh\nexit 3\n"),
+        ]);
+        for (link, target) in [("iptables", "iptables-legacy"), ("ip6tables", "ip6tables-legacy")] {
+            let link = programs.join(link);
+            let _ = std::fs::remove_file(&link);
+            std::os::unix::fs::symlink(programs.join(target), link).unwrap();
+        }
+        let on = stage.run_with(&programs, &["enable-forward", "--no-wait", "--force"]);
+        assert!(stdout(&on).contains("is answered by `10.9.0.5:8080` (IPv4)"), "{on:?}");
+        let off = stage.run_with(&programs, &["disable-forward", "--no-wait", "--force"]);
+        assert!(stdout(&off).contains("is refused (IPv4), is refused (IPv6)"), "{off:?}");
     });
 }

@@ -52,6 +52,8 @@ async fn collect_facts(world: &HostWorld, fleet: &Fleet, host: &Host) -> CheckFa
         can_change_rules: world.machine.can_change_rules().map_err(ObservationError::new),
         tables: tables.map_err(ObservationError::new),
         native_rules: native.map_err(ObservationError::new),
+        hidden_legacy: world.firewall.list_hidden_legacy().await,
+        client_ports: world.machine.read_client_ports(),
         filters,
         records: recorded.map_err(ObservationError::new),
         last_entry: world.store.load_history(Some(&fleet.service), 1).ok().and_then(|mut rows| rows.pop()),

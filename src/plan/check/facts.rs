@@ -8,6 +8,7 @@ use crate::model::history::HistoryEntry;
 use crate::model::host::Host;
 use crate::model::native_rule::NativeRule;
 use crate::model::observation::ObservationError;
+use crate::model::ports::ClientPorts;
 use crate::model::rules::{Family, Table, Tables};
 
 /// A snapshot of a host. A part that could not be read is its error.
@@ -18,6 +19,10 @@ pub struct CheckFacts {
     pub tables: Result<Vec<(Family, Tables)>, ObservationError>,
     /// Rules of nftables that no iptables tool prints.
     pub native_rules: Result<Vec<NativeRule>, ObservationError>,
+    /// Families whose legacy nat table no tool of this host can print.
+    pub hidden_legacy: Vec<Family>,
+    /// `None` where the kernel does not show them.
+    pub client_ports: Option<ClientPorts>,
     /// Filter tables of the variants in use.
     pub filters: Vec<(Family, Result<Table, ObservationError>)>,
     pub records: Result<Vec<ServiceRecord>, ObservationError>,

@@ -62,6 +62,8 @@ pub(super) fn good() -> CheckFacts {
         can_change_rules: Ok(true),
         tables: Ok(vec![(Family::V4, nat()), (Family::V6, nat())]),
         native_rules: Ok(vec![]),
+        hidden_legacy: vec![],
+        client_ports: None,
         filters: vec![(Family::V4, Ok(Table::default()))],
         records: Ok(vec![recorded(Switch::On)]),
         last_entry: None,
@@ -268,4 +270,39 @@ fn check_reports_balancer_states() {
     );
     assert_eq!(servers(|all| all[1].name = "other".into()), [("no-server", Severity::Problem)]);
     assert_eq!(servers(|all| all.truncate(2)), [("floor-never-met", Severity::Warning)]);
+}
+
+/// A filter of a program that lets nothing in.
+fn make_managed_filter(chain: &str) -> Table {
+    let mut filter = Table::default();
+    filter.chains.insert("INPUT".into(), Some("DROP".into()));
+    filter.chains.insert(chain.into(), None);
+    filter
+}
+
+#[test]
+fn fixes_are_in_the_words_of_the_firewall_in_use() {
+    for (chain, opening) in [
+        ("ufw-before-input", "`ufw allow 8080/tcp`, for the load balancers"),
+        (
+            "INPUT_ZONES",
+            "`firewall-cmd --permanent --add-port=8080/tcp && firewall-cmd --reload`, for the load balancers",
+        ),
+        ("other", "`iptables -I INPUT -p tcp --dport 8080 -j ACCEPT`, for the load balancers"),
+    ] {
+        let facts = CheckFacts { filters: vec![(Family::V4, Ok(make_managed_filter(chain)))], ..good() };
+        let all = collect_findings(&fleet(), &facts);
+        let hidden = all.iter().find(|finding| finding.id == "input-hides-port").unwrap();
+        assert_eq!(hidden.fix, opening);
+    }
+}
+
+#[test]
+fn client_ports_over_the_instance_ports_are_a_warning() {
+    let find = |range, reserved| {
+        with(|facts| facts.client_ports = crate::model::ports::ClientPorts::parse(range, reserved))
+    };
+    assert_eq!(find("1024\t65535\n", "\n"), [("client-ports-overlap", Severity::Warning)]);
+    assert_eq!(find("32768\t60999\n", "\n"), []);
+    assert_eq!(find("1024\t65535\n", "8080,20000-29999\n"), []);
 }

@@ -73,6 +73,13 @@ pub(super) fn find_rules(json: &Value, listing: &str) -> Vec<NativeRule> {
     found
 }
 
+/// The names of the chains in a listing of one table.
+pub(super) fn list_chain_names(json: &Value) -> Vec<String> {
+    let objects = json.get("nftables").and_then(Value::as_array).into_iter().flatten();
+    let names = objects.filter_map(|object| object.get("chain")?.get("name")?.as_str());
+    names.map(str::to_owned).collect()
+}
+
 /// Collects the rules of a chain that a packet which matches `outer` reaches.
 fn walk(
     ruleset: &Ruleset<'_>,

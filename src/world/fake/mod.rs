@@ -20,7 +20,7 @@ use super::stop::{self, StopHandle};
 use super::watch::{RuleSubscription, RuleWatch};
 use crate::model::api::{RunOutcome, RunRequest};
 use crate::model::health::Health;
-use crate::model::ports::Port;
+use crate::model::ports::{ClientPorts, Port};
 use crate::model::socket::Socket;
 
 pub mod balancer;
@@ -185,6 +185,10 @@ impl Machine for FakeHost {
 
     fn list_listeners(&self, _: Port) -> Result<Vec<ListeningProcess>, MachineError> {
         Ok(vec![])
+    }
+
+    fn read_client_ports(&self) -> Option<ClientPorts> {
+        None
     }
 
     fn read_boot_time(&self) -> Result<jiff::Timestamp, MachineError> {

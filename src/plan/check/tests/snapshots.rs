@@ -5,6 +5,7 @@ use crate::model::deployment::Access;
 use crate::model::finding::samples;
 use crate::model::observation::ObservationError;
 use crate::model::percent::Percent;
+use crate::model::ports::ClientPorts;
 use crate::model::proxy::{Mirror, ProxyPlacement};
 use crate::model::roll::Batch;
 use crate::plan::check::data_ports::tests::{REDIRECT_RULE, add_managed_service};
@@ -12,8 +13,14 @@ use crate::plan::check::data_ports::tests::{REDIRECT_RULE, add_managed_service};
 type Change = fn(&mut CheckFacts);
 
 /// Changes of the host on which all is well.
-const CHANGES: [Change; 30] = [
+const CHANGES: [Change; 33] = [
     |_| {},
+    |facts| facts.hidden_legacy = vec![Family::V4],
+    |facts| facts.client_ports = ClientPorts::parse("1024\t65535", ""),
+    |facts| {
+        let nat = facts.tables.as_mut().unwrap()[0].1.nf_tables.as_mut().unwrap();
+        nat.unprintable_chains = vec!["PREROUTING".to_owned()];
+    },
     |facts| facts.can_change_rules = Ok(false),
     |facts| facts.records = Ok(vec![]),
     |facts| {
