@@ -66,12 +66,13 @@ fn format_switch(switched: &SwitchReport) -> String {
         Switch::On => format!("{host}: {already}in service, forward on"),
         Switch::Off => format!("{host}: {already}in maintenance, forward off"),
     };
-    match &switched.packet {
-        Some(packet) => {
+    // What a balancer reports is printed below, and is the stronger proof.
+    match (&switched.proof, &switched.packet) {
+        (SwitchProof::Balancer, _) => {}
+        (_, Some(packet)) => {
             let _ = write!(text, "; {packet}");
         }
-        None if switched.proof != SwitchProof::Balancer => text.push_str("; not verified by a packet"),
-        None => {}
+        (_, None) => text.push_str("; not verified by a packet"),
     }
     for observed in &switched.observed {
         let _ = match &observed.outcome {
