@@ -20,7 +20,7 @@ use crate::model::failure::ErrorCode;
 use crate::model::forward::ChangeResult;
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
-use crate::world::link::LinkError;
+use crate::world::link::LinkResult;
 use crate::world::releases::ReleaseStore;
 
 mod deployments;
@@ -122,7 +122,7 @@ fn has_token(headers: &HeaderMap, token: &str) -> bool {
 async fn get_activity(
     state: ApiState,
     call: Call<ServiceName, PortQuery, NoBody>,
-) -> Result<ServiceActivity, LinkError> {
+) -> LinkResult<ServiceActivity> {
     let port =
         Port::new(call.query.port).ok_or_else(|| refuse_request("`port=0` names no port".to_owned()))?;
     state.host.fetch_activity(&call.path, port).await
@@ -131,7 +131,7 @@ async fn get_activity(
 async fn set_forward(
     state: ApiState,
     call: Call<ServiceName, NoQuery, ForwardRequest>,
-) -> Result<ChangeResult, LinkError> {
+) -> LinkResult<ChangeResult> {
     let Call { path: service, body: request, .. } = call;
     if request.forward.service != service {
         let named = &request.forward.service;

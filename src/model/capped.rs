@@ -20,6 +20,15 @@ pub trait Merge {
     }
 }
 
+/// Absorbs fields of one value into those of another.
+macro_rules! absorb_fields {
+    ($sum:ident, $other:ident: $($field:ident),+) => {
+        $($sum.$field.absorb($other.$field);)+
+    };
+}
+
+pub(super) use absorb_fields;
+
 impl Merge for u64 {
     fn absorb(&mut self, other: Self) {
         *self = self.saturating_add(other);

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::capped::{CappedMap, Merge};
+use super::capped::{CappedMap, Merge, absorb_fields};
 use super::field::Field;
 use super::proxy::Latencies;
 
@@ -202,23 +202,14 @@ impl Merge for Evidence {
     fn absorb(&mut self, other: Self) {
         self.since = self.since.into_iter().chain(other.since).min();
         self.until = self.until.into_iter().chain(other.until).max();
-        self.compared.absorb(other.compared);
-        self.controls.absorb(other.controls);
-        self.bodies_unread.absorb(other.bodies_unread);
-        self.skipped.absorb(other.skipped);
-        self.statuses.absorb(other.statuses);
-        self.fields.absorb(other.fields);
-        self.patterns.absorb(other.patterns);
-        self.latency.absorb(other.latency);
+        absorb_fields!(self, other: compared, controls, bodies_unread, skipped);
+        absorb_fields!(self, other: statuses, fields, patterns, latency);
     }
 }
 
 impl Merge for FieldTally {
     fn absorb(&mut self, other: Self) {
-        self.compared.absorb(other.compared);
-        self.differing.absorb(other.differing);
-        self.control_compared.absorb(other.control_compared);
-        self.control_differing.absorb(other.control_differing);
+        absorb_fields!(self, other: compared, differing, control_compared, control_differing);
         for (kind, count) in other.kinds {
             self.kinds.entry(kind).or_default().absorb(count);
         }
@@ -240,10 +231,7 @@ impl Merge for Patterns {
 
 impl Merge for PairedLatency {
     fn absorb(&mut self, other: Self) {
-        self.main.absorb(other.main);
-        self.shadow.absorb(other.shadow);
-        self.slowdown.absorb(other.slowdown);
-        self.speedup.absorb(other.speedup);
+        absorb_fields!(self, other: main, shadow, slowdown, speedup);
     }
 }
 

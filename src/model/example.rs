@@ -3,19 +3,27 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::api::HostView;
+use super::api::deployments::{DeployRequest, HostNetwork};
 use super::balancer::{
     BalancerSpec, CheckTiming, ServerCounters, ServerNames, ServerState, ServerView, StatsEndpoint,
 };
-use super::deployment::{
-    Deployment, DeploymentId, Digest, Instance, InstanceLimits, RunSpec, Stage, Workload,
-};
+use super::deployment::{Access, Deployment, DeploymentId, Digest, Instance, RunSpec, Stage, Workload};
 use super::fleet::{DeployPolicy, Fleet, FleetLimits, Hooks, RollPolicy};
+use super::forward::{Intent, RouteChange, ServiceRecord};
 use super::health::Health;
+use super::history::Actor;
 use super::host::{ConnectConfig, Host, Transport};
+use super::lock::{Holder, LockPurpose};
 use super::native_rule::{NativeEffect, NativeRule};
+use super::percent::Percent;
+use super::port_forward::{Forward, Switch};
 use super::ports::{Port, Ports};
 use super::promote::{PromotionSpec, PromotionTarget};
+use super::proxy::{Canary, Latencies, Layer7, Mirror, ProxyStats, ServiceStats, ShadowStats, UpstreamStats};
 use super::roll::{Batch, OnFailure, RollSpec, Work};
+use super::socket::SocketCount;
+use super::traffic_split::{TrafficSplitChange, TrafficSplitRequest};
 
 pub fn port(number: u16) -> Port {
     Port::new(number).unwrap()
@@ -68,14 +76,8 @@ pub fn fleet() -> Fleet {
 /// A version that is ready, with an instance at a port.
 pub fn deployment(service: &str, version: &str, at: u16) -> Deployment {
     let salt = version.bytes().fold(0u64, |sum, byte| sum * 31 + u64::from(byte));
-    let runs = Workload::Command { argv: vec!["./serve".into()] };
-    let how = RunSpec {
-        workload: runs,
-        env: BTreeMap::new(),
-        user: None,
-        resources: InstanceLimits::default(),
-        grace: Duration::from_secs(1),
-    };
+    let runs = RunSpec::new(Workload::Command { argv: vec!["./serve".into()] });
+    let how = RunSpec { grace: Duration::from_secs(1), ..runs };
     Deployment {
         id: DeploymentId::new(jiff::Timestamp::UNIX_EPOCH, salt),
         service: service.parse().unwrap(),
@@ -180,5 +182,167 @@ pub fn make_native_rule(ports: &[(u16, u16)]) -> NativeRule {
         ports: ports.to_vec(),
         effect: NativeEffect::Translate,
         is_conditional: false,
+    }
+}
+
+pub fn make_actor() -> Actor {
+    Actor { user: "ops".into(), pid: 7 }
+}
+
+/// A process of the operator that holds the lock of the fleet.
+pub fn make_holder(purpose: LockPurpose) -> Holder {
+    Holder {
+        user: "ops".into(),
+        machine: "desk".into(),
+        boot_id: "boot".into(),
+        pid: 1,
+        start_ticks: 1,
+        purpose,
+        since: jiff::Timestamp::UNIX_EPOCH,
+    }
+}
+
+pub fn make_forward(service: &str) -> Forward {
+    let ports = make_ports();
+    Forward { service: service.parse().unwrap(), check: ports.check, target: ports.main }
+}
+
+/// Makes the record of a service whose vhosts listen on the data ports themselves.
+pub fn make_record(service: &str, switch: Switch) -> ServiceRecord {
+    ServiceRecord {
+        forward: make_forward(service),
+        switch,
+        balancer_is_local: false,
+        generation: 1,
+        changed_at: jiff::Timestamp::UNIX_EPOCH,
+        routes: None,
+        access: Access::Public,
+        trial: None,
+        layer7: Layer7::default(),
+    }
+}
+
+pub fn make_intent(switch: Switch, action: &str) -> Intent {
+    Intent {
+        forward: make_forward("shop"),
+        switch,
+        balancer_is_local: false,
+        actor: make_actor(),
+        action: action.to_owned(),
+        detail: String::new(),
+        route_change: RouteChange::Keep,
+        access: None,
+        layer7: None,
+    }
+}
+
+/// Makes the view of a host on which all is well, without the kernel's part.
+pub fn make_host_view(switch: Switch) -> HostView {
+    HostView {
+        record: Ok(Some(make_record("shop", switch))),
+        kernel: Ok(vec![]),
+        drift: vec![],
+        main_sockets: Ok(SocketCount::default()),
+        main_health: Ok(()),
+        last_entry: None,
+        packet: None,
+    }
+}
+
+/// Makes a mirror that copies every request and compares nothing.
+pub fn make_mirror(deployment: &DeploymentId) -> Mirror {
+    Mirror {
+        deployment: deployment.clone(),
+        percent: Percent::FULL,
+        methods: vec![],
+        paths: vec![],
+        without_headers: vec![],
+        compare: false,
+        control: Percent::ZERO,
+    }
+}
+
+/// Makes a canary that answers a share of the requests, whoever sends them.
+pub fn make_canary(deployment: &DeploymentId, percent: &str) -> Canary {
+    let (deployment, percent) = (deployment.clone(), Some(percent.parse().unwrap()));
+    Canary { deployment, percent, sticky: None, header: None, cookie: None }
+}
+
+pub fn make_split_request(change: TrafficSplitChange) -> TrafficSplitRequest {
+    let port_range = (port(20000), port(29999));
+    TrafficSplitRequest { change, port_range, forwarded: None, actor: make_actor(), detail: String::new() }
+}
+
+/// Makes the counters of a version that has answered nothing.
+pub fn make_upstream_stats(of: &Deployment) -> UpstreamStats {
+    UpstreamStats {
+        deployment: of.id.clone(),
+        version: of.version.clone(),
+        answers: BTreeMap::new(),
+        errors: BTreeMap::new(),
+        latency: Latencies::default(),
+        fallbacks: 0,
+    }
+}
+
+/// Makes the counters of a shadow that has got no copy.
+pub fn make_shadow_stats(of: &Deployment) -> ShadowStats {
+    ShadowStats {
+        deployment: of.id.clone(),
+        version: of.version.clone(),
+        selected: 0,
+        answered: 0,
+        in_flight: 0,
+        dropped: BTreeMap::new(),
+        aborted: BTreeMap::new(),
+        failed: BTreeMap::new(),
+        statuses: BTreeMap::new(),
+        latency: Latencies::default(),
+    }
+}
+
+/// Makes the counters of a service without connections.
+pub fn make_service_stats(service: &str, upstreams: Vec<UpstreamStats>) -> ServiceStats {
+    ServiceStats {
+        service: service.parse().unwrap(),
+        connections: 0,
+        upgraded: 0,
+        in_flight: 0,
+        upstreams,
+        shadows: vec![],
+        rejected: BTreeMap::new(),
+    }
+}
+
+pub fn make_proxy_stats(pid: u32, services: Vec<ServiceStats>) -> ProxyStats {
+    ProxyStats { services, pid, resident_bytes: 0, is_suspended: false, gateway: None }
+}
+
+/// Makes a network with this many ports for instances, from 20000 on.
+pub fn make_network(ports_for_instances: u16) -> HostNetwork {
+    HostNetwork {
+        ports: make_ports(),
+        address: "127.0.0.1".parse().unwrap(),
+        balancer_is_local: false,
+        port_range: (port(20000), port(19999 + ports_for_instances)),
+        keep_releases: 1,
+    }
+}
+
+pub fn make_deploy_request(version: &str, site: HostNetwork) -> DeployRequest {
+    let new = deployment("shop", version, 20000);
+    DeployRequest {
+        id: new.id,
+        service: new.service,
+        version: new.version,
+        revision: None,
+        how: new.instance.how,
+        digest: new.instance.digest,
+        port: None,
+        health: new.health,
+        health_timeout: Duration::from_secs(2),
+        site,
+        actor: make_actor(),
+        dry_run: false,
     }
 }

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::deployment::{Access, DeploymentId};
-use super::history::Actor;
+use super::history::{Actor, HistoryEntry, OperationId, Phase};
 use super::packet_proof::PacketProof;
 use super::port_forward::{Forward, Switch};
 use super::ports::Port;
@@ -76,7 +76,37 @@ pub struct ServiceRecord {
     pub layer7: Layer7,
 }
 
+impl Intent {
+    /// Returns the row of the history that records the begin of the change.
+    pub fn to_entry(&self, operation: OperationId, now: jiff::Timestamp) -> HistoryEntry {
+        HistoryEntry {
+            operation,
+            at: now,
+            actor: self.actor.clone(),
+            service: self.forward.service.clone(),
+            action: self.action.clone(),
+            phase: Phase::Began,
+            detail: self.detail.clone(),
+        }
+    }
+}
+
 impl ServiceRecord {
+    /// Returns an intent that keeps everything as it is recorded, for a change of routes, access or layer 7 alone.
+    pub fn build_intent(&self, actor: &Actor, action: &str, detail: impl Into<String>) -> Intent {
+        Intent {
+            forward: self.forward.clone(),
+            switch: self.switch,
+            balancer_is_local: self.balancer_is_local,
+            actor: actor.clone(),
+            action: action.to_owned(),
+            detail: detail.into(),
+            route_change: RouteChange::Keep,
+            access: None,
+            layer7: None,
+        }
+    }
+
     /// Returns the record that follows from an intent; `previous`: the record before it.
     pub fn from_intent(previous: Option<&Self>, intent: &Intent, now: jiff::Timestamp) -> Self {
         let is_rerouted = intent.route_change != RouteChange::Keep || intent.layer7.is_some();

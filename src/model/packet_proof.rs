@@ -107,14 +107,22 @@ impl fmt::Display for PacketProof {
         if !self.is_proven() {
             return write!(f, "not verified by a packet: {}", self.describe_unverified());
         }
-        let mut first = true;
+        // The families with the same answer together: in IPv4 and IPv6 it is nearly always one.
+        let mut answers: Vec<(String, Vec<String>)> = Vec::new();
         for one in &self.families {
-            if let PacketVerdict::Packet { answer } = &one.verdict {
-                let start = if first { format!("a packet to {} ", self.check) } else { ", ".to_owned() };
-                write!(f, "{start}{answer} ({})", one.family)?;
-                first = false;
+            let PacketVerdict::Packet { answer } = &one.verdict else { continue };
+            let text = match answer {
+                PacketAnswer::Accepted { by: Some(address) } => {
+                    format!("is answered by port {}", address.port())
+                }
+                other => other.to_string(),
+            };
+            match answers.iter_mut().find(|(known, _)| *known == text) {
+                Some((_, families)) => families.push(one.family.to_string()),
+                None => answers.push((text, vec![one.family.to_string()])),
             }
         }
-        Ok(())
+        let texts = answers.iter().map(|(text, families)| format!("{text} ({})", families.join(", ")));
+        write!(f, "a packet to {} {}", self.check, texts.collect::<Vec<_>>().join(", "))
     }
 }

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::capped::{Merge, absorb_fields};
 use super::deployment::{Access, DeploymentId};
 use super::name::ServiceName;
 use super::percent::Percent;
@@ -297,6 +298,19 @@ pub struct ShadowStats {
     /// Pairs of first digits, main's and the shadow's: `"2/5"`.
     pub statuses: BTreeMap<String, u64>,
     pub latency: Latencies,
+}
+
+impl Merge for UpstreamStats {
+    fn absorb(&mut self, other: Self) {
+        absorb_fields!(self, other: answers, errors, latency, fallbacks);
+    }
+}
+
+impl Merge for ShadowStats {
+    fn absorb(&mut self, other: Self) {
+        absorb_fields!(self, other: selected, answered, in_flight, dropped);
+        absorb_fields!(self, other: aborted, failed, statuses, latency);
+    }
 }
 
 /// Counts by duration: upper end of a bucket in microseconds -> how many. Buckets are at most 2 % wide, so those of several

@@ -64,12 +64,10 @@ pub fn init(
 mod tests {
     use std::collections::BTreeMap;
     use std::sync::Mutex;
-    use std::time::Duration;
 
     use super::*;
-    use crate::model::balancer::CheckTiming;
     use crate::model::deployment::WebServer;
-    use crate::templates::working_set::BalancerParams;
+    use crate::templates::working_set::tests::make_working_set;
 
     #[derive(Default)]
     struct FakeFiles {
@@ -101,29 +99,7 @@ mod tests {
     }
 
     fn site() -> WorkingSet {
-        let check = CheckTiming { inter: Duration::from_secs(1), ..CheckTiming::default() };
-        WorkingSet {
-            project: "shop".parse().unwrap(),
-            server: WebServer::Nginx,
-            ports: crate::model::example::make_ports(),
-            hosts: vec![],
-            health_path: "/health".into(),
-            health_host: "shop".into(),
-            root: "/d/site".into(),
-            run_dir: "/d/run".into(),
-            log_dir: "/d/log".into(),
-            workers: "auto".into(),
-            balancer: BalancerParams {
-                log: "/dev/log local0".into(),
-                bind: ":80".into(),
-                stats: "127.0.0.1:8404".into(),
-                backend: "servers".into(),
-                admin_socket: "/run/haproxy/admin.sock".into(),
-                read_only_socket: None,
-                state_file: "/var/lib/haproxy/servers.state".into(),
-                check,
-            },
-        }
+        make_working_set(WebServer::Nginx, &[])
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::model::rules::{CHAIN, Family, Rule, Table, Tables};
 
 use self::balancers::{check_capacity_floor, check_policy, check_servers, require_view};
 use self::facts::CheckFacts;
-use self::finding::{build_finding, build_ok, build_problem};
+use self::finding::{build_finding, build_note, build_ok, build_problem, build_warning};
 use self::port_match::rule_names_port;
 
 mod balancers;
@@ -76,16 +76,13 @@ fn check_privileges(facts: &CheckFacts) -> Finding {
             "CAP_NET_ADMIN is not held: rules can be neither read nor changed",
             "run as root: `sudo switchman ...`",
         ),
-        Err(error) => {
-            build_finding(Severity::Warning, "privileges", "privileges", error.clone(), "run as root")
-        }
+        Err(error) => build_warning("privileges", "privileges", error.clone(), "run as root"),
     }
 }
 
 fn check_state(facts: &CheckFacts) -> Finding {
     match &facts.records {
-        Ok(recorded) if recorded.is_empty() => build_finding(
-            Severity::Note,
+        Ok(recorded) if recorded.is_empty() => build_note(
             "state-empty",
             "recorded state",
             "nothing is recorded yet: the site runs on its backup vhost until the first `enable-forward`",
@@ -111,9 +108,7 @@ fn check_family_rules(fleet: &Fleet, family: Family, tables: &Tables) -> Vec<Fin
     )];
     let holds = |table: &Option<Table>| table.as_ref().is_some_and(Table::has_rules);
     if holds(&tables.nf_tables) && holds(&tables.legacy) {
-        all.push(build_finding(
-            Severity::Warning,
-            "mixed-variants",
+        all.push(build_warning("mixed-variants",
             &format!("{} nat", family.command_stem()),
             "there are rules in nf_tables and in legacy iptables: both are live at once, and each tool shows only its own",
             "move all rules to one of them; `iptables-nft-save` and `iptables-legacy-save` show both",
@@ -123,8 +118,7 @@ fn check_family_rules(fleet: &Fleet, family: Family, tables: &Tables) -> Vec<Fin
         all.extend(check_foreign_rules(fleet, family, &subject, table));
     }
     if chosen != tables.default {
-        all.push(build_finding(
-            Severity::Note,
+        all.push(build_note(
             "other-variant",
             &subject,
             format!(
@@ -149,8 +143,7 @@ fn check_unprintable_chains(facts: &CheckFacts, family: Family, tables: &Tables)
             .map(|rule| format!("`{}` (handle {})", rule.text, rule.handle))
             .collect();
         let rules = if inside.is_empty() { "a native rule".to_owned() } else { inside.join(", ") };
-        build_finding(
-            Severity::Warning,
+        build_warning(
             "native-in-iptables-chain",
             &format!("{} nat", family.command_stem()),
             format!(
@@ -187,9 +180,7 @@ fn check_foreign_rules(fleet: &Fleet, family: Family, subject: &str, table: &Tab
             .is_some_and(|comment| comment == "switchman:anchor" || known.iter().any(|own| own == comment))
     };
     let inside = table.rules_in_chain(CHAIN).filter(|rule| !is_known(rule)).map(|rule| {
-        build_finding(
-            Severity::Warning,
-            "stranger-in-chain",
+        build_warning("stranger-in-chain",
             subject,
             format!("the chain {CHAIN} holds a rule switchman did not write: `{rule}`; the next switch replaces the chain"),
             "move it to a chain of its own",
@@ -202,7 +193,7 @@ fn check_foreign_rules(fleet: &Fleet, family: Family, subject: &str, table: &Tab
 fn check_native_rules(fleet: &Fleet, rules: &Result<Vec<NativeRule>, ObservationError>) -> Vec<Finding> {
     let check = fleet.ports.check;
     match rules {
-        Err(error) => vec![build_finding(Severity::Warning, "native-unreadable", "nftables", error.clone(), "run as root")],
+        Err(error) => vec![build_warning("native-unreadable", "nftables", error.clone(), "run as root")],
         Ok(rules) => rules
             .iter()
             .filter(|rule| rule.effect == NativeEffect::Translate && rule.matches_port(check))
@@ -258,9 +249,7 @@ fn check_proxy(facts: &CheckFacts) -> Vec<Finding> {
         splits && record.layer7.inserted().is_none()
     });
     out.map(|record| {
-        build_finding(
-            Severity::Warning,
-            "proxy-out",
+        build_warning("proxy-out",
             "proxy",
             format!(
                 "`{}` has a shadow or a canary, but the rules bypass the proxy and route to main: no request is copied or shared",
@@ -305,8 +294,7 @@ fn check_drift(fleet: &Fleet, facts: &CheckFacts) -> Vec<Finding> {
         && (record.forward.check != fleet.ports.check
             || record.forward.target != record.instance_port(fleet.ports.main))
     {
-        all.push(build_finding(
-            Severity::Warning,
+        all.push(build_warning(
             "ports-changed",
             "recorded state",
             format!(
@@ -335,8 +323,7 @@ fn check_drift(fleet: &Fleet, facts: &CheckFacts) -> Vec<Finding> {
 
 fn check_unfinished_change(facts: &CheckFacts) -> Option<Finding> {
     let last = facts.last_entry.as_ref().filter(|last| last.phase == Phase::Began)?;
-    Some(build_finding(
-        Severity::Warning,
+    Some(build_warning(
         "cut-off",
         "history",
         format!(
@@ -358,13 +345,7 @@ fn check_input_filter(
     let table = match table {
         Ok(table) => table,
         Err(error) => {
-            return vec![build_finding(
-                Severity::Warning,
-                "filter-unreadable",
-                &subject,
-                error.clone(),
-                "run as root",
-            )];
+            return vec![build_warning("filter-unreadable", &subject, error.clone(), "run as root")];
         }
     };
     let mut all = Vec::new();
@@ -379,9 +360,7 @@ fn check_input_filter(
                 format!("port {port} of the {vhost} vhost is not let in ({text}): INPUT sees the port after nat, so the check port does not help"),
                 format!("{}, for the load balancers", suggest_opening(facts, family, table, port)),
             )),
-            FilterVerdict::Depends { rule } => all.push(build_finding(
-                Severity::Note,
-                "input-depends",
+            FilterVerdict::Depends { rule } => all.push(build_note("input-depends",
                 &subject,
                 format!("whether port {port} of the {vhost} vhost is let in depends on the source or more: `{rule}`"),
                 "make sure that the load balancers are let in",
@@ -391,9 +370,7 @@ fn check_input_filter(
     if let FilterVerdict::Refused(RefusingRule { text, target: RefusalTarget::Drop }) =
         evaluate_filter(table, fleet.ports.check)
     {
-        all.push(build_finding(
-            Severity::Note,
-            "check-port-dropped",
+        all.push(build_note("check-port-dropped",
             &subject,
             format!("with the forward off, the check port {} is dropped and not refused ({text}): DOWN takes a check timeout longer", fleet.ports.check),
             suggest_refusal(facts, family, table, fleet.ports.check),
@@ -455,8 +432,7 @@ fn check_client_ports(fleet: &Fleet, facts: &CheckFacts) -> Option<Finding> {
     if both.0 > both.1 || clients.reserved.iter().any(is_reserved) {
         return None;
     }
-    Some(build_finding(
-        Severity::Warning,
+    Some(build_warning(
         "client-ports-overlap",
         "instance ports",
         format!(
@@ -472,8 +448,7 @@ fn check_client_ports(fleet: &Fleet, facts: &CheckFacts) -> Option<Finding> {
 /// Legacy rules are live, and no tool of this host prints them.
 fn check_hidden_legacy(facts: &CheckFacts) -> Vec<Finding> {
     let finding = |family: &Family| {
-        build_finding(
-            Severity::Warning,
+        build_warning(
             "legacy-unreadable",
             &format!("{} nat (legacy)", family.command_stem()),
             "the kernel has a legacy nat table, and no legacy iptables is installed: its rules are not seen, and switchman uses nf_tables",

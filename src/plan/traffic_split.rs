@@ -4,7 +4,7 @@
 use super::versions::{self, DeployRefusal};
 use crate::model::api::deployments::DeploymentRef;
 use crate::model::deployment::{Access, Deployment, DeploymentId};
-use crate::model::forward::{Intent, RouteChange, ServiceRecord};
+use crate::model::forward::{Intent, ServiceRecord};
 use crate::model::history::Actor;
 use crate::model::name::ServiceName;
 use crate::model::percent::Percent;
@@ -271,17 +271,7 @@ pub fn build_intent(
     action: &str,
     detail: String,
 ) -> Intent {
-    Intent {
-        forward: record.forward.clone(),
-        switch: record.switch,
-        balancer_is_local: record.balancer_is_local,
-        actor: actor.clone(),
-        action: action.to_owned(),
-        detail,
-        route_change: RouteChange::Keep,
-        access: None,
-        layer7: Some(layer7),
-    }
+    Intent { layer7: Some(layer7), ..record.build_intent(actor, action, detail) }
 }
 
 /// Records that the rules route to the proxy, or to main; `None`: they already do, or the proxy has another port by now.

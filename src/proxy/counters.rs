@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::model::capped::Merge as _;
+use crate::model::capped::Merge;
 use crate::model::deployment::DeploymentId;
 use crate::model::name::ServiceName;
 use crate::model::proxy::{Latencies, ServiceStats, ShadowStats, UpstreamStats};
@@ -226,39 +226,18 @@ pub fn merge_stats(all: &mut Vec<ServiceStats>, more: Vec<ServiceStats>) {
         sum.upgraded += more.upgraded;
         sum.in_flight += more.in_flight;
         sum.rejected.absorb(more.rejected);
-        for upstream in more.upstreams {
-            merge_upstream(&mut sum.upstreams, upstream);
-        }
-        for shadow in more.shadows {
-            merge_shadow(&mut sum.shadows, shadow);
-        }
+        merge_by_deployment(&mut sum.upstreams, more.upstreams, |one| &one.deployment);
+        merge_by_deployment(&mut sum.shadows, more.shadows, |one| &one.deployment);
     }
 }
 
-fn merge_upstream(all: &mut Vec<UpstreamStats>, more: UpstreamStats) {
-    let Some(sum) = all.iter_mut().find(|known| known.deployment == more.deployment) else {
-        all.push(more);
-        return;
-    };
-    sum.answers.absorb(more.answers);
-    sum.errors.absorb(more.errors);
-    sum.latency.absorb(more.latency);
-    sum.fallbacks += more.fallbacks;
-}
-
-fn merge_shadow(all: &mut Vec<ShadowStats>, more: ShadowStats) {
-    let Some(sum) = all.iter_mut().find(|known| known.deployment == more.deployment) else {
-        all.push(more);
-        return;
-    };
-    sum.selected += more.selected;
-    sum.answered += more.answered;
-    sum.in_flight += more.in_flight;
-    sum.dropped.absorb(more.dropped);
-    sum.aborted.absorb(more.aborted);
-    sum.failed.absorb(more.failed);
-    sum.statuses.absorb(more.statuses);
-    sum.latency.absorb(more.latency);
+fn merge_by_deployment<T: Merge>(all: &mut Vec<T>, more: Vec<T>, deployment: fn(&T) -> &DeploymentId) {
+    for more in more {
+        match all.iter_mut().find(|known| deployment(known) == deployment(&more)) {
+            Some(sum) => sum.absorb(more),
+            None => all.push(more),
+        }
+    }
 }
 
 #[cfg(test)]

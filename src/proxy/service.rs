@@ -280,7 +280,7 @@ mod tests {
 
     use super::*;
     use crate::model::deployment::Access;
-    use crate::model::percent::Percent;
+    use crate::model::example;
     use crate::model::ports::Port;
     use crate::model::proxy::TrafficSplit;
 
@@ -295,13 +295,7 @@ mod tests {
     /// Main is 1; every request is for the canary.
     fn build_service_config(canary: u16) -> ProxiedService {
         let others = vec![build_upstream(2), build_upstream(3)];
-        let canary = Canary {
-            deployment: build_upstream(canary).deployment,
-            percent: Some(Percent::FULL),
-            sticky: None,
-            header: None,
-            cookie: None,
-        };
+        let canary = example::make_canary(&build_upstream(canary).deployment, "100");
         ProxiedService {
             service: "shop".parse().unwrap(),
             port: Port::new(8000).unwrap(),

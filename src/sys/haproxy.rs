@@ -113,26 +113,17 @@ impl Haproxy {
         let name = format!("{}/{server}", self.spec.backend);
         // In one line, which HAProxy takes in one go: no client finds the server in maintenance for long.
         let line = format!("set server {name} state maint; set server {name} state ready");
-        let answer = self.send_command(&line).await?;
-        match answer.trim() {
-            "" => {}
-            denied if denied.starts_with("Permission denied") => return Ok(FlushResult::NotAllowed),
-            other => return Err(ReadError::Garbled(other.chars().take(200).collect())),
+        if !self.is_allowed(&line).await? {
+            return Ok(FlushResult::NotAllowed);
         }
         // There is no other success than what is read back. A state that is set now was set after our command.
         Ok(if self.is_free(server).await? { FlushResult::Closed } else { FlushResult::NotInService })
     }
 
     async fn write_weight(&self, server: &str, weight: u32) -> Result<SetWeightResult, ReadError> {
-        if matches!(self.access, StatsEndpoint::Http(_)) {
+        let line = format!("set server {}/{server} weight {weight}", self.spec.backend);
+        if matches!(self.access, StatsEndpoint::Http(_)) || !self.is_allowed(&line).await? {
             return Ok(SetWeightResult::NotAllowed);
-        }
-        let answer =
-            self.send_command(&format!("set server {}/{server} weight {weight}", self.spec.backend)).await?;
-        match answer.trim() {
-            "" => {}
-            denied if denied.starts_with("Permission denied") => return Ok(SetWeightResult::NotAllowed),
-            other => return Err(ReadError::Garbled(other.chars().take(200).collect())),
         }
         let view = self.read_view().await?;
         match view.find_server(server) {
@@ -141,6 +132,16 @@ impl Haproxy {
                 Err(ReadError::Garbled(format!("its weight is {} after {weight} was set", found.weight)))
             }
             None => Err(ReadError::NoServer(server.to_owned())),
+        }
+    }
+
+    /// Sends a line that HAProxy carries out in silence; `false`: the socket is not of level admin.
+    async fn is_allowed(&self, line: &str) -> Result<bool, ReadError> {
+        let answer = self.send_command(line).await?;
+        match answer.trim() {
+            "" => Ok(true),
+            denied if denied.starts_with("Permission denied") => Ok(false),
+            other => Err(ReadError::Garbled(other.chars().take(200).collect())),
         }
     }
 

@@ -16,7 +16,7 @@ use crate::model::api::endpoints::HELLO;
 use crate::model::api::{API_VERSION, ApiError, Hello, OLDEST_API_VERSION, RunEvent, RunOutcome};
 use crate::model::host::{ConnectConfig, Transport};
 use crate::model::name::HostName;
-use crate::world::link::{HostLink, LinkError, SharedLineSink};
+use crate::world::link::{HostLink, LinkError, LinkResult, SharedLineSink};
 
 mod calls;
 mod connection;
@@ -72,7 +72,7 @@ impl HttpLink {
     }
 
     /// A new connection, greeted.
-    async fn open_connection(&self) -> Result<Connection, LinkError> {
+    async fn open_connection(&self) -> LinkResult<Connection> {
         let fresh = async {
             let mut fresh = self.transport.open().await?;
             match exchange_hello(&mut fresh).await {
@@ -127,7 +127,7 @@ impl HttpLink {
         timeout: Duration,
         request: &EncodedRequest,
         safe: bool,
-    ) -> Result<(Connection, Response<Incoming>), LinkError> {
+    ) -> LinkResult<(Connection, Response<Incoming>)> {
         if let Some(mut kept) = self.take_usable().await {
             let began = Instant::now();
             match self.run_with_timeout(timeout, kept.send(request)).await? {
@@ -144,11 +144,7 @@ impl HttpLink {
         }
     }
 
-    async fn run_with_timeout<T>(
-        &self,
-        timeout: Duration,
-        work: impl Future<Output = T>,
-    ) -> Result<T, LinkError> {
+    async fn run_with_timeout<T>(&self, timeout: Duration, work: impl Future<Output = T>) -> LinkResult<T> {
         let ended = tokio::time::timeout(timeout, work).await;
         ended.map_err(|_| LinkError::TimedOut { via: self.transport_label(), waited: timeout })
     }
@@ -165,7 +161,7 @@ impl HttpLink {
         path: &P,
         query: &Q,
         body: &B,
-    ) -> Result<EncodedRequest, LinkError> {
+    ) -> LinkResult<EncodedRequest> {
         let body = body.to_json().map_err(|error| self.broken_error(describe_error(&error)))?;
         let target = endpoint.build_target(path, query);
         Ok(EncodedRequest { method: endpoint.row.method, target, body: body.map(Bytes::from) })
@@ -178,7 +174,7 @@ impl HttpLink {
         path: &P,
         query: &Q,
         body: &B,
-    ) -> Result<R, LinkError> {
+    ) -> LinkResult<R> {
         let request = self.encode(endpoint, path, query, body)?;
         let (connection, answer) = self.send(endpoint.timeout(body), &request, true).await?;
         self.read_json(endpoint, connection, answer).await
@@ -189,7 +185,7 @@ impl HttpLink {
         _: &Endpoint<P, Q, B, R>,
         connection: Connection,
         answer: Response<Incoming>,
-    ) -> Result<R, LinkError> {
+    ) -> LinkResult<R> {
         let status = answer.status();
         let body = match self.run_with_timeout(ANSWER_TIMEOUT, answer.into_body().collect()).await? {
             Ok(body) => body.to_bytes(),
@@ -217,7 +213,7 @@ impl HttpLink {
         query: &Q,
         body: &B,
         heard: SharedLineSink,
-    ) -> Result<RunOutcome, LinkError> {
+    ) -> LinkResult<RunOutcome> {
         let request = self.encode(endpoint, path, query, body)?;
         let (connection, answer) = self.send(endpoint.timeout(body), &request, false).await?;
         let status = answer.status();

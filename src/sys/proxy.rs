@@ -20,6 +20,7 @@ use tokio::net::UnixStream;
 use tokio::time::Instant;
 
 use super::exec::{OWN_EXE, Program};
+use super::store::FileLockGuard;
 use super::systemd::Systemd;
 use crate::model::deployment::DeploymentId;
 use crate::model::evidence::Evidence;
@@ -50,12 +51,6 @@ const MAX_LOG_BYTES: u64 = 1 << 20;
 pub struct ProxyProcess {
     dir: PathBuf,
 }
-
-struct FileLockGuard {
-    _lock: Flock<File>,
-}
-
-impl LockGuard for FileLockGuard {}
 
 impl ProxyProcess {
     pub fn new(state_dir: &Path) -> Self {
@@ -119,6 +114,10 @@ impl ProxyProcess {
             return Err(ProxyError::Refused { why });
         }
         serde_json::from_slice(&body).map_err(|error| self.silent_error(&error))
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ProxyError> {
+        self.request_json(ANSWER_TIMEOUT, Method::GET, path, None::<&()>).await
     }
 
     async fn read_health(&self, bound: Duration) -> Result<ProxyHealth, ProxyError> {
@@ -244,7 +243,7 @@ impl Proxy for ProxyProcess {
     }
 
     async fn read_config(&self) -> Result<ProxyConfig, ProxyError> {
-        self.request_json(ANSWER_TIMEOUT, Method::GET, "/config", None::<&()>).await
+        self.get("/config").await
     }
 
     async fn check_health(&self, bound: Duration) -> Result<ProxyHealth, ProxyError> {
@@ -258,7 +257,7 @@ impl Proxy for ProxyProcess {
     }
 
     async fn read_stats(&self) -> Result<ProxyStats, ProxyError> {
-        self.request_json(ANSWER_TIMEOUT, Method::GET, "/stats", None::<&()>).await
+        self.get("/stats").await
     }
 
     async fn read_evidence(
@@ -266,13 +265,7 @@ impl Proxy for ProxyProcess {
         service: &ServiceName,
         deployment: &DeploymentId,
     ) -> Result<Option<Evidence>, ProxyError> {
-        self.request_json(
-            ANSWER_TIMEOUT,
-            Method::GET,
-            &format!("/compare/{service}/{deployment}"),
-            None::<&()>,
-        )
-        .await
+        self.get(&format!("/compare/{service}/{deployment}")).await
     }
 
     async fn stop(&self) -> Result<(), ProxyError> {

@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use nix::fcntl::{Flock, FlockArg};
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, ToSql, Transaction, params};
 
 use super::sqlite::{Database, DbError, Schema, make_dir};
 use crate::model::deployment::{Deployment, DeploymentId};
 use crate::model::forward::{Intent, ServiceRecord, Trial};
-use crate::model::history::{Actor, HistoryEntry, OperationId, Phase};
+use crate::model::history::{Actor, HistoryEntry, OperationId};
 use crate::model::name::ServiceName;
 use crate::world::deployments::DeploymentStore;
-use crate::world::store::{ChangeOutcome, HistoryNote, LockGuard, Store, StoreError};
+use crate::world::store::{ChangeOutcome, HistoryNote, LockGuard, Store, StoreError, StoreResult};
 
 mod rows;
 
@@ -87,7 +87,7 @@ impl SqliteStore {
         &self,
         what: &'static str,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
-    ) -> Result<T, StoreError> {
+    ) -> StoreResult<T> {
         Ok(self.database.write(what, work)?)
     }
 
@@ -95,8 +95,14 @@ impl SqliteStore {
         &self,
         what: &'static str,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-    ) -> Result<T, StoreError> {
+    ) -> StoreResult<T> {
         Ok(self.database.read(what, work)?)
+    }
+
+    fn read_deployments(&self, select: &str, values: &[&dyn ToSql]) -> StoreResult<Vec<Deployment>> {
+        self.read("read the deployments", |connection| {
+            connection.prepare(select)?.query_map(values, |row| rows::parse_json(row, 0))?.collect()
+        })
     }
 
     async fn acquire_lock(
@@ -104,7 +110,7 @@ impl SqliteStore {
         name: &str,
         purpose: &str,
         patience: Duration,
-    ) -> Result<Box<dyn LockGuard>, StoreError> {
+    ) -> StoreResult<Box<dyn LockGuard>> {
         make_dir(&self.dir)?;
         let path = self.dir.join(name);
         let opened =
@@ -148,61 +154,44 @@ impl From<DbError> for StoreError {
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn lock(&self, purpose: &str, patience: Duration) -> Result<Box<dyn LockGuard>, StoreError> {
+    async fn lock(&self, purpose: &str, patience: Duration) -> StoreResult<Box<dyn LockGuard>> {
         self.acquire_lock("switch.lock", purpose, patience).await
     }
 
-    async fn lock_proxy(&self, purpose: &str, patience: Duration) -> Result<Box<dyn LockGuard>, StoreError> {
+    async fn lock_proxy(&self, purpose: &str, patience: Duration) -> StoreResult<Box<dyn LockGuard>> {
         self.acquire_lock("proxy.lock", purpose, patience).await
     }
 
-    fn load_records(&self) -> Result<Vec<ServiceRecord>, StoreError> {
+    fn load_records(&self) -> StoreResult<Vec<ServiceRecord>> {
         self.read("read the recorded forwards", |connection| {
-            let mut statement = connection.prepare(rows::SELECT_FORWARDS)?;
-            statement.query_map([], rows::read_record)?.collect()
+            connection.prepare(rows::SELECT_FORWARDS)?.query_map([], rows::read_record)?.collect()
         })
     }
 
     /// The agent calls this every second: with none on trial, no row is read.
-    fn load_trials(&self) -> Result<Vec<(ServiceName, Trial)>, StoreError> {
+    fn load_trials(&self) -> StoreResult<Vec<(ServiceName, Trial)>> {
         self.read("read the mains on trial", |connection| {
-            let mut statement = connection.prepare(rows::SELECT_TRIALS)?;
-            statement
-                .query_map([], |row| Ok((rows::parse_text(row, 0)?, rows::parse_json(row, 1)?)))?
-                .collect()
+            let trial = |row: &Row<'_>| Ok((rows::parse_text(row, 0)?, rows::parse_json(row, 1)?));
+            connection.prepare(rows::SELECT_TRIALS)?.query_map([], trial)?.collect()
         })
     }
 
     /// The agent calls this often: without any proxy, no row is read.
-    fn places(&self) -> Result<Vec<ServiceRecord>, StoreError> {
-        let rows = self.read("read the proxy's places", |connection| {
-            let mut statement = connection.prepare(rows::SELECT_PROXIED)?;
-            statement.query_map([], rows::read_record)?.collect::<rusqlite::Result<Vec<_>>>()
+    fn places(&self) -> StoreResult<Vec<ServiceRecord>> {
+        let rows: Vec<ServiceRecord> = self.read("read the proxy's places", |connection| {
+            connection.prepare(rows::SELECT_PROXIED)?.query_map([], rows::read_record)?.collect()
         })?;
         Ok(rows.into_iter().filter(|record| record.layer7.place.is_some()).collect())
     }
 
-    fn begin(
-        &self,
-        intent: &Intent,
-        now: jiff::Timestamp,
-    ) -> Result<(OperationId, ServiceRecord), StoreError> {
+    fn begin(&self, intent: &Intent, now: jiff::Timestamp) -> StoreResult<(OperationId, ServiceRecord)> {
         self.write("record the change", |transaction| {
             let service = &intent.forward.service;
             let previous = rows::find_record(transaction, service)?;
             let recorded = ServiceRecord::from_intent(previous.as_ref(), intent, now);
             rows::put_record(transaction, &recorded)?;
             let operation = rows::read_next_operation(transaction)?;
-            let entry = HistoryEntry {
-                operation,
-                at: now,
-                actor: intent.actor.clone(),
-                service: service.clone(),
-                action: intent.action.clone(),
-                phase: Phase::Began,
-                detail: intent.detail.clone(),
-            };
-            rows::append_entry(transaction, &entry)?;
+            rows::append_entry(transaction, &intent.to_entry(operation, now))?;
             Ok((operation, recorded))
         })
     }
@@ -213,55 +202,36 @@ impl Store for SqliteStore {
         actor: &Actor,
         outcome: &ChangeOutcome,
         now: jiff::Timestamp,
-    ) -> Result<(), StoreError> {
+    ) -> StoreResult<()> {
         self.write("record how the change ended", |transaction| {
             let began = rows::find_began_entry(transaction, operation)?;
-            let (phase, detail) = match outcome {
-                ChangeOutcome::Done { detail } => (Phase::Done, detail.clone()),
-                ChangeOutcome::RolledBack { why, .. } => (Phase::Failed, why.clone()),
-            };
             if let ChangeOutcome::RolledBack { previous, .. } = outcome {
                 restore_previous(transaction, &began.service, previous.as_deref())?;
             }
-            let actor = actor.clone();
-            rows::append_entry(transaction, &HistoryEntry { at: now, actor, phase, detail, ..began })
+            rows::append_entry(transaction, &outcome.to_entry(began, actor, now))
         })
     }
 
-    fn add_note(&self, note: &HistoryNote, now: jiff::Timestamp) -> Result<(), StoreError> {
+    fn add_note(&self, note: &HistoryNote, now: jiff::Timestamp) -> StoreResult<()> {
         self.write("note what was done", |transaction| {
-            let entry = HistoryEntry {
-                operation: rows::read_next_operation(transaction)?,
-                at: now,
-                actor: note.actor.clone(),
-                service: note.service.clone(),
-                action: note.action.to_owned(),
-                phase: Phase::Done,
-                detail: note.detail.clone(),
-            };
-            rows::append_entry(transaction, &entry)
+            let operation = rows::read_next_operation(transaction)?;
+            rows::append_entry(transaction, &note.to_entry(operation, now))
         })
     }
 
-    fn done(&self, action: &str) -> Result<BTreeMap<ServiceName, u64>, StoreError> {
+    fn done(&self, action: &str) -> StoreResult<BTreeMap<ServiceName, u64>> {
         self.read("count what was done", |connection| {
-            let mut statement = connection.prepare(rows::COUNT_DONE)?;
             let count = |row: &Row<'_>| {
                 Ok((rows::parse_text(row, 0)?, u64::try_from(row.get::<_, i64>(1)?).unwrap_or_default()))
             };
-            statement.query_map([action], count)?.collect()
+            connection.prepare(rows::COUNT_DONE)?.query_map([action], count)?.collect()
         })
     }
 
-    fn load_history(
-        &self,
-        service: Option<&ServiceName>,
-        limit: u32,
-    ) -> Result<Vec<HistoryEntry>, StoreError> {
+    fn load_history(&self, service: Option<&ServiceName>, limit: u32) -> StoreResult<Vec<HistoryEntry>> {
         self.read("read the history", |connection| {
-            let mut statement = connection.prepare(rows::SELECT_HISTORY)?;
-            let service = service.map(ServiceName::as_str);
-            statement.query_map(params![service, limit], rows::read_entry)?.collect()
+            let wanted = params![service.map(ServiceName::as_str), limit];
+            connection.prepare(rows::SELECT_HISTORY)?.query_map(wanted, rows::read_entry)?.collect()
         })
     }
 }
@@ -296,38 +266,33 @@ impl DeploymentStore for SqliteStore {
         service: &ServiceName,
         purpose: &str,
         patience: Duration,
-    ) -> Result<Box<dyn LockGuard>, StoreError> {
+    ) -> StoreResult<Box<dyn LockGuard>> {
         self.acquire_lock(&format!("deploy-{service}.lock"), purpose, patience).await
     }
 
-    fn all(&self) -> Result<Vec<Deployment>, StoreError> {
-        self.read("read the deployments", |connection| {
-            let mut statement = connection.prepare("SELECT body FROM deployments ORDER BY service, id")?;
-            statement.query_map([], |row| rows::parse_json(row, 0))?.collect()
-        })
+    fn all(&self) -> StoreResult<Vec<Deployment>> {
+        self.read_deployments("SELECT body FROM deployments ORDER BY service, id", &[])
     }
 
-    fn of(&self, service: &ServiceName) -> Result<Vec<Deployment>, StoreError> {
-        self.read("read the deployments", |connection| {
-            let mut statement =
-                connection.prepare("SELECT body FROM deployments WHERE service = ?1 ORDER BY id")?;
-            statement.query_map([service.as_str()], |row| rows::parse_json(row, 0))?.collect()
-        })
+    fn of(&self, service: &ServiceName) -> StoreResult<Vec<Deployment>> {
+        let select = "SELECT body FROM deployments WHERE service = ?1 ORDER BY id";
+        self.read_deployments(select, &[&service.as_str()])
     }
 
-    fn put(&self, deployment: &Deployment) -> Result<(), StoreError> {
+    fn put(&self, deployment: &Deployment) -> StoreResult<()> {
         self.write("record a deployment", |transaction| rows::put_deployment(transaction, deployment))
     }
 
-    fn remove(&self, id: &DeploymentId) -> Result<(), StoreError> {
+    fn remove(&self, id: &DeploymentId) -> StoreResult<()> {
         self.write("forget a deployment", |transaction| {
             transaction.execute("DELETE FROM deployments WHERE id = ?1", [id.as_str()]).map(|_| ())
         })
     }
 }
 
-struct FileLockGuard {
-    _lock: Flock<File>,
+/// The lock of an open file, which is free when this is dropped.
+pub(super) struct FileLockGuard {
+    pub(super) _lock: Flock<File>,
 }
 
 impl LockGuard for FileLockGuard {}

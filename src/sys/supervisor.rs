@@ -71,6 +71,13 @@ impl Supervisor {
         InstanceDir::new(self.dir.join(instance.to_string()))
     }
 
+    /// Returns the directory of an instance that this host has.
+    fn existing_dir(&self, instance: &InstanceId) -> Result<InstanceDir, RunnerError> {
+        let place = self.instance_dir(instance);
+        let unknown = || RunnerError::Unknown { instance: instance.clone() };
+        place.dir().is_dir().then_some(place).ok_or_else(unknown)
+    }
+
     /// Processes left by an earlier run get their grace before the start.
     async fn launch(&self, place: &InstanceDir, grace: Duration) -> Result<(), StartReport> {
         let failed = |why: String| StartReport::Failed { why };
@@ -193,10 +200,7 @@ impl Runner for Supervisor {
     }
 
     async fn stop(&self, instance: &InstanceId, grace: Duration) -> Result<StopResult, RunnerError> {
-        let place = self.instance_dir(instance);
-        if !place.dir().is_dir() {
-            return Ok(StopResult::NotRunning);
-        }
+        let Ok(place) = self.existing_dir(instance) else { return Ok(StopResult::NotRunning) };
         let stopped = async {
             let _turn = acquire_turn(&place).await?;
             // Forgotten last: where it is not there, nothing of it is.
@@ -210,10 +214,7 @@ impl Runner for Supervisor {
     }
 
     async fn state(&self, instance: &InstanceId) -> Result<ProcessState, RunnerError> {
-        let place = self.instance_dir(instance);
-        if !place.dir().is_dir() {
-            return Err(RunnerError::Unknown { instance: instance.clone() });
-        }
+        let place = self.existing_dir(instance)?;
         let failed = to_runner_error("read the state of", instance);
         let kept = place.has_monitor().map_err(&failed)?;
         let state = place.state().map_err(&failed)?;
@@ -255,10 +256,7 @@ impl Runner for Supervisor {
         follow: bool,
         heard: SharedLineSink,
     ) -> Result<(), RunnerError> {
-        let place = self.instance_dir(instance);
-        if !place.dir().is_dir() {
-            return Err(RunnerError::Unknown { instance: instance.clone() });
-        }
+        let place = self.existing_dir(instance)?;
         let gone = || !place.file_path("spec.json").exists();
         tail::read(&place, tail, follow, gone, &heard)
             .await
@@ -266,10 +264,7 @@ impl Runner for Supervisor {
     }
 
     async fn delete_records(&self, instance: &InstanceId) -> Result<(), RunnerError> {
-        let place = self.instance_dir(instance);
-        if !place.dir().is_dir() {
-            return Ok(());
-        }
+        let Ok(place) = self.existing_dir(instance) else { return Ok(()) };
         let forgotten = async {
             let _turn = acquire_turn(&place).await?;
             if place.read_spec()?.is_some() || place.has_monitor()? {

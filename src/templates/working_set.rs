@@ -300,4 +300,4 @@ pub(super) fn fill_template(template: &str, values: &[(&str, &str)]) -> Result<S
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::store::{LockGuard, StoreError};
+use super::store::{LockGuard, StoreResult};
 use crate::model::deployment::{Deployment, DeploymentId};
 use crate::model::name::ServiceName;
 
@@ -18,19 +18,19 @@ pub trait DeploymentStore: Send + Sync {
         service: &ServiceName,
         purpose: &str,
         patience: Duration,
-    ) -> Result<Box<dyn LockGuard>, StoreError>;
+    ) -> StoreResult<Box<dyn LockGuard>>;
 
     /// All deployments, by service and age.
-    fn all(&self) -> Result<Vec<Deployment>, StoreError>;
+    fn all(&self) -> StoreResult<Vec<Deployment>>;
 
     /// The deployments of one service, by age.
-    fn of(&self, service: &ServiceName) -> Result<Vec<Deployment>, StoreError> {
+    fn of(&self, service: &ServiceName) -> StoreResult<Vec<Deployment>> {
         Ok(self.all()?.into_iter().filter(|one| one.service == *service).collect())
     }
 
     /// Adds a deployment, or replaces the one recorded under its id. A second deployment of a service's version is an
     /// error.
-    fn put(&self, deployment: &Deployment) -> Result<(), StoreError>;
+    fn put(&self, deployment: &Deployment) -> StoreResult<()>;
 
-    fn remove(&self, id: &DeploymentId) -> Result<(), StoreError>;
+    fn remove(&self, id: &DeploymentId) -> StoreResult<()>;
 }

@@ -43,6 +43,9 @@ pub enum LinkError {
     Refused { code: ErrorCode, message: String },
 }
 
+/// The answer of a host, or why there is none.
+pub type LinkResult<T> = Result<T, LinkError>;
+
 impl LinkError {
     /// Whether there was no usable answer from the host, so that a change cannot be taken back now either.
     pub const fn is_connection_lost(&self) -> bool {
@@ -75,41 +78,25 @@ impl<F: Fn(&str) + Send + Sync> LineSink for F {
 /// Versions side by side on one host. The request bounds calls that wait for health or a drain.
 #[async_trait]
 pub trait HostDeployments: Send + Sync {
-    async fn list_deployments(&self) -> Result<DeploymentsView, LinkError>;
+    async fn list_deployments(&self) -> LinkResult<DeploymentsView>;
 
-    async fn deploy(&self, request: &DeployRequest) -> Result<DeployResponse, LinkError>;
+    async fn deploy(&self, request: &DeployRequest) -> LinkResult<DeployResponse>;
 
-    async fn update(&self, request: &UpdateRequest) -> Result<Deployment, LinkError>;
+    async fn update(&self, request: &UpdateRequest) -> LinkResult<Deployment>;
 
     /// Both ports in one transaction. Idempotent.
-    async fn assign(
-        &self,
-        service: &ServiceName,
-        request: &AssignRequest,
-    ) -> Result<AssignResponse, LinkError>;
+    async fn assign(&self, service: &ServiceName, request: &AssignRequest) -> LinkResult<AssignResponse>;
 
-    async fn rollback(
-        &self,
-        service: &ServiceName,
-        request: &RollbackRequest,
-    ) -> Result<AssignResponse, LinkError>;
+    async fn rollback(&self, service: &ServiceName, request: &RollbackRequest) -> LinkResult<AssignResponse>;
 
     /// Returns when the watch window of a new main is over.
-    async fn watch_trial(
-        &self,
-        service: &ServiceName,
-        request: &WatchRequest,
-    ) -> Result<TrialOutcome, LinkError>;
+    async fn watch_trial(&self, service: &ServiceName, request: &WatchRequest) -> LinkResult<TrialOutcome>;
 
-    async fn kill(&self, request: &KillRequest) -> Result<KillResponse, LinkError>;
+    async fn kill(&self, request: &KillRequest) -> LinkResult<KillResponse>;
 
-    async fn set_access(
-        &self,
-        service: &ServiceName,
-        request: &AccessRequest,
-    ) -> Result<ChangeResult, LinkError>;
+    async fn set_access(&self, service: &ServiceName, request: &AccessRequest) -> LinkResult<ChangeResult>;
 
-    async fn stream_logs(&self, request: &LogsRequest, heard: SharedLineSink) -> Result<(), LinkError>;
+    async fn stream_logs(&self, request: &LogsRequest, heard: SharedLineSink) -> LinkResult<()>;
 }
 
 /// Shadows and canaries of one host.
@@ -120,17 +107,17 @@ pub trait HostTrafficSplit: Send + Sync {
         &self,
         service: &ServiceName,
         request: &TrafficSplitRequest,
-    ) -> Result<TrafficSplitResponse, LinkError>;
+    ) -> LinkResult<TrafficSplitResponse>;
 
     /// The counters of the host's proxy, or `None` if the host has no proxy now.
-    async fn read_proxy_stats(&self) -> Result<Option<ProxyStats>, LinkError>;
+    async fn read_proxy_stats(&self) -> LinkResult<Option<ProxyStats>>;
 
     /// The comparison of a shadow's answers with main's, or `None` if nothing was compared yet.
     async fn read_evidence(
         &self,
         service: &ServiceName,
         deployment: &DeploymentId,
-    ) -> Result<Option<Evidence>, LinkError>;
+    ) -> LinkResult<Option<Evidence>>;
 }
 
 /// The host API. Every call is bounded in time by the adapter; `run` by its own timeout, while the link is alive.
@@ -139,24 +126,20 @@ pub trait HostLink: HostDeployments + HostTrafficSplit {
     /// The link's name for people: `ssh deploy@web1`.
     fn transport_label(&self) -> String;
 
-    async fn greet(&self) -> Result<Hello, LinkError>;
+    async fn greet(&self) -> LinkResult<Hello>;
 
-    async fn fetch_status(&self, question: &StatusRequest) -> Result<HostView, LinkError>;
+    async fn fetch_status(&self, question: &StatusRequest) -> LinkResult<HostView>;
 
-    async fn fetch_activity(&self, service: &ServiceName, port: Port) -> Result<ServiceActivity, LinkError>;
+    async fn fetch_activity(&self, service: &ServiceName, port: Port) -> LinkResult<ServiceActivity>;
 
-    async fn probe(&self, request: &ProbeRequest) -> Result<ProbeResult, LinkError>;
+    async fn probe(&self, request: &ProbeRequest) -> LinkResult<ProbeResult>;
 
     /// Kernel and record together. Idempotent.
-    async fn set_forward(&self, request: &ForwardRequest) -> Result<ChangeResult, LinkError>;
+    async fn set_forward(&self, request: &ForwardRequest) -> LinkResult<ChangeResult>;
 
-    async fn run(&self, request: &RunRequest, heard: SharedLineSink) -> Result<RunOutcome, LinkError>;
+    async fn run(&self, request: &RunRequest, heard: SharedLineSink) -> LinkResult<RunOutcome>;
 
-    async fn load_history(
-        &self,
-        service: Option<&ServiceName>,
-        limit: u32,
-    ) -> Result<Vec<HistoryEntry>, LinkError>;
+    async fn load_history(&self, service: Option<&ServiceName>, limit: u32) -> LinkResult<Vec<HistoryEntry>>;
 
     /// Sends a `.tar.gz` of this machine and unpacks it there, whole or not at all. Returns its digest. Bounded by silence,
     /// not in total. Placing the same archive twice changes nothing. An archive that has arrived is unpacked even when the
@@ -166,8 +149,8 @@ pub trait HostLink: HostDeployments + HostTrafficSplit {
         service: &ServiceName,
         release: &str,
         archive: &Path,
-    ) -> Result<Digest, LinkError>;
+    ) -> LinkResult<Digest>;
 
     /// The completely unpacked releases of a service, by name.
-    async fn list_releases(&self, service: &ServiceName) -> Result<Vec<HostRelease>, LinkError>;
+    async fn list_releases(&self, service: &ServiceName) -> LinkResult<Vec<HostRelease>>;
 }

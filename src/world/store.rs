@@ -27,6 +27,9 @@ pub enum StoreError {
     Failed { action: &'static str, path: PathBuf, why: String },
 }
 
+/// What was read or recorded, or why it was not.
+pub type StoreResult<T> = Result<T, StoreError>;
+
 /// Something done that leaves the desired state as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HistoryNote {
@@ -34,6 +37,21 @@ pub struct HistoryNote {
     pub actor: Actor,
     pub action: &'static str,
     pub detail: String,
+}
+
+impl HistoryNote {
+    /// Returns the row that records the note.
+    pub fn to_entry(&self, operation: OperationId, now: jiff::Timestamp) -> HistoryEntry {
+        HistoryEntry {
+            operation,
+            at: now,
+            actor: self.actor.clone(),
+            service: self.service.clone(),
+            action: self.action.to_owned(),
+            phase: Phase::Done,
+            detail: self.detail.clone(),
+        }
+    }
 }
 
 /// How a change ended.
@@ -49,6 +67,17 @@ pub enum ChangeOutcome {
     },
 }
 
+impl ChangeOutcome {
+    /// Returns the row that records the end of a change, which began with this one.
+    pub fn to_entry(&self, began: HistoryEntry, actor: &Actor, now: jiff::Timestamp) -> HistoryEntry {
+        let (phase, detail) = match self {
+            Self::Done { detail } => (Phase::Done, detail.clone()),
+            Self::RolledBack { why, .. } => (Phase::Failed, why.clone()),
+        };
+        HistoryEntry { at: now, actor: actor.clone(), phase, detail, ..began }
+    }
+}
+
 /// Held while kernel and record are changed together; released on drop, and by the kernel when the process dies.
 pub trait LockGuard: Send {}
 
@@ -56,32 +85,28 @@ pub trait LockGuard: Send {}
 #[async_trait]
 pub trait Store: Send + Sync {
     /// Serializes changes on a host: waits at most `patience` for another switchman process.
-    async fn lock(&self, purpose: &str, patience: Duration) -> Result<Box<dyn LockGuard>, StoreError>;
+    async fn lock(&self, purpose: &str, patience: Duration) -> StoreResult<Box<dyn LockGuard>>;
 
     /// Serializes pushes of the proxy's configuration. This lock is separate from `lock`, so that a proxy that does not
     /// answer keeps no process from routing around it.
-    async fn lock_proxy(&self, purpose: &str, patience: Duration) -> Result<Box<dyn LockGuard>, StoreError>;
+    async fn lock_proxy(&self, purpose: &str, patience: Duration) -> StoreResult<Box<dyn LockGuard>>;
 
     /// All services recorded on this host, by name.
-    fn load_records(&self) -> Result<Vec<ServiceRecord>, StoreError>;
+    fn load_records(&self) -> StoreResult<Vec<ServiceRecord>>;
 
     /// The services whose main is on trial.
-    fn load_trials(&self) -> Result<Vec<(ServiceName, Trial)>, StoreError> {
+    fn load_trials(&self) -> StoreResult<Vec<(ServiceName, Trial)>> {
         let recorded = self.load_records()?;
         Ok(recorded.into_iter().filter_map(|record| Some((record.forward.service, record.trial?))).collect())
     }
 
     /// The services whose data path the proxy has, or had, a place in.
-    fn places(&self) -> Result<Vec<ServiceRecord>, StoreError> {
+    fn places(&self) -> StoreResult<Vec<ServiceRecord>> {
         Ok(self.load_records()?.into_iter().filter(|record| record.layer7.place.is_some()).collect())
     }
 
     /// Records the new desired state and that the change began, as one transaction; gives back what is recorded now.
-    fn begin(
-        &self,
-        intent: &Intent,
-        now: jiff::Timestamp,
-    ) -> Result<(OperationId, ServiceRecord), StoreError>;
+    fn begin(&self, intent: &Intent, now: jiff::Timestamp) -> StoreResult<(OperationId, ServiceRecord)>;
 
     /// Records how it ended, and takes the desired state back where it was undone, as one transaction.
     fn end(
@@ -90,13 +115,13 @@ pub trait Store: Send + Sync {
         actor: &Actor,
         outcome: &ChangeOutcome,
         now: jiff::Timestamp,
-    ) -> Result<(), StoreError>;
+    ) -> StoreResult<()>;
 
     /// Adds one row that changes no desired state, such as a repair by `restore`.
-    fn add_note(&self, entry: &HistoryNote, now: jiff::Timestamp) -> Result<(), StoreError>;
+    fn add_note(&self, entry: &HistoryNote, now: jiff::Timestamp) -> StoreResult<()>;
 
     /// The number of rows that record a completed action, by service.
-    fn done(&self, action: &str) -> Result<BTreeMap<ServiceName, u64>, StoreError> {
+    fn done(&self, action: &str) -> StoreResult<BTreeMap<ServiceName, u64>> {
         let mut counts = BTreeMap::new();
         for entry in self.load_history(None, u32::MAX)? {
             if entry.action == action && entry.phase == Phase::Done {
@@ -107,9 +132,5 @@ pub trait Store: Send + Sync {
     }
 
     /// The latest `limit` rows, oldest first; of one service when given.
-    fn load_history(
-        &self,
-        service: Option<&ServiceName>,
-        limit: u32,
-    ) -> Result<Vec<HistoryEntry>, StoreError>;
+    fn load_history(&self, service: Option<&ServiceName>, limit: u32) -> StoreResult<Vec<HistoryEntry>>;
 }

@@ -6,9 +6,8 @@ use tokio::io::AsyncReadExt;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::model::example::port;
-use crate::model::forward::ServiceRecord;
-use crate::model::port_forward::{Forward, Switch};
+use crate::model::example;
+use crate::model::port_forward::Switch;
 use crate::world::fake::firewall::FakeFirewall;
 use crate::world::fake::{self, FakeWorld};
 use crate::world::store::StoreError;
@@ -33,19 +32,7 @@ async fn scene() -> Scene {
 
 impl Scene {
     fn record(&self, switch: Switch) {
-        let forward = Forward { service: "shop".parse().unwrap(), check: port(8888), target: port(8080) };
-        let record = ServiceRecord {
-            forward,
-            switch,
-            balancer_is_local: false,
-            generation: 1,
-            changed_at: jiff::Timestamp::UNIX_EPOCH,
-            routes: None,
-            access: crate::model::deployment::Access::Public,
-            trial: None,
-            layer7: crate::model::proxy::Layer7::default(),
-        };
-        *self.fake.store.records.lock().unwrap() = vec![record];
+        *self.fake.store.records.lock().unwrap() = vec![example::make_record("shop", switch)];
     }
 
     async fn connect(&self) -> TcpStream {

@@ -27,7 +27,7 @@ use crate::model::failure::ErrorCode;
 use crate::model::forward::ServiceRecord;
 use crate::model::name::ServiceName;
 use crate::model::version::Version;
-use crate::world::link::LinkError;
+use crate::world::link::{LinkError, LinkResult};
 
 /// How long one question after a watch window is kept open.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(20);
@@ -77,7 +77,7 @@ fn describe_assign_body(types: &mut SchemaGenerator) -> Value {
     ]})
 }
 
-async fn find_deployment(host: &Host, id: &DeploymentId) -> Result<DeploymentView, LinkError> {
+async fn find_deployment(host: &Host, id: &DeploymentId) -> LinkResult<DeploymentView> {
     let found = host.list_deployments().await?.deployments.into_iter().find(|view| view.deployment.id == *id);
     found.ok_or_else(|| not_found(format!("No service matching {id}")))
 }
@@ -86,10 +86,7 @@ fn not_found(message: String) -> LinkError {
     LinkError::Refused { code: ErrorCode::NotFound, message }
 }
 
-async fn get_service(
-    state: ApiState,
-    call: Call<ServiceName, NoQuery, NoBody>,
-) -> Result<ServiceRecord, LinkError> {
+async fn get_service(state: ApiState, call: Call<ServiceName, NoQuery, NoBody>) -> LinkResult<ServiceRecord> {
     let services = state.host.list_deployments().await?.services;
     let found = services.into_iter().find(|record| record.forward.service == call.path);
     found.ok_or_else(|| not_found(format!("No main service matching {}", call.path)))
@@ -99,7 +96,7 @@ async fn get_service(
 async fn deploy(
     state: ApiState,
     call: Call<(), NoQuery, DeployRequest>,
-) -> Result<(StatusCode, DeployResponse), LinkError> {
+) -> LinkResult<(StatusCode, DeployResponse)> {
     let dry_run = call.body.dry_run;
     let deployed = run_to_completion(async move { state.host.deploy(&call.body).await }).await?;
     let is_new = !deployed.known && !dry_run;
@@ -110,7 +107,7 @@ async fn deploy(
 async fn update(
     state: ApiState,
     call: Call<DeploymentId, NoQuery, Object<UpdateRequest>>,
-) -> Result<Deployment, LinkError> {
+) -> LinkResult<Deployment> {
     let (id, mut body) = (call.path, call.body);
     if let Some(uri) = body.fields.remove("uri") {
         let uri: String = serde_json::from_value(uri).map_err(|error| refuse_body(&error))?;
@@ -127,7 +124,7 @@ async fn update(
 async fn kill(
     state: ApiState,
     call: Call<DeploymentId, KillQuery, Object<KillRequest>>,
-) -> Result<(StatusCode, KillResponse), LinkError> {
+) -> LinkResult<(StatusCode, KillResponse)> {
     let (KillQuery { force, keep_files, drain_timeout_ms }, mut body) = (call.query, call.body);
     body.fields.insert("id".to_owned(), Value::from(call.path.as_str()));
     let given = [
@@ -145,7 +142,7 @@ async fn kill(
 async fn assign(
     state: ApiState,
     call: Call<ServiceName, NoQuery, Object<AssignRequest>>,
-) -> Result<AssignResponse, LinkError> {
+) -> LinkResult<AssignResponse> {
     let (service, mut body) = (call.path, call.body);
     // For people: the version alone names the deployment.
     if let Some(version) = body.fields.remove("version") {
@@ -166,7 +163,7 @@ async fn assign(
 async fn roll_back(
     state: ApiState,
     call: Call<ServiceName, NoQuery, Object<RollbackRequest>>,
-) -> Result<AssignResponse, LinkError> {
+) -> LinkResult<AssignResponse> {
     let (service, request) = (call.path, call.body.parse()?);
     run_to_completion(async move { state.host.rollback(&service, &request).await }).await
 }
@@ -175,16 +172,13 @@ async fn roll_back(
 async fn watch(
     state: ApiState,
     call: Call<ServiceName, NoQuery, WatchRequest>,
-) -> Result<Option<TrialOutcome>, LinkError> {
+) -> LinkResult<Option<TrialOutcome>> {
     let ended = tokio::time::timeout(WATCH_TIMEOUT, state.host.watch_trial(&call.path, &call.body)).await;
     ended.ok().transpose()
 }
 
 /// JSON lines, as of a running program.
-async fn stream_logs(
-    state: ApiState,
-    call: Call<DeploymentId, LogsQuery, NoBody>,
-) -> Result<LineStream, LinkError> {
+async fn stream_logs(state: ApiState, call: Call<DeploymentId, LogsQuery, NoBody>) -> LinkResult<LineStream> {
     let ApiState { host, .. } = state;
     find_deployment(&host, &call.path).await?;
     let LogsQuery { tail, follow } = call.query;

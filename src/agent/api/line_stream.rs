@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::respond::to_api_error;
 use crate::model::api::{RunEvent, RunOutcome};
-use crate::world::link::{LineSink, LinkError, SharedLineSink};
+use crate::world::link::{LineSink, LinkResult, SharedLineSink};
 
 /// Interval at which the caller of a silent program gets a sign that the link is alive.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -26,7 +26,7 @@ pub(super) struct LineStream(Body);
 /// Starts a run. A caller that disconnects ends the program.
 pub(super) fn stream_run<F>(run: impl FnOnce(SharedLineSink) -> F) -> LineStream
 where
-    F: Future<Output = Result<RunOutcome, LinkError>> + Send + 'static,
+    F: Future<Output = LinkResult<RunOutcome>> + Send + 'static,
 {
     let (lines, mut heard) = mpsc::channel(LINE_BUFFER);
     let ended = run(Arc::new(ChannelSink(lines.clone())));
@@ -63,10 +63,7 @@ impl LineSink for ChannelSink {
     }
 }
 
-async fn drive_run(
-    ended: impl Future<Output = Result<RunOutcome, LinkError>>,
-    lines: mpsc::Sender<RunEvent>,
-) {
+async fn drive_run(ended: impl Future<Output = LinkResult<RunOutcome>>, lines: mpsc::Sender<RunEvent>) {
     tokio::pin!(ended);
     let ended = loop {
         tokio::select! {

@@ -8,15 +8,15 @@ use serde::Serialize;
 
 use crate::model::api::ApiError;
 use crate::model::failure::ErrorCode;
-use crate::world::link::LinkError;
+use crate::world::link::{LinkError, LinkResult};
 
 /// The result of a handler. A request that is refused before it reaches the host is answered with an [`ApiError`] too.
 pub(in crate::agent) type ApiResult = Result<Response, Response>;
 
 /// A change that has begun is not stopped when its caller disconnects: no other caller could take back half of it.
 pub(super) async fn run_to_completion<T: Send + 'static>(
-    change: impl Future<Output = Result<T, LinkError>> + Send + 'static,
-) -> Result<T, LinkError> {
+    change: impl Future<Output = LinkResult<T>> + Send + 'static,
+) -> LinkResult<T> {
     let ended = tokio::spawn(change).await;
     ended.unwrap_or_else(|ended| {
         Err(LinkError::Refused { code: ErrorCode::Other, message: format!("it did not end: {ended}") })
@@ -37,7 +37,7 @@ pub(super) fn refuse_request(message: String) -> LinkError {
     LinkError::Refused { code: ErrorCode::BadRequest, message }
 }
 
-pub(in crate::agent) fn respond<T: Serialize>(result: Result<T, LinkError>) -> Response {
+pub(in crate::agent) fn respond<T: Serialize>(result: LinkResult<T>) -> Response {
     result.map_or_else(|error| respond_link_error(&error), |value| axum::Json(value).into_response())
 }
 

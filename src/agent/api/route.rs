@@ -28,7 +28,7 @@ use crate::model::api::endpoint::{
     Archive, Endpoint, JsonLines, Method, PlainText, RequestBody, Row, SchemaFn, build_schema,
 };
 use crate::model::failure::ErrorCode;
-use crate::world::link::LinkError;
+use crate::world::link::LinkResult;
 
 /// A body is a few KiB; more is a mistake.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
@@ -85,7 +85,7 @@ pub(super) struct Object<B> {
 }
 
 impl<B: DeserializeOwned> Object<B> {
-    pub fn parse(self) -> Result<B, LinkError> {
+    pub fn parse(self) -> LinkResult<B> {
         serde_json::from_value(Value::Object(self.fields)).map_err(|error| refuse_body(&error))
     }
 }
@@ -144,7 +144,7 @@ where
     Q: DeserializeOwned + JsonSchema + Send + 'static,
     B: RequestBody + Send + 'static,
     A: Answer<R>,
-    F: Future<Output = Result<A, LinkError>> + Send + 'static,
+    F: Future<Output = LinkResult<A>> + Send + 'static,
 {
     let operation = Operation::new::<Q>(&endpoint.row, A::MEDIA, build_schema::<A::Schema>);
     let operation = match B::SCHEMA {
@@ -166,7 +166,7 @@ where
     Q: DeserializeOwned + JsonSchema + Send + 'static,
     B: RequestBody + 'static,
     A: Answer<R>,
-    F: Future<Output = Result<A, LinkError>> + Send + 'static,
+    F: Future<Output = LinkResult<A>> + Send + 'static,
 {
     let operation = Operation::new::<Q>(&endpoint.row, A::MEDIA, build_schema::<A::Schema>);
     let read = |bytes: &[u8]| {
@@ -198,7 +198,7 @@ where
     Q: DeserializeOwned + Send + 'static,
     B: Send + 'static,
     A: Answer<R>,
-    F: Future<Output = Result<A, LinkError>> + Send + 'static,
+    F: Future<Output = LinkResult<A>> + Send + 'static,
 {
     let handle = move |State(state): State<ApiState>,
                        path: Result<Path<P>, PathRejection>,

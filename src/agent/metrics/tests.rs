@@ -5,11 +5,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::model::deployment::Access;
-use crate::model::example::port;
-use crate::model::forward::ServiceRecord;
-use crate::model::port_forward::{Forward, Switch};
-use crate::model::proxy::Layer7;
+use crate::model::example;
+use crate::model::port_forward::Switch;
 use crate::world::fake::firewall::FakeFirewall;
 use crate::world::fake::{self, FakeWorld};
 use crate::world::store::StoreError;
@@ -25,18 +22,7 @@ struct Scene {
 /// A host with `shop` in maintenance.
 async fn start_scene() -> Scene {
     let fake = fake::world(vec![], Arc::new(FakeFirewall::new(&[])));
-    let forward = Forward { service: "shop".parse().unwrap(), check: port(8888), target: port(8080) };
-    fake.store.records.lock().unwrap().push(ServiceRecord {
-        forward,
-        switch: Switch::Off,
-        balancer_is_local: false,
-        generation: 1,
-        changed_at: jiff::Timestamp::UNIX_EPOCH,
-        routes: None,
-        access: Access::Public,
-        trial: None,
-        layer7: Layer7::default(),
-    });
+    fake.store.records.lock().unwrap().push(example::make_record("shop", Switch::Off));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (world, metrics) = (fake.world.clone(), Arc::new(Metrics::new(fake.world.clone())));

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::capped::Merge;
+use crate::model::capped::{Merge, absorb_fields};
 use crate::model::proxy::{Latencies, UpstreamStats};
 
 /// Requests to one version, over some time and some hosts.
@@ -72,10 +72,7 @@ impl RequestCounts {
 
 impl Merge for RequestCounts {
     fn absorb(&mut self, other: Self) {
-        self.requests.absorb(other.requests);
-        self.failed.absorb(other.failed);
-        self.fallbacks.absorb(other.fallbacks);
-        self.latency.absorb(other.latency);
+        absorb_fields!(self, other: requests, failed, fallbacks, latency);
     }
 }
 

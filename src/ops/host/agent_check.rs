@@ -27,9 +27,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::model::example::port;
-    use crate::model::forward::ServiceRecord;
-    use crate::model::port_forward::{Forward, Switch};
+    use crate::model::example;
+    use crate::model::port_forward::Switch;
     use crate::world::fake::firewall::FakeFirewall;
     use crate::world::fake::{self, FakeWorld};
 
@@ -37,19 +36,7 @@ mod tests {
     fn scene() -> FakeWorld {
         let fake = fake::world(vec![], Arc::new(FakeFirewall::new(&[])));
         for (service, switch) in [("blog", Switch::On), ("shop", Switch::Off)] {
-            let forward =
-                Forward { service: service.parse().unwrap(), check: port(8888), target: port(8080) };
-            fake.store.records.lock().unwrap().push(ServiceRecord {
-                forward,
-                switch,
-                balancer_is_local: false,
-                generation: 1,
-                changed_at: jiff::Timestamp::UNIX_EPOCH,
-                routes: None,
-                access: crate::model::deployment::Access::Public,
-                trial: None,
-                layer7: crate::model::proxy::Layer7::default(),
-            });
+            fake.store.records.lock().unwrap().push(example::make_record(service, switch));
         }
         fake
     }

@@ -27,7 +27,7 @@ use crate::plan::drain;
 use crate::world::HostWorld;
 use crate::world::commands::CommandError;
 use crate::world::firewall::FirewallError;
-use crate::world::link::{HostLink, LinkError, SharedLineSink};
+use crate::world::link::{HostLink, LinkError, LinkResult, SharedLineSink};
 use crate::world::releases::{ReleaseError, ReleaseStore};
 use crate::world::store::StoreError;
 
@@ -51,7 +51,7 @@ impl LocalHost {
     async fn run_blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&dyn ReleaseStore) -> Result<T, ReleaseError> + Send + 'static,
-    ) -> Result<T, LinkError> {
+    ) -> LinkResult<T> {
         let releases = self.world.releases.clone();
         match tokio::task::spawn_blocking(move || work(&*releases)).await {
             Ok(worked) => worked.map_err(|error| from_release_error(&error)),
@@ -68,7 +68,7 @@ impl HostLink for LocalHost {
         "this machine".to_owned()
     }
 
-    async fn greet(&self) -> Result<Hello, LinkError> {
+    async fn greet(&self) -> LinkResult<Hello> {
         Ok(Hello {
             api: API_VERSION,
             oldest_api: OLDEST_API_VERSION,
@@ -77,11 +77,11 @@ impl HostLink for LocalHost {
         })
     }
 
-    async fn fetch_status(&self, question: &StatusRequest) -> Result<HostView, LinkError> {
+    async fn fetch_status(&self, question: &StatusRequest) -> LinkResult<HostView> {
         Ok(read_view(&self.world, question).await)
     }
 
-    async fn fetch_activity(&self, service: &ServiceName, port: Port) -> Result<ServiceActivity, LinkError> {
+    async fn fetch_activity(&self, service: &ServiceName, port: Port) -> LinkResult<ServiceActivity> {
         let record = rules::read_record(&self.world, service).map_err(|error| from_store_error(&error))?;
         let now = port_sockets::read_port_sockets(&self.world, record.as_ref(), port).await;
         let mut looks = self.last_sockets.lock().unwrap_or_else(PoisonError::into_inner);
@@ -96,7 +96,7 @@ impl HostLink for LocalHost {
         })
     }
 
-    async fn probe(&self, request: &ProbeRequest) -> Result<ProbeResult, LinkError> {
+    async fn probe(&self, request: &ProbeRequest) -> LinkResult<ProbeResult> {
         let records = self.world.store.load_records().map_err(|error| from_store_error(&error))?;
         let address = port_sockets::resolve_target(&records, request.address);
         Ok(match self.world.probe.ask(address, &request.health).await {
@@ -105,13 +105,13 @@ impl HostLink for LocalHost {
         })
     }
 
-    async fn set_forward(&self, request: &ForwardRequest) -> Result<ChangeResult, LinkError> {
+    async fn set_forward(&self, request: &ForwardRequest) -> LinkResult<ChangeResult> {
         let intent = request.clone().into();
         let changed = packet_proof::change_and_prove(&self.world, &intent).await;
         changed.map_err(|error| from_change_error(&error))
     }
 
-    async fn run(&self, request: &RunRequest, heard: SharedLineSink) -> Result<RunOutcome, LinkError> {
+    async fn run(&self, request: &RunRequest, heard: SharedLineSink) -> LinkResult<RunOutcome> {
         self.world.commands.run(request, heard).await.map_err(|error| LinkError::Refused {
             code: match error {
                 CommandError::Missing { .. } => ErrorCode::ProgramMissing,
@@ -122,20 +122,11 @@ impl HostLink for LocalHost {
         })
     }
 
-    async fn load_history(
-        &self,
-        service: Option<&ServiceName>,
-        limit: u32,
-    ) -> Result<Vec<HistoryEntry>, LinkError> {
+    async fn load_history(&self, service: Option<&ServiceName>, limit: u32) -> LinkResult<Vec<HistoryEntry>> {
         self.world.store.load_history(service, limit).map_err(|error| from_store_error(&error))
     }
 
-    async fn upload_release(
-        &self,
-        service: &ServiceName,
-        name: &str,
-        archive: &Path,
-    ) -> Result<Digest, LinkError> {
+    async fn upload_release(&self, service: &ServiceName, name: &str, archive: &Path) -> LinkResult<Digest> {
         let (service, name, archive) = (service.clone(), name.to_owned(), archive.to_owned());
         let all = self.world.deployments.all().map_err(|error| from_store_error(&error))?;
         let used = crate::plan::versions::is_release_used(&all, &service, &name);
@@ -150,7 +141,7 @@ impl HostLink for LocalHost {
         .await
     }
 
-    async fn list_releases(&self, service: &ServiceName) -> Result<Vec<HostRelease>, LinkError> {
+    async fn list_releases(&self, service: &ServiceName) -> LinkResult<Vec<HostRelease>> {
         let service = service.clone();
         let placed = move |releases: &dyn ReleaseStore| {
             let named = releases.list(&service)?.into_iter().map(|name| {

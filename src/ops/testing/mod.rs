@@ -4,6 +4,7 @@
 pub mod site;
 mod site_balancer;
 mod site_deployments;
+pub mod site_fault;
 pub mod site_link;
 pub mod site_traffic_split;
 mod site_world;

@@ -28,7 +28,7 @@ use crate::world::commands::{CommandError, CommandRunner};
 use crate::world::fake::MS;
 use crate::world::fake::deployments::FakeArchives;
 use crate::world::fake::journal::FakeJournal;
-use crate::world::fake::paused::{EventRecorder, PausedClock};
+use crate::world::fake::paused::{EventRecorder, PausedClock, wait_until};
 use crate::world::link::{HostLink, LinkError, SharedLineSink};
 use crate::world::notifier::{Notice, Notifier};
 use crate::world::outputs::OutputStore;
@@ -39,11 +39,12 @@ use crate::world::stop::{self, StopHandle};
 const BALANCER_LAG: Duration = Duration::from_millis(700);
 
 /// The real state of one host.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct SiteHost {
     pub forward: bool,
-    pub changed_at: Instant,
+    /// When its forward was last switched; `None`: long ago.
+    changed_at: Option<Instant>,
     /// The state that the balancers' checks had seen when it was changed.
     observed_up: bool,
     pub generation: u32,
@@ -103,7 +104,7 @@ pub struct SiteHost {
     pub calls: Vec<&'static str>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct SiteState {
     pub hosts: BTreeMap<HostName, SiteHost>,
     pub unreadable_balancers: BTreeSet<String>,
@@ -140,15 +141,8 @@ pub fn site(hosts: usize, balancers: usize) -> FakeSite {
     let names: Vec<HostName> = (1..=hosts).map(|number| format!("web{number}").parse().unwrap()).collect();
     let state = SiteState {
         hosts: names.iter().map(|name| (name.clone(), SiteHost::new_healthy())).collect(),
-        unreadable_balancers: BTreeSet::new(),
         min_up_observed: usize::MAX,
-        notices: vec![],
-        lines: vec![],
-        hooks: vec![],
-        hook_status: BTreeMap::new(),
-        hook_duration: Duration::ZERO,
-        has_admin_socket: false,
-        flushed: vec![],
+        ..SiteState::default()
     };
     let site = SharedSite(Arc::new(Mutex::new(state)));
     let socket = || Some(StatsEndpoint::Unix("/run/fake.sock".into()));
@@ -194,13 +188,31 @@ pub fn site(hosts: usize, balancers: usize) -> FakeSite {
     FakeSite { site, fleet, journal, world, stopper, clock, events }
 }
 
+impl FakeSite {
+    /// Runs a command until something has happened, and kills its process then.
+    pub async fn kill_when<T: std::fmt::Debug>(
+        &self,
+        command: impl Future<Output = T>,
+        happened: impl Future<Output = ()>,
+    ) {
+        tokio::select! {
+            ended = command => panic!("{ended:?}"),
+            () = happened => self.journal.kill(),
+        }
+    }
+
+    /// Waits until a host is as wanted, and looks once a step.
+    pub async fn wait_for_host(&self, step: Duration, name: &str, is_so: impl Fn(&SiteHost) -> bool) {
+        wait_until(step, || self.site.with_host(name, |host| is_so(host))).await;
+    }
+}
+
 impl SiteState {
     /// Mains that take users now: those still going down do not count, those still coming up are not there yet. What
     /// another operator took out counts until the balancers have seen it: switchman cannot know before.
     fn count_in_service(&self) -> usize {
-        let unseen = |host: &SiteHost| {
-            host.is_switched_by_other && host.changed_at.elapsed() < BALANCER_LAG + MS * 100
-        };
+        let unseen =
+            |host: &SiteHost| host.is_switched_by_other && !host.is_unchanged_for(BALANCER_LAG + MS * 100);
         let serves = |host: &&SiteHost| (host.forward && host.is_up()) || (host.is_healthy && unseen(host));
         self.hosts.values().filter(serves).count()
     }
@@ -233,45 +245,20 @@ impl SharedSite {
 }
 
 impl SiteHost {
-    /// In service for a minute, healthy, with requests that end 1.5 s after it is taken out.
+    /// In service since long ago, healthy, with requests that end 1.5 s after it is taken out.
     fn new_healthy() -> Self {
         Self {
             forward: true,
             observed_up: true,
-            changed_at: Instant::now().checked_sub(Duration::from_mins(1)).unwrap_or_else(Instant::now),
             generation: 1,
             is_healthy: true,
             is_backup_up: true,
             is_reachable: true,
             drain_duration: Some(MS * 1500),
-            commands: vec![],
-            command_status: 0,
             command_duration: MS * 300,
-            command_breaks_health: false,
-            switch_error: None,
-            began: vec![],
-            running: false,
-            is_disturbed: false,
-            lost_answers: 0,
-            is_flapping: false,
-            probes: 0,
-            is_switched_by_other: false,
             main: "1.0.0".to_owned(),
             backup: "1.0.0".to_owned(),
-            new_main_unhealthy: false,
-            rollback_reason: None,
-            watch_started_at: None,
-            was_assigned_in_service: false,
-            assign_error: None,
-            kernel_unreadable: false,
-            is_private: false,
-            updates: vec![],
-            update_has_traffic: None,
-            evidence: None,
-            evidence_error: None,
-            proxy: None,
-            layer7: SiteProxy::without_traffic(),
-            calls: vec![],
+            ..Self::default()
         }
     }
 
@@ -287,7 +274,7 @@ impl SiteHost {
         let moved = self.forward != on;
         if moved {
             self.observed_up = self.is_observed_on();
-            self.changed_at = Instant::now();
+            self.changed_at = Some(Instant::now());
             self.forward = on;
             self.generation += 1;
             self.is_switched_by_other = false;
@@ -302,8 +289,12 @@ impl SiteHost {
         self.is_healthy && !(self.is_flapping && self.probes.is_multiple_of(2))
     }
 
+    fn is_unchanged_for(&self, time: Duration) -> bool {
+        self.changed_at.is_none_or(|at| at.elapsed() >= time)
+    }
+
     pub(super) fn is_drained(&self) -> bool {
-        self.drain_duration.is_some_and(|after| self.changed_at.elapsed() >= after)
+        self.drain_duration.is_some_and(|after| self.is_unchanged_for(after))
     }
 
     /// Whether the balancers report its main vhost UP.
@@ -313,7 +304,7 @@ impl SiteHost {
 
     /// A change that was taken back before it was seen is never seen.
     fn is_observed_on(&self) -> bool {
-        if self.changed_at.elapsed() >= BALANCER_LAG { self.forward } else { self.observed_up }
+        if self.is_unchanged_for(BALANCER_LAG) { self.forward } else { self.observed_up }
     }
 }
 
@@ -333,24 +324,16 @@ impl SharedSite {
 
     /// As an end of the real thing: two runs with the same key never overlap.
     async fn wait_for_exclusive_run(&self, name: &HostName, program: &str) -> Result<(), CommandError> {
-        let deadline = Instant::now() + COMMAND_TIMEOUT;
-        while self.of(name, |host| host.running) {
-            if Instant::now() >= deadline {
-                return Err(CommandError::StillRunning {
-                    program: program.to_owned(),
-                    waited: COMMAND_TIMEOUT,
-                });
-            }
-            tokio::time::sleep(MS * 50).await;
-        }
-        Ok(())
+        let ended = wait_until(MS * 50, || !self.of(name, |host| host.running));
+        let busy = |_| CommandError::StillRunning { program: program.to_owned(), waited: COMMAND_TIMEOUT };
+        tokio::time::timeout(COMMAND_TIMEOUT, ended).await.map_err(busy)
     }
 
     async fn run_command(self, name: HostName) -> RunOutcome {
         let takes = self.of(&name, |host| {
             // The promise of the story: no command works on a host that serves, or has requests in flight.
             // An operator who switches it on at this very moment is not noticed any more.
-            let overtaken = host.is_switched_by_other && host.changed_at.elapsed() < MS * 300;
+            let overtaken = host.is_switched_by_other && !host.is_unchanged_for(MS * 300);
             let out = overtaken || !host.forward && host.is_drained();
             host.commands.push(if out { "began" } else { "began in service" });
             host.began.push(Instant::now());

@@ -10,7 +10,7 @@ use crate::model::api::deployments::{
     DeploymentView, DeploymentsView, KillRequest, KillResponse, LogsRequest, RollbackRequest, TrialOutcome,
     UpdateRequest, WatchRequest,
 };
-use crate::model::deployment::{Access, Deployment, DeploymentStatus, ProcessState, Role, Stage};
+use crate::model::deployment::{Deployment, DeploymentStatus, ProcessState, Role, Stage};
 use crate::model::example;
 use crate::model::failure::ErrorCode;
 use crate::model::forward::{ChangeResult, Route, Routes, ServiceRecord};
@@ -19,9 +19,9 @@ use crate::model::observation::ObservationError;
 use crate::model::port_forward::{Forward, Switch};
 use crate::model::socket::SocketCount;
 use crate::world::fake::MS;
-use crate::world::link::{HostDeployments, LinkError, SharedLineSink};
+use crate::world::link::{HostDeployments, LinkError, LinkResult, SharedLineSink};
 
-pub(super) fn refuse_unsupported<T>() -> Result<T, LinkError> {
+pub(super) fn refuse_unsupported<T>() -> LinkResult<T> {
     Err(LinkError::Refused { code: ErrorCode::NotFound, message: "not on this site".to_owned() })
 }
 
@@ -56,22 +56,18 @@ fn build_record(host: &SiteHost) -> ServiceRecord {
     let target = example::port(if host.update_has_traffic == Some(true) { 20009 } else { *at });
     let (ports, deployment) = (example::make_ports(), example::deployment("shop", &host.main, *at));
     let leg = |port| Route { port, deployment: deployment.id.clone(), target };
+    let routes = Routes { main: leg(ports.main), backup: leg(ports.backup), previous: None, rollback: None };
     ServiceRecord {
-        forward: Forward { service: deployment.service.clone(), check: ports.check, target },
-        switch: Switch::On,
-        balancer_is_local: false,
+        forward: Forward { target, ..example::make_forward("shop") },
         generation: host.generation,
-        changed_at: jiff::Timestamp::UNIX_EPOCH,
-        routes: Some(Routes {
-            main: leg(ports.main),
-            backup: leg(ports.backup),
-            previous: None,
-            rollback: None,
-        }),
-        access: Access::Public,
-        trial: None,
+        routes: Some(routes),
         layer7: host.layer7.layer7(),
+        ..example::make_record("shop", Switch::On)
     }
+}
+
+fn build_change(host: &SiteHost) -> ChangeResult {
+    ChangeResult { transactions: vec![], generation: host.generation, unfinished_history: None, packet: None }
 }
 
 impl SiteLink {
@@ -80,12 +76,7 @@ impl SiteLink {
         AssignResponse {
             deployment: deployment(&host.main),
             previous: Some(deployment(was)),
-            change: ChangeResult {
-                transactions: vec![],
-                generation: host.generation,
-                unfinished_history: None,
-                packet: None,
-            },
+            change: build_change(host),
             closed_connections: 0,
             all_closed: true,
         }
@@ -94,18 +85,17 @@ impl SiteLink {
 
 #[async_trait]
 impl HostDeployments for SiteLink {
-    async fn list_deployments(&self) -> Result<DeploymentsView, LinkError> {
-        self.record_call("list_deployments");
-        self.run_round_trip(|host| build_view(host)).await
+    async fn list_deployments(&self) -> LinkResult<DeploymentsView> {
+        self.read("list_deployments", |host| Ok(build_view(host))).await
     }
 
-    async fn deploy(&self, _: &DeployRequest) -> Result<DeployResponse, LinkError> {
+    async fn deploy(&self, _: &DeployRequest) -> LinkResult<DeployResponse> {
         self.record_call("deploy");
         refuse_unsupported()
     }
 
     /// Two seconds to come up, three to drain.
-    async fn update(&self, request: &UpdateRequest) -> Result<Deployment, LinkError> {
+    async fn update(&self, request: &UpdateRequest) -> LinkResult<Deployment> {
         self.record_call("update");
         self.simulate_send().await?;
         for (updating, takes) in [(false, 2000), (true, 3000)] {
@@ -121,12 +111,10 @@ impl HostDeployments for SiteLink {
         Ok(updated)
     }
 
-    async fn assign(&self, _: &ServiceName, request: &AssignRequest) -> Result<AssignResponse, LinkError> {
-        self.record_call("assign");
+    async fn assign(&self, _: &ServiceName, request: &AssignRequest) -> LinkResult<AssignResponse> {
         let DeploymentRef::Version { version, .. } = &request.which else { return refuse_unsupported() };
         let version = version.to_string();
-        self.simulate_send().await?;
-        let assigned = self.site.of(&self.name, |host| {
+        self.change("assign", |host| {
             if let Some(error) = host.assign_error.take() {
                 return Err(error);
             }
@@ -144,19 +132,13 @@ impl HostDeployments for SiteLink {
                 host.main = was;
             }
             Ok(assigned)
-        })?;
-        self.simulate_reply().await?;
-        Ok(assigned)
+        })
+        .await
     }
 
     /// Back to the backup, or where that is main itself, further back.
-    async fn rollback(
-        &self,
-        _: &ServiceName,
-        request: &RollbackRequest,
-    ) -> Result<AssignResponse, LinkError> {
-        self.record_call("rollback");
-        self.run_round_trip(|host| {
+    async fn rollback(&self, _: &ServiceName, request: &RollbackRequest) -> LinkResult<AssignResponse> {
+        self.read("rollback", |host| {
             let was = host.main.clone();
             if request.from.as_ref().is_some_and(|from| from.to_string() != was) {
                 let message = format!("{was} is main");
@@ -166,45 +148,36 @@ impl HostDeployments for SiteLink {
             host.is_healthy = true;
             Ok(Self::build_assign_response(host, &was))
         })
-        .await?
+        .await
     }
 
-    async fn watch_trial(&self, _: &ServiceName, request: &WatchRequest) -> Result<TrialOutcome, LinkError> {
-        self.record_call("watch_trial");
-        self.simulate_send().await?;
-        let ended = self.site.of(&self.name, |host| {
+    async fn watch_trial(&self, _: &ServiceName, request: &WatchRequest) -> LinkResult<TrialOutcome> {
+        self.change("watch_trial", |host| {
             host.watch_started_at.get_or_insert_with(Instant::now);
             let main = Box::new(example::deployment("shop", &host.main, 20000));
-            match &host.rollback_reason {
+            Ok(match &host.rollback_reason {
                 _ if main.id == request.id => TrialOutcome::Passed,
                 Some(why) => TrialOutcome::RolledBack { previous: main, why: why.clone() },
                 None => TrialOutcome::Overtaken { main: Some(main), actor: None },
-            }
-        });
-        self.simulate_reply().await?;
-        Ok(ended)
-    }
-
-    async fn kill(&self, _: &KillRequest) -> Result<KillResponse, LinkError> {
-        self.record_call("kill");
-        refuse_unsupported()
-    }
-
-    async fn set_access(&self, _: &ServiceName, request: &AccessRequest) -> Result<ChangeResult, LinkError> {
-        self.record_call("set_access");
-        self.run_round_trip(|host| {
-            host.is_private = !request.public;
-            ChangeResult {
-                transactions: vec![],
-                generation: host.generation,
-                unfinished_history: None,
-                packet: None,
-            }
+            })
         })
         .await
     }
 
-    async fn stream_logs(&self, _: &LogsRequest, heard: SharedLineSink) -> Result<(), LinkError> {
+    async fn kill(&self, _: &KillRequest) -> LinkResult<KillResponse> {
+        self.record_call("kill");
+        refuse_unsupported()
+    }
+
+    async fn set_access(&self, _: &ServiceName, request: &AccessRequest) -> LinkResult<ChangeResult> {
+        self.read("set_access", |host| {
+            host.is_private = !request.public;
+            Ok(build_change(host))
+        })
+        .await
+    }
+
+    async fn stream_logs(&self, _: &LogsRequest, heard: SharedLineSink) -> LinkResult<()> {
         self.record_call("stream_logs");
         self.simulate_send().await?;
         heard.write_line(&format!("{} writes", self.name)).await;

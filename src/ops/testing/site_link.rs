@@ -11,13 +11,14 @@ use crate::model::api::{
     ServiceActivity, StatusRequest,
 };
 use crate::model::deployment::Digest;
+use crate::model::failure::ErrorCode;
 use crate::model::forward::ChangeResult;
 use crate::model::history::HistoryEntry;
 use crate::model::name::{HostName, ServiceName};
 use crate::model::ports::Port;
 use crate::ops::host::api::LocalHost;
 use crate::world::fake::MS;
-use crate::world::link::{HostLink, LinkError, SharedLineSink};
+use crate::world::link::{HostLink, LinkError, LinkResult, SharedLineSink};
 
 #[derive(Clone)]
 pub(super) struct SiteLink {
@@ -30,13 +31,18 @@ pub fn build_broken_link_error() -> LinkError {
     LinkError::Broken { via: "ssh fake".into(), why: "cut".into() }
 }
 
+/// The refusal of a host whose rules another program holds.
+pub fn build_locked_error() -> LinkError {
+    LinkError::Refused { code: ErrorCode::RulesLocked, message: "xtables is locked".into() }
+}
+
 impl SiteLink {
     pub(super) fn record_call(&self, name: &'static str) {
         self.site.of(&self.name, |host| host.calls.push(name));
     }
 
     /// Half of the way; what happens in between happens on the host.
-    pub(super) async fn simulate_send(&self) -> Result<(), LinkError> {
+    pub(super) async fn simulate_send(&self) -> LinkResult<()> {
         tokio::time::sleep(MS * 2).await;
         if self.site.of(&self.name, |host| host.is_reachable) {
             Ok(())
@@ -46,7 +52,7 @@ impl SiteLink {
     }
 
     /// The answer may be lost.
-    pub(super) async fn simulate_reply(&self) -> Result<(), LinkError> {
+    pub(super) async fn simulate_reply(&self) -> LinkResult<()> {
         self.simulate_send().await?;
         let lost = self.site.of(&self.name, |host| {
             let left = host.lost_answers.checked_sub(1);
@@ -56,18 +62,31 @@ impl SiteLink {
         if lost { Err(build_broken_link_error()) } else { Ok(()) }
     }
 
-    pub(super) async fn run_round_trip<T>(
+    /// A call that reads a fact of the site. Its answer is not lost: only a change counts for that.
+    pub(super) async fn read<T>(
         &self,
-        act: impl FnOnce(&mut SiteHost) -> T + Send,
-    ) -> Result<T, LinkError>
-    where
-        T: Send,
-    {
-        self.call(async { Ok(self.site.of(&self.name, act)) }).await
+        name: &'static str,
+        read: impl FnOnce(&mut SiteHost) -> LinkResult<T>,
+    ) -> LinkResult<T> {
+        self.call(name, async { self.site.of(&self.name, read) }).await
     }
 
-    /// A call of the real host. Its answer is not lost: only a change counts for that.
-    async fn call<T>(&self, call: impl Future<Output = Result<T, LinkError>>) -> Result<T, LinkError> {
+    /// A call that changes a fact of the site, whose answer may be lost.
+    pub(super) async fn change<T>(
+        &self,
+        name: &'static str,
+        change: impl FnOnce(&mut SiteHost) -> LinkResult<T>,
+    ) -> LinkResult<T> {
+        self.record_call(name);
+        self.simulate_send().await?;
+        let changed = self.site.of(&self.name, change)?;
+        self.simulate_reply().await?;
+        Ok(changed)
+    }
+
+    /// A call of the real host.
+    async fn call<T>(&self, name: &'static str, call: impl Future<Output = LinkResult<T>>) -> LinkResult<T> {
+        self.record_call(name);
         self.simulate_send().await?;
         let answer = call.await;
         self.simulate_send().await?;
@@ -81,28 +100,24 @@ impl HostLink for SiteLink {
         format!("ssh {}", self.name)
     }
 
-    async fn greet(&self) -> Result<Hello, LinkError> {
-        self.record_call("greet");
-        self.call(self.host.greet()).await
+    async fn greet(&self) -> LinkResult<Hello> {
+        self.call("greet", self.host.greet()).await
     }
 
-    async fn fetch_status(&self, question: &StatusRequest) -> Result<HostView, LinkError> {
-        self.record_call("fetch_status");
-        self.call(self.host.fetch_status(question)).await
+    async fn fetch_status(&self, question: &StatusRequest) -> LinkResult<HostView> {
+        self.call("fetch_status", self.host.fetch_status(question)).await
     }
 
-    async fn fetch_activity(&self, service: &ServiceName, port: Port) -> Result<ServiceActivity, LinkError> {
-        self.record_call("fetch_activity");
-        self.call(self.host.fetch_activity(service, port)).await
+    async fn fetch_activity(&self, service: &ServiceName, port: Port) -> LinkResult<ServiceActivity> {
+        self.call("fetch_activity", self.host.fetch_activity(service, port)).await
     }
 
-    async fn probe(&self, request: &ProbeRequest) -> Result<ProbeResult, LinkError> {
-        self.record_call("probe");
-        self.call(self.host.probe(request)).await
+    async fn probe(&self, request: &ProbeRequest) -> LinkResult<ProbeResult> {
+        self.call("probe", self.host.probe(request)).await
     }
 
     /// Delivers a request that is on its way, even when its sender no longer waits for the answer.
-    async fn set_forward(&self, request: &ForwardRequest) -> Result<ChangeResult, LinkError> {
+    async fn set_forward(&self, request: &ForwardRequest) -> LinkResult<ChangeResult> {
         self.record_call("set_forward");
         if let Some(error) = self.site.of(&self.name, |host| host.switch_error.clone()) {
             return Err(error);
@@ -117,18 +132,12 @@ impl HostLink for SiteLink {
         Ok(changed)
     }
 
-    async fn run(&self, request: &RunRequest, heard: SharedLineSink) -> Result<RunOutcome, LinkError> {
-        self.record_call("run");
-        self.call(self.host.run(request, heard)).await
+    async fn run(&self, request: &RunRequest, heard: SharedLineSink) -> LinkResult<RunOutcome> {
+        self.call("run", self.host.run(request, heard)).await
     }
 
-    async fn load_history(
-        &self,
-        service: Option<&ServiceName>,
-        limit: u32,
-    ) -> Result<Vec<HistoryEntry>, LinkError> {
-        self.record_call("load_history");
-        self.call(self.host.load_history(service, limit)).await
+    async fn load_history(&self, service: Option<&ServiceName>, limit: u32) -> LinkResult<Vec<HistoryEntry>> {
+        self.call("load_history", self.host.load_history(service, limit)).await
     }
 
     async fn upload_release(
@@ -136,13 +145,11 @@ impl HostLink for SiteLink {
         service: &ServiceName,
         release: &str,
         archive: &Path,
-    ) -> Result<Digest, LinkError> {
-        self.record_call("upload_release");
-        self.call(self.host.upload_release(service, release, archive)).await
+    ) -> LinkResult<Digest> {
+        self.call("upload_release", self.host.upload_release(service, release, archive)).await
     }
 
-    async fn list_releases(&self, service: &ServiceName) -> Result<Vec<HostRelease>, LinkError> {
-        self.record_call("list_releases");
-        self.call(self.host.list_releases(service)).await
+    async fn list_releases(&self, service: &ServiceName) -> LinkResult<Vec<HostRelease>> {
+        self.call("list_releases", self.host.list_releases(service)).await
     }
 }

@@ -3,7 +3,6 @@
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::site::SiteHost;
 use super::site_link::SiteLink;
 use crate::model::deployment::DeploymentId;
 use crate::model::evidence::Evidence;
@@ -12,11 +11,9 @@ use crate::model::failure::ErrorCode;
 use crate::model::latencies::round_to_bucket;
 use crate::model::name::ServiceName;
 use crate::model::percent::Percent;
-use crate::model::proxy::{
-    Latencies, Layer7, ProxyPlacement, ProxyStats, ServiceStats, TrafficSplit, UpstreamStats,
-};
+use crate::model::proxy::{Layer7, ProxyPlacement, ProxyStats, TrafficSplit, UpstreamStats};
 use crate::model::traffic_split::{TrafficSplitChange, TrafficSplitRequest, TrafficSplitResponse};
-use crate::world::link::{HostTrafficSplit, LinkError};
+use crate::world::link::{HostTrafficSplit, LinkError, LinkResult};
 
 /// How a version answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,15 +52,7 @@ const HEALTHY: VersionBehaviour =
     VersionBehaviour { latency_us: 20_000, error_every: 0, refuses_connections: false };
 
 fn new_stats(version: &str) -> UpstreamStats {
-    let one = example::deployment("shop", version, 20000);
-    UpstreamStats {
-        deployment: one.id,
-        version: one.version,
-        answers: [].into(),
-        errors: [].into(),
-        latency: Latencies::default(),
-        fallbacks: 0,
-    }
+    example::make_upstream_stats(&example::deployment("shop", version, 20000))
 }
 
 /// `count` more answers, evenly made.
@@ -77,9 +66,9 @@ fn add_answers(leg: &mut UpstreamStats, behaviour: VersionBehaviour, count: u64)
     *leg.latency.0.entry(round_to_bucket(behaviour.latency_us)).or_default() += count;
 }
 
-impl SiteProxy {
-    /// 12,000 requests a minute to come.
-    pub(super) fn without_traffic() -> Self {
+impl Default for SiteProxy {
+    /// Returns a proxy that is not inserted, with 12,000 requests a minute to come.
+    fn default() -> Self {
         Self {
             traffic_split: TrafficSplit::default(),
             inserted: false,
@@ -96,7 +85,9 @@ impl SiteProxy {
             share_remainder: 0,
         }
     }
+}
 
+impl SiteProxy {
     pub(super) fn layer7(&self) -> Layer7 {
         let place = ProxyPlacement { port: example::port(29_999), inserted: self.inserted };
         Layer7 {
@@ -147,7 +138,7 @@ impl SiteProxy {
         self.inserted &= !self.traffic_split.is_empty();
     }
 
-    fn apply_change(&mut self, change: &TrafficSplitChange) -> Result<TrafficSplitResponse, LinkError> {
+    fn apply_change(&mut self, change: &TrafficSplitChange) -> LinkResult<TrafficSplitResponse> {
         self.advance();
         let before = self.traffic_split.clone();
         match change {
@@ -182,18 +173,8 @@ impl SiteProxy {
 
     fn stats(&mut self) -> Option<ProxyStats> {
         self.advance();
-        let service = ServiceStats {
-            service: "shop".parse().unwrap(),
-            connections: 0,
-            upgraded: 0,
-            in_flight: 0,
-            upstreams: vec![self.main_stats.clone(), self.canary_stats.clone()],
-            shadows: vec![],
-            rejected: [].into(),
-        };
-        let services = vec![service];
-        let stats =
-            ProxyStats { services, pid: self.pid, resident_bytes: 0, is_suspended: false, gateway: None };
+        let upstreams = vec![self.main_stats.clone(), self.canary_stats.clone()];
+        let stats = example::make_proxy_stats(self.pid, vec![example::make_service_stats("shop", upstreams)]);
         (!self.traffic_split.is_empty()).then_some(stats)
     }
 }
@@ -204,24 +185,16 @@ impl HostTrafficSplit for SiteLink {
         &self,
         _: &ServiceName,
         request: &TrafficSplitRequest,
-    ) -> Result<TrafficSplitResponse, LinkError> {
-        self.record_call("change_traffic_split");
-        self.simulate_send().await?;
-        let split =
-            self.site.of(&self.name, |host: &mut SiteHost| host.layer7.apply_change(&request.change))?;
-        self.simulate_reply().await?;
-        Ok(split)
+    ) -> LinkResult<TrafficSplitResponse> {
+        self.change("change_traffic_split", |host| host.layer7.apply_change(&request.change)).await
     }
 
-    async fn read_proxy_stats(&self) -> Result<Option<ProxyStats>, LinkError> {
-        self.record_call("read_proxy_stats");
-        self.run_round_trip(|host| host.proxy.clone().or_else(|| host.layer7.stats())).await
+    async fn read_proxy_stats(&self) -> LinkResult<Option<ProxyStats>> {
+        self.read("read_proxy_stats", |host| Ok(host.proxy.clone().or_else(|| host.layer7.stats()))).await
     }
 
-    async fn read_evidence(&self, _: &ServiceName, _: &DeploymentId) -> Result<Option<Evidence>, LinkError> {
-        self.record_call("read_evidence");
-        let evidence =
-            |host: &mut SiteHost| host.evidence_error.clone().map_or(Ok(host.evidence.clone()), Err);
-        self.run_round_trip(evidence).await?
+    async fn read_evidence(&self, _: &ServiceName, _: &DeploymentId) -> LinkResult<Option<Evidence>> {
+        self.read("read_evidence", |host| host.evidence_error.clone().map_or(Ok(host.evidence.clone()), Err))
+            .await
     }
 }

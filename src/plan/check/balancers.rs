@@ -1,8 +1,8 @@
 //! Findings about the balancers and the policy of a fleet, the same on a host and on the operator machine.
 
-use super::finding::{build_finding, build_ok, build_problem};
+use super::finding::{build_ok, build_problem, build_warning};
 use crate::model::balancer::{BackendView, BalancerSpec};
-use crate::model::finding::{Finding, Severity};
+use crate::model::finding::Finding;
 use crate::model::fleet::Fleet;
 use crate::model::name::HostName;
 use crate::model::observation::ObservationError;
@@ -14,8 +14,7 @@ pub fn require_view<'a>(
 ) -> Result<&'a BackendView, Finding> {
     let subject = spec.name.as_str();
     match view {
-        None => Err(build_finding(
-            Severity::Warning,
+        None => Err(build_warning(
             "balancer-not-read",
             subject,
             "no `haproxy:`: nothing is checked before a switch, and only a computed bound is waited after it",
@@ -44,8 +43,7 @@ pub fn check_servers(spec: &BalancerSpec, view: &BackendView, host: &HostName) -
         Some(server)
             if server.admin_state.is_some_and(|admin| admin.is_in_maintenance() || admin.is_in_drain()) =>
         {
-            build_finding(
-                Severity::Warning,
+            build_warning(
                 "admin-state",
                 subject,
                 format!(
@@ -71,9 +69,7 @@ pub fn check_capacity_floor(
     let main = spec.servers.main_server_name(host);
     let mains = view.servers().iter().filter(|server| !server.backup && server.name != main).count();
     (mains < usize::try_from(fleet.limits.min_up).unwrap_or(usize::MAX)).then(|| {
-        build_finding(
-            Severity::Warning,
-            "floor-never-met",
+        build_warning("floor-never-met",
             spec.name.as_str(),
             format!("there are {mains} other main servers, `roll.min_up` requires {}: every disable-forward is refused", fleet.limits.min_up),
             "lower `roll.min_up`",
@@ -85,8 +81,7 @@ pub fn check_capacity_floor(
 pub fn check_policy(fleet: &Fleet) -> Vec<Finding> {
     let mut all = Vec::new();
     if fleet.balancers.is_empty() {
-        all.push(build_finding(
-            Severity::Warning,
+        all.push(build_warning(
             "no-balancers",
             "switchman.yaml",
             "no `load_balancers`: nothing is checked before a switch, and nothing waited for after it",
@@ -97,9 +92,7 @@ pub fn check_policy(fleet: &Fleet) -> Vec<Finding> {
     let batch = fleet.roll.batch.size(hosts).min(hosts);
     let (left, min_up) = (hosts - batch, fleet.limits.min_up);
     if hosts > 0 && left < usize::try_from(min_up).unwrap_or(usize::MAX) {
-        all.push(build_finding(
-            Severity::Warning,
-            "batch-below-floor",
+        all.push(build_warning("batch-below-floor",
             "switchman.yaml",
             format!("a batch of {batch} leaves {left} of {hosts} hosts, `roll.min_up` requires {min_up}: every `roll` over all hosts is refused"),
             "take a smaller `roll.batch`, or lower `roll.min_up`",

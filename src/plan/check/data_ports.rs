@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 
 use super::facts::CheckFacts;
-use super::finding::{build_finding, build_problem};
+use super::finding::{build_problem, build_warning};
 use super::port_match::rule_names_port;
-use crate::model::finding::{Finding, Severity};
+use crate::model::finding::Finding;
 use crate::model::fleet::Fleet;
 use crate::model::native_rule::{NativeEffect, NativeRule};
 use crate::model::ports::Port;
@@ -69,8 +69,7 @@ fn build_foreign_rule_finding(
 }
 
 fn build_native_rule_finding(service: &str, vhost: &str, port: Port, rule: &NativeRule) -> Finding {
-    build_finding(
-        Severity::Warning,
+    build_warning(
         "native-on-data-port",
         "nftables",
         format!(
@@ -130,6 +129,7 @@ pub(super) mod tests {
     use super::*;
     use crate::model::deployment::DeploymentId;
     use crate::model::example::{make_native_rule, port};
+    use crate::model::finding::Severity;
     use crate::model::forward::{Route, Routes};
     use crate::model::port_forward::Switch;
     use crate::model::rules::Tables;

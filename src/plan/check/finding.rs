@@ -21,6 +21,24 @@ pub fn build_problem(
     build_finding(Severity::Problem, id, subject, reason, fix)
 }
 
+pub fn build_warning(
+    id: &'static str,
+    subject: &str,
+    reason: impl Into<String>,
+    fix: impl Into<String>,
+) -> Finding {
+    build_finding(Severity::Warning, id, subject, reason, fix)
+}
+
+pub fn build_note(
+    id: &'static str,
+    subject: &str,
+    reason: impl Into<String>,
+    fix: impl Into<String>,
+) -> Finding {
+    build_finding(Severity::Note, id, subject, reason, fix)
+}
+
 pub fn build_ok(id: &'static str, subject: &str, reason: impl Into<String>) -> Finding {
     build_finding(Severity::Ok, id, subject, reason, "")
 }

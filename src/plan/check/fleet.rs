@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::balancers::{check_capacity_floor, check_policy, check_servers, require_view};
-use super::finding::{build_finding, build_ok, build_problem};
+use super::finding::{build_finding, build_note, build_ok, build_problem, build_warning};
 use crate::model::api::{Hello, HostView};
 use crate::model::balancer::{BackendView, BalancerSpec};
 use crate::model::finding::{Finding, Severity};
@@ -114,8 +114,7 @@ fn check_reachable_host(fleet: &Fleet, facts: &FleetFacts, host: &HostFacts) -> 
     let mut all = vec![if theirs == ours {
         build_ok("host-reached", subject, format!("switchman {theirs} answers ({via})"))
     } else {
-        build_finding(
-            Severity::Note,
+        build_note(
             "other-version",
             subject,
             format!("switchman {theirs} answers ({via}), this one is {ours}; they understand each other"),
@@ -190,8 +189,7 @@ fn check_host_view(fleet: &Fleet, host: &Host, view: &HostView) -> Vec<Finding> 
             false
         }
         Ok(None) => {
-            all.push(build_finding(
-                Severity::Note,
+            all.push(build_note(
                 "state-empty",
                 subject,
                 "nothing is recorded yet: it runs on its backup vhost until the first `enable-forward`",
@@ -200,8 +198,7 @@ fn check_host_view(fleet: &Fleet, host: &Host, view: &HostView) -> Vec<Finding> 
             true
         }
         Ok(Some(record)) if record.switch == Switch::Off => {
-            all.push(build_finding(
-                Severity::Note,
+            all.push(build_note(
                 "in-maintenance",
                 subject,
                 format!(
@@ -291,8 +288,7 @@ fn check_journal(facts: &FleetFacts) -> Vec<Finding> {
         (Ok(roll), Ok(lock)) => {
             if let Some(lock) = lock {
                 let suffix = if lock.liveness == Liveness::Dead { ", whose process has ended" } else { "" };
-                all.push(build_finding(
-                    Severity::Note,
+                all.push(build_note(
                     "fleet-held",
                     "lock",
                     format!("the fleet is locked by {}{suffix}", lock.holder),
@@ -301,8 +297,7 @@ fn check_journal(facts: &FleetFacts) -> Vec<Finding> {
             }
             let runs = lock.as_ref().is_some_and(|lock| lock.liveness != Liveness::Dead);
             if let Some(roll) = roll.as_ref().filter(|roll| !roll.is_finished() && !runs) {
-                all.push(build_finding(
-                    Severity::Warning,
+                all.push(build_warning(
                     "roll-unfinished",
                     "journal",
                     format!(

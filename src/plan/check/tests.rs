@@ -5,32 +5,62 @@ use crate::model::forward::ServiceRecord;
 use crate::model::history::{Actor, HistoryEntry, OperationId};
 use crate::model::host::Host;
 use crate::model::observation::ObservationError;
-use crate::model::port_forward::Forward;
+use crate::model::proxy::ProxyPlacement;
 use crate::model::rules::Variant;
 use crate::plan::firewall;
 
 mod snapshots;
 
+type Change = fn(&mut CheckFacts);
+
 fn fleet() -> Fleet {
     Fleet { balancers: vec![example::balancer("lb1", None)], ..example::fleet() }
 }
 
-fn forward() -> Forward {
-    Forward { service: "shop".parse().unwrap(), check: port(8888), target: port(8080) }
-}
-
 pub(super) fn recorded(switch: Switch) -> ServiceRecord {
     let changed_at = jiff::Timestamp::from_second(1000).unwrap();
-    ServiceRecord {
-        forward: forward(),
-        switch,
-        balancer_is_local: false,
-        generation: 1,
-        changed_at,
-        routes: None,
-        access: crate::model::deployment::Access::Public,
-        trial: None,
-        layer7: crate::model::proxy::Layer7::default(),
+    ServiceRecord { changed_at, ..example::make_record("shop", switch) }
+}
+
+/// A change that began and did not end.
+fn make_unfinished_entry() -> HistoryEntry {
+    HistoryEntry {
+        operation: OperationId(1),
+        at: jiff::Timestamp::UNIX_EPOCH,
+        actor: Actor { user: "ops".into(), pid: 1 },
+        service: "shop".parse().unwrap(),
+        action: "disable-forward".into(),
+        phase: Phase::Began,
+        detail: String::new(),
+    }
+}
+
+/// A service with a shadow, on a host whose proxy is inserted or bypassed.
+fn make_record_with_proxy(inserted: bool, access: Access) -> ServiceRecord {
+    let mut record = ServiceRecord { access, ..recorded(Switch::On) };
+    record.layer7.traffic_split.mirrors.push(example::make_mirror(&"dp_0000000000".parse().unwrap()));
+    record.layer7.place = Some(ProxyPlacement { port: port(29999), inserted });
+    record
+}
+
+fn make_closed_filter(rule: &str) -> Table {
+    let mut table = Table::default();
+    table.chains.insert("INPUT".into(), Some("DROP".into()));
+    table.rules.push(Rule::parse(rule).unwrap());
+    table
+}
+
+fn make_foreign_table() -> Table {
+    let mut table = Table::empty_nat();
+    table.rules.push(Rule::parse("-A POSTROUTING -j MASQUERADE").unwrap());
+    table
+}
+
+fn change_servers(facts: &mut CheckFacts, change: fn(&mut Vec<ServerView>)) {
+    if let Some(Some(Ok(view))) = facts.balancers.first_mut() {
+        let mut servers = view.servers().to_vec();
+        change(&mut servers);
+        *view = BackendView::new(servers);
     }
 }
 
@@ -133,11 +163,7 @@ fn check_reports_foreign_rules_and_variants() {
         let all = with(|facts| facts.native_rules = Ok(vec![make_native_rule(&ports)]));
         assert_eq!(all.contains(&("native-on-check-port", Severity::Problem)), found, "{ports:?}");
     }
-    let mixed = with(|facts| {
-        let mut legacy = Table::empty_nat();
-        legacy.rules.push(Rule::parse("-A POSTROUTING -j MASQUERADE").unwrap());
-        facts.tables.as_mut().unwrap()[0].1.legacy = Some(legacy);
-    });
+    let mixed = with(|facts| facts.tables.as_mut().unwrap()[0].1.legacy = Some(make_foreign_table()));
     assert_eq!(mixed, [("mixed-variants", Severity::Warning)]);
 }
 
@@ -176,42 +202,14 @@ fn drift_after_reboot_is_distinguished() {
         facts.records.as_mut().unwrap().push(other);
     });
     assert_eq!(shared, [("check-port-shared", Severity::Problem)]);
-    let cut = with(|facts| {
-        facts.last_entry = Some(HistoryEntry {
-            operation: OperationId(1),
-            at: jiff::Timestamp::UNIX_EPOCH,
-            actor: Actor { user: "ops".into(), pid: 1 },
-            service: "shop".parse().unwrap(),
-            action: "disable-forward".into(),
-            phase: Phase::Began,
-            detail: String::new(),
-        });
-    });
+    let cut = with(|facts| facts.last_entry = Some(make_unfinished_entry()));
     assert_eq!(cut, [("cut-off", Severity::Warning)]);
 }
 
 #[test]
 fn bypassed_proxy_is_reported() {
-    use crate::model::deployment::Access;
-    let with_splits = |inserted, access| {
-        with(|facts| {
-            let mut record = ServiceRecord { access, ..recorded(Switch::On) };
-            record.layer7.traffic_split.mirrors.push(crate::model::proxy::Mirror {
-                deployment: "dp_0000000000".parse().unwrap(),
-                percent: crate::model::percent::Percent::FULL,
-                methods: vec![],
-                paths: vec![],
-                without_headers: vec![],
-                compare: false,
-                control: crate::model::percent::Percent::ZERO,
-            });
-            record.layer7.place = Some(crate::model::proxy::ProxyPlacement {
-                port: crate::model::example::port(29999),
-                inserted,
-            });
-            facts.records = Ok(vec![record]);
-        })
-    };
+    let with_splits =
+        |inserted, access| with(|facts| facts.records = Ok(vec![make_record_with_proxy(inserted, access)]));
     assert_eq!(with_splits(true, Access::Public), []);
     assert_eq!(with_splits(false, Access::Public), [("proxy-out", Severity::Warning)]);
     // Nothing reaches it: there is nothing to copy.
@@ -221,28 +219,21 @@ fn bypassed_proxy_is_reported() {
 #[test]
 fn input_policy_refusing_the_real_port_is_reported() {
     let closed = with(|facts| {
-        let mut table = Table::default();
-        table.chains.insert("INPUT".into(), Some("DROP".into()));
-        table.rules.push(Rule::parse("-A INPUT -p tcp -m tcp --dport 80 -j ACCEPT").unwrap());
-        facts.filters[0].1 = Ok(table);
+        facts.filters[0].1 = Ok(make_closed_filter("-A INPUT -p tcp -m tcp --dport 80 -j ACCEPT"));
     });
     assert_eq!(closed, [("input-hides-port", Severity::Problem), ("check-port-dropped", Severity::Note)]);
 }
 
 #[test]
 fn check_reports_listeners_and_health() {
-    assert_eq!(
-        with(|facts| facts.check_port_listeners = vec![(9, "nc".into())]),
-        [("listener-on-check-port", Severity::Problem)]
-    );
-    assert_eq!(
-        with(|facts| facts.backup_port_listeners.push((10, "nginx".into()))),
-        [("one-process-for-both", Severity::Problem)]
-    );
-    assert_eq!(
-        with(|facts| facts.main_health = Err(ObservationError::new("refused"))),
-        [("vhost-unhealthy", Severity::Problem)]
-    );
+    let cases: [(&str, Change); 3] = [
+        ("listener-on-check-port", |facts| facts.check_port_listeners = vec![(9, "nc".into())]),
+        ("one-process-for-both", |facts| facts.backup_port_listeners.push((10, "nginx".into()))),
+        ("vhost-unhealthy", |facts| facts.main_health = Err(ObservationError::new("refused"))),
+    ];
+    for (id, change) in cases {
+        assert_eq!(with(change), [(id, Severity::Problem)]);
+    }
     let in_maintenance = with(|facts| {
         facts.main_health = Err(ObservationError::new("refused"));
         facts.records = Ok(vec![recorded(Switch::Off)]);
@@ -255,15 +246,7 @@ fn check_reports_balancer_states() {
     assert_eq!(with(|facts| facts.balancers = vec![None]), [("balancer-not-read", Severity::Warning)]);
     let unread = with(|facts| facts.balancers = vec![Some(Err(ObservationError::new("refused")))]);
     assert_eq!(unread, [("balancer-unreadable", Severity::Problem)]);
-    let servers = |change: fn(&mut Vec<ServerView>)| {
-        with(|facts| {
-            if let Some(Some(Ok(view))) = facts.balancers.first_mut() {
-                let mut servers = view.servers().to_vec();
-                change(&mut servers);
-                *view = BackendView::new(servers);
-            }
-        })
-    };
+    let servers = |change: fn(&mut Vec<ServerView>)| with(|facts| change_servers(facts, change));
     assert_eq!(
         servers(|all| all[0].admin_state = Some(AdminState(0x41))),
         [("admin-state", Severity::Warning)]

@@ -22,22 +22,14 @@ fn socket(received_ago: u64, sent_ago: u64, ack_ago: u64) -> Socket {
 
 #[test]
 fn single_observation_separates_idle_from_busy() {
-    assert_eq!(
-        classify_socket(&socket(50, 40, 40), None),
-        SocketActivity::Idle,
-        "answered after its request"
-    );
-    assert_eq!(
-        classify_socket(&socket(40, 90, 40), None),
-        SocketActivity::Request,
-        "requested after the last answer"
-    );
-    assert_eq!(
-        classify_socket(&socket(40, 40, 36), None),
-        SocketActivity::Idle,
-        "same tick, answer acknowledged later"
-    );
-    assert_eq!(classify_socket(&socket(40, 40, 40), None), SocketActivity::Ambiguous);
+    for (seen, activity, name) in [
+        (socket(50, 40, 40), SocketActivity::Idle, "answered after its request"),
+        (socket(40, 90, 40), SocketActivity::Request, "requested after the last answer"),
+        (socket(40, 40, 36), SocketActivity::Idle, "same tick, answer acknowledged later"),
+        (socket(40, 40, 40), SocketActivity::Ambiguous, "same tick"),
+    ] {
+        assert_eq!(classify_socket(&seen, None), activity, "{name}");
+    }
     let mut fresh = socket(0, 0, 0);
     (fresh.info.bytes_received, fresh.info.bytes_sent) = (0, 0);
     assert_eq!(classify_socket(&fresh, None), SocketActivity::Idle, "no request yet");
@@ -125,17 +117,14 @@ fn ambiguous_socket_becomes_idle_after_the_limit() {
 fn ambiguous_socket_is_decided_by_the_balancer_or_counts_as_busy() {
     let tied = Some(SocketCount { ambiguous: 1, ..SocketCount::default() });
     let mut blind = DrainTracker::new(false);
-    assert_eq!(extract_reason(&blind.observe(&[], tied)), Some(NotDrainedReason::BusySockets));
+    assert_eq!(observe(&mut blind, &[], tied), Some(NotDrainedReason::BusySockets));
     let mut told = DrainTracker::new(false);
     told.observe(&[work(0, 1)], tied);
     assert_eq!(told.observe(&[work(0, 1)], tied), DrainState::Drained);
     // A tie may be a request of the one balancer that cannot be read.
     let mut half_told = DrainTracker::new(true);
     for _ in 0..3 {
-        assert_eq!(
-            extract_reason(&half_told.observe(&[work(0, 1)], tied)),
-            Some(NotDrainedReason::BusySockets)
-        );
+        assert_eq!(observe(&mut half_told, &[work(0, 1)], tied), Some(NotDrainedReason::BusySockets));
     }
     half_told.observe(&[work(0, 1)], NONE_BUSY);
     assert_eq!(half_told.observe(&[work(0, 1)], NONE_BUSY), DrainState::Drained);
@@ -147,9 +136,14 @@ fn work(sessions: u64, selected_total: u64) -> Option<ServerCounters> {
 
 const NONE_BUSY: Option<SocketCount> = Some(SocketCount { busy: 0, idle: 40, ambiguous: 0 });
 
-fn extract_reason(state: &DrainState) -> Option<NotDrainedReason> {
-    match state {
-        DrainState::Draining { reason, .. } => Some(*reason),
+/// Observes once more; returns what the drain still waits for.
+fn observe(
+    drain: &mut DrainTracker,
+    balancers: &[Option<ServerCounters>],
+    sockets: Option<SocketCount>,
+) -> Option<NotDrainedReason> {
+    match drain.observe(balancers, sockets) {
+        DrainState::Draining { reason, .. } => Some(reason),
         DrainState::Drained => None,
     }
 }
@@ -157,16 +151,13 @@ fn extract_reason(state: &DrainState) -> Option<NotDrainedReason> {
 #[test]
 fn drain_needs_two_quiet_observations() {
     let mut drain = DrainTracker::new(false);
+    assert_eq!(observe(&mut drain, &[work(2, 10), work(0, 5)], NONE_BUSY), Some(NotDrainedReason::Sessions));
     assert_eq!(
-        extract_reason(&drain.observe(&[work(2, 10), work(0, 5)], NONE_BUSY)),
-        Some(NotDrainedReason::Sessions)
-    );
-    assert_eq!(
-        extract_reason(&drain.observe(&[work(0, 10), work(0, 5)], NONE_BUSY)),
+        observe(&mut drain, &[work(0, 10), work(0, 5)], NONE_BUSY),
         Some(NotDrainedReason::AwaitingSecondObservation)
     );
     assert_eq!(
-        extract_reason(&drain.observe(&[work(0, 11), work(0, 5)], NONE_BUSY)),
+        observe(&mut drain, &[work(0, 11), work(0, 5)], NONE_BUSY),
         Some(NotDrainedReason::StillSelected)
     );
     assert_eq!(drain.observe(&[work(0, 11), work(0, 5)], NONE_BUSY), DrainState::Drained);
@@ -183,10 +174,7 @@ fn idle_pooled_connections_are_not_in_flight() {
 fn quiet_websocket_counts_as_haproxy_session() {
     let mut drain = DrainTracker::new(false);
     for _ in 0..5 {
-        assert_eq!(
-            extract_reason(&drain.observe(&[work(1, 1)], NONE_BUSY)),
-            Some(NotDrainedReason::Sessions)
-        );
+        assert_eq!(observe(&mut drain, &[work(1, 1)], NONE_BUSY), Some(NotDrainedReason::Sessions));
     }
 }
 
@@ -195,8 +183,8 @@ fn used_connections_and_queued_requests_block_the_drain() {
     let mut drain = DrainTracker::new(false);
     let used = ServerCounters { connections_used: Some(1), ..ServerCounters::default() };
     let queued = ServerCounters { queued: 1, ..ServerCounters::default() };
-    assert_eq!(extract_reason(&drain.observe(&[Some(used)], NONE_BUSY)), Some(NotDrainedReason::Connections));
-    assert_eq!(extract_reason(&drain.observe(&[Some(queued)], NONE_BUSY)), Some(NotDrainedReason::Queued));
+    assert_eq!(observe(&mut drain, &[Some(used)], NONE_BUSY), Some(NotDrainedReason::Connections));
+    assert_eq!(observe(&mut drain, &[Some(queued)], NONE_BUSY), Some(NotDrainedReason::Queued));
 }
 
 #[test]
@@ -204,13 +192,10 @@ fn unreadable_state_is_not_drained() {
     let mut drain = DrainTracker::new(false);
     for _ in 0..3 {
         assert_eq!(
-            extract_reason(&drain.observe(&[work(0, 1), None], NONE_BUSY)),
+            observe(&mut drain, &[work(0, 1), None], NONE_BUSY),
             Some(NotDrainedReason::BalancerUnreadable)
         );
-        assert_eq!(
-            extract_reason(&drain.observe(&[work(0, 1)], None)),
-            Some(NotDrainedReason::SocketsUnreadable)
-        );
+        assert_eq!(observe(&mut drain, &[work(0, 1)], None), Some(NotDrainedReason::SocketsUnreadable));
     }
 }
 
@@ -218,7 +203,7 @@ fn unreadable_state_is_not_drained() {
 fn sockets_decide_without_balancers() {
     let mut drain = DrainTracker::new(false);
     assert_eq!(
-        extract_reason(&drain.observe(&[], Some(SocketCount { busy: 1, ..SocketCount::default() }))),
+        observe(&mut drain, &[], Some(SocketCount { busy: 1, ..SocketCount::default() })),
         Some(NotDrainedReason::BusySockets)
     );
     drain.observe(&[], NONE_BUSY);

@@ -22,6 +22,17 @@ impl MetricFamily {
     }
 }
 
+/// Declares metrics, and the list of them all.
+macro_rules! families {
+    ($($name:ident = $new:ident($metric:literal, $help:literal);)*) => {
+        $(const $name: MetricFamily = $new($metric, $help);)*
+
+        pub(crate) const FAMILIES: &[&MetricFamily] = &[$(&$name),*];
+    };
+}
+
+pub(super) use families;
+
 pub(super) const fn new_counter(name: &'static str, help: &'static str) -> MetricFamily {
     MetricFamily { name, kind: MetricType::Counter, help }
 }

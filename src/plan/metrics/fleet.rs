@@ -1,6 +1,6 @@
 //! Metrics of the operator machine: each host as it is seen from there, and the last roll and promotion by the journal.
 
-use super::family::{MetricFamily, new_gauge};
+use super::family::{MetricFamily, families, new_gauge};
 use super::page::MetricsPage;
 use crate::model::api::HostView;
 use crate::model::journal::RollResult;
@@ -12,52 +12,42 @@ use self::snapshot::{HostSnapshot, JournalSnapshot, ServiceSnapshot};
 pub(super) mod promotions;
 pub mod snapshot;
 
-const UP: MetricFamily =
-    new_gauge("switchman_host_up", "Whether the host could be reached and driven from here.");
-const FORWARD: MetricFamily = new_gauge(
-    "switchman_host_forward_on",
-    "Whether the kernel of the host has the forward; 0 is maintenance. Not there where it is not known.",
-);
-const FORWARD_RECORDED: MetricFamily =
-    new_gauge("switchman_host_forward_recorded_on", "Whether the host has the forward recorded as on.");
-const DRIFT: MetricFamily = new_gauge(
-    "switchman_host_drift",
-    "Differences between the record of the host and the rules of its kernel.",
-);
-const HEALTHY: MetricFamily =
-    new_gauge("switchman_host_main_healthy", "Whether the main vhost's real port answered its health check.");
-const JOURNAL: MetricFamily =
-    new_gauge("switchman_journal_readable", "Whether the journal of the fleet could be read.");
-const LOCK_HELD: MetricFamily = new_gauge("switchman_lock_held", "Whether the fleet is locked.");
-const IN_PROGRESS: MetricFamily = new_gauge(
-    "switchman_roll_in_progress",
-    "Whether the last roll is not finished: it runs, has stopped or was cut off.",
-);
-const STATE: MetricFamily =
-    new_gauge("switchman_roll_state", "State of the last roll: 1 for one of the states.");
-const HOSTS: MetricFamily = new_gauge("switchman_roll_hosts", "Hosts of the last roll, by how far they are.");
-const HOSTS_OUT: MetricFamily =
-    new_gauge("switchman_roll_hosts_out", "Hosts that the last roll took out, as far as its journal knows.");
-const BEGAN_AT: MetricFamily =
-    new_gauge("switchman_roll_began_timestamp_seconds", "When the last roll began.");
-const CHANGED_AT: MetricFamily =
-    new_gauge("switchman_roll_changed_timestamp_seconds", "When the last roll took its last step, or ended.");
-
-pub(super) const FAMILIES: &[&MetricFamily] = &[
-    &UP,
-    &FORWARD,
-    &FORWARD_RECORDED,
-    &DRIFT,
-    &HEALTHY,
-    &JOURNAL,
-    &LOCK_HELD,
-    &IN_PROGRESS,
-    &STATE,
-    &HOSTS,
-    &HOSTS_OUT,
-    &BEGAN_AT,
-    &CHANGED_AT,
-];
+families! {
+    UP = new_gauge("switchman_host_up", "Whether the host could be reached and driven from here.");
+    FORWARD = new_gauge(
+        "switchman_host_forward_on",
+        "Whether the kernel of the host has the forward; 0 is maintenance. Not there where it is not known."
+    );
+    FORWARD_RECORDED = new_gauge(
+        "switchman_host_forward_recorded_on",
+        "Whether the host has the forward recorded as on."
+    );
+    DRIFT = new_gauge(
+        "switchman_host_drift",
+        "Differences between the record of the host and the rules of its kernel."
+    );
+    HEALTHY = new_gauge(
+        "switchman_host_main_healthy",
+        "Whether the main vhost's real port answered its health check."
+    );
+    JOURNAL = new_gauge("switchman_journal_readable", "Whether the journal of the fleet could be read.");
+    LOCK_HELD = new_gauge("switchman_lock_held", "Whether the fleet is locked.");
+    IN_PROGRESS = new_gauge(
+        "switchman_roll_in_progress",
+        "Whether the last roll is not finished: it runs, has stopped or was cut off."
+    );
+    STATE = new_gauge("switchman_roll_state", "State of the last roll: 1 for one of the states.");
+    HOSTS = new_gauge("switchman_roll_hosts", "Hosts of the last roll, by how far they are.");
+    HOSTS_OUT = new_gauge(
+        "switchman_roll_hosts_out",
+        "Hosts that the last roll took out, as far as its journal knows."
+    );
+    BEGAN_AT = new_gauge("switchman_roll_began_timestamp_seconds", "When the last roll began.");
+    CHANGED_AT = new_gauge(
+        "switchman_roll_changed_timestamp_seconds",
+        "When the last roll took its last step, or ended."
+    );
+}
 
 /// A fleet at one moment.
 #[derive(Debug, Clone)]
@@ -73,10 +63,7 @@ const STATES: [&str; 7] =
 impl FleetMetrics {
     pub fn render(&self) -> String {
         let mut page = MetricsPage::default();
-        let up = page.start_family(&UP);
-        for host in &self.hosts {
-            up.add_flag(&[("host", host.host.as_str())], host.is_up);
-        }
+        page.add_each(&UP, &self.hosts, |up, host| up.add_flag(&[("host", host.host.as_str())], host.is_up));
         self.write_host_values(&mut page, &FORWARD, |view| Some(u64::from(view.switch()? == Switch::On)));
         self.write_host_values(&mut page, &FORWARD_RECORDED, |view| {
             let record = view.record.as_ref().ok()?.as_ref()?;
@@ -94,35 +81,31 @@ impl FleetMetrics {
         family: &'static MetricFamily,
         value: fn(&HostView) -> Option<u64>,
     ) {
-        let samples = page.start_family(family);
-        for host in &self.hosts {
+        page.add_each(family, &self.hosts, |samples, host| {
             for (service, view) in &host.views {
                 if let Some(value) = value(view) {
                     samples.add_gauge(&[("host", host.host.as_str()), ("service", service.as_str())], value);
                 }
             }
-        }
+        });
     }
 
     fn write_journals(&self, page: &mut MetricsPage) {
-        let readable = page.start_family(&JOURNAL);
-        for of in &self.services {
+        page.add_each(&JOURNAL, &self.services, |readable, of| {
             readable.add_flag(&[("service", of.service.as_str())], of.journal.is_ok());
-        }
+        });
         let read: Vec<(&str, &JournalSnapshot)> = self
             .services
             .iter()
             .filter_map(|of| Some((of.service.as_str(), of.journal.as_ref().ok()?)))
             .collect();
-        let held = page.start_family(&LOCK_HELD);
-        for (service, journaled) in &read {
+        page.add_each(&LOCK_HELD, &read, |held, (service, journaled)| {
             held.add_flag(&[("service", service)], journaled.is_locked);
-        }
-        let in_progress = page.start_family(&IN_PROGRESS);
-        for (service, journaled) in &read {
+        });
+        page.add_each(&IN_PROGRESS, &read, |in_progress, (service, journaled)| {
             let unfinished = journaled.roll.as_ref().is_some_and(|roll| !roll.is_finished());
             in_progress.add_flag(&[("service", service)], unfinished);
-        }
+        });
         let rolls: Vec<(&str, &RollProgress, &str)> = read
             .iter()
             .filter_map(|(service, journaled)| {
@@ -136,31 +119,26 @@ impl FleetMetrics {
 }
 
 fn write_rolls(page: &mut MetricsPage, rolls: &[(&str, &RollProgress, &str)]) {
-    let states = page.start_family(&STATE);
-    for (service, _, now) in rolls {
+    page.add_each(&STATE, rolls, |states, (service, _, now)| {
         for state in STATES {
             states.add_flag(&[("service", service), ("state", state)], state == *now);
         }
-    }
-    let hosts = page.start_family(&HOSTS);
-    for (service, roll, _) in rolls {
+    });
+    page.add_each(&HOSTS, rolls, |hosts, (service, roll, _)| {
         for (name, is_so) in HOST_STATES {
             let count = roll.hosts.iter().filter(|host| is_so(host)).count();
             hosts.add_gauge(&[("service", service), ("state", name)], count);
         }
-    }
-    let out = page.start_family(&HOSTS_OUT);
-    for (service, roll, _) in rolls {
+    });
+    page.add_each(&HOSTS_OUT, rolls, |out, (service, roll, _)| {
         out.add_gauge(&[("service", service)], roll.hosts.iter().filter(|host| host.may_be_out()).count());
-    }
-    let began = page.start_family(&BEGAN_AT);
-    for (service, roll, _) in rolls {
+    });
+    page.add_each(&BEGAN_AT, rolls, |began, (service, roll, _)| {
         began.add_gauge(&[("service", service)], roll.began_at.as_second());
-    }
-    let changed = page.start_family(&CHANGED_AT);
-    for (service, roll, _) in rolls {
+    });
+    page.add_each(&CHANGED_AT, rolls, |changed, (service, roll, _)| {
         changed.add_gauge(&[("service", service)], roll.changed_at.as_second());
-    }
+    });
 }
 
 type HostPredicate = fn(&HostProgress) -> bool;

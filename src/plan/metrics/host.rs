@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::family::{MetricFamily, new_counter, new_gauge};
+use super::family::{MetricFamily, families, new_counter, new_gauge};
 use super::labels::{ListedVersions, MAX_VERSIONS, VersionRole};
 use super::page::MetricsPage;
 use super::proxy;
@@ -14,66 +14,47 @@ use crate::model::proxy::ProxyStats;
 use crate::model::socket::SocketCount;
 use crate::plan::versions;
 
-const BUILD: MetricFamily = new_gauge("switchman_build_info", "Which switchman runs here; always 1.");
-const COLLECTOR: MetricFamily =
-    new_gauge("switchman_collector_success", "Whether a part of these numbers could be read.");
-const FORWARD: MetricFamily =
-    new_gauge("switchman_forward_on", "Whether the forward is recorded as on; 0 is maintenance.");
-const GENERATION: MetricFamily =
-    new_gauge("switchman_forward_generation", "Raised by every recorded change of the forward.");
-const REPAIRS: MetricFamily = new_counter(
-    "switchman_rule_repairs_total",
-    "How often the port rules of the service were changed by others and put back.",
-);
-const MAIN: MetricFamily = new_gauge("switchman_main_info", "Which version is main here; always 1.");
-const DEPLOYMENTS: MetricFamily =
-    new_gauge("switchman_deployments", "Versions of the service on this host, by status.");
-const UNLISTED_VERSIONS: MetricFamily = new_gauge(
-    "switchman_versions_left_out",
-    "Versions without numbers of their own here, because there are too many.",
-);
-const RUNNING: MetricFamily =
-    new_gauge("switchman_instance_running", "Whether the instance of the version runs.");
-const RESTARTS: MetricFamily = new_counter(
-    "switchman_instance_restarts_total",
-    "How often the instance that runs now was started again after it ended by itself.",
-);
-const CONNECTIONS: MetricFamily = new_gauge(
-    "switchman_deployment_connections",
-    "Established connections of the version's port: at work, or idle.",
-);
-const MIRROR: MetricFamily = new_gauge(
-    "switchman_mirror_ratio",
-    "Share of the requests that the version is to get copies of, 0 to 1.",
-);
-const CANARY: MetricFamily = new_gauge(
-    "switchman_canary_ratio",
-    "Share of the requests that the version is to answer as canary, 0 to 1.",
-);
-const INSERTED: MetricFamily =
-    new_gauge("switchman_proxy_inserted", "Whether the rules of the service route to the host's proxy.");
-const PROXY_UP: MetricFamily = new_gauge(
-    "switchman_proxy_up",
-    "Whether the host's proxy answers; not there while no service has a shadow or a canary.",
-);
-
-pub(super) const FAMILIES: &[&MetricFamily] = &[
-    &BUILD,
-    &COLLECTOR,
-    &FORWARD,
-    &GENERATION,
-    &REPAIRS,
-    &MAIN,
-    &DEPLOYMENTS,
-    &UNLISTED_VERSIONS,
-    &RUNNING,
-    &RESTARTS,
-    &CONNECTIONS,
-    &MIRROR,
-    &CANARY,
-    &INSERTED,
-    &PROXY_UP,
-];
+families! {
+    BUILD = new_gauge("switchman_build_info", "Which switchman runs here; always 1.");
+    COLLECTOR = new_gauge("switchman_collector_success", "Whether a part of these numbers could be read.");
+    FORWARD = new_gauge("switchman_forward_on", "Whether the forward is recorded as on; 0 is maintenance.");
+    GENERATION = new_gauge("switchman_forward_generation", "Raised by every recorded change of the forward.");
+    REPAIRS = new_counter(
+        "switchman_rule_repairs_total",
+        "How often the port rules of the service were changed by others and put back."
+    );
+    MAIN = new_gauge("switchman_main_info", "Which version is main here; always 1.");
+    DEPLOYMENTS = new_gauge("switchman_deployments", "Versions of the service on this host, by status.");
+    UNLISTED_VERSIONS = new_gauge(
+        "switchman_versions_left_out",
+        "Versions without numbers of their own here, because there are too many."
+    );
+    RUNNING = new_gauge("switchman_instance_running", "Whether the instance of the version runs.");
+    RESTARTS = new_counter(
+        "switchman_instance_restarts_total",
+        "How often the instance that runs now was started again after it ended by itself."
+    );
+    CONNECTIONS = new_gauge(
+        "switchman_deployment_connections",
+        "Established connections of the version's port: at work, or idle."
+    );
+    MIRROR = new_gauge(
+        "switchman_mirror_ratio",
+        "Share of the requests that the version is to get copies of, 0 to 1."
+    );
+    CANARY = new_gauge(
+        "switchman_canary_ratio",
+        "Share of the requests that the version is to answer as canary, 0 to 1."
+    );
+    INSERTED = new_gauge(
+        "switchman_proxy_inserted",
+        "Whether the rules of the service route to the host's proxy."
+    );
+    PROXY_UP = new_gauge(
+        "switchman_proxy_up",
+        "Whether the host's proxy answers; not there while no service has a shadow or a canary."
+    );
+}
 
 /// A host at one moment. A part that could not be read is its error.
 #[derive(Debug, Clone)]
@@ -116,18 +97,16 @@ impl HostMetrics {
         let (listed, unlisted) = select_versions(services, placed);
         self.write_host_info(&mut page);
         write_forwards(&mut page, services);
-        let repairs = page.start_family(&REPAIRS);
-        for service in services.iter().map(|record| &record.forward.service) {
+        page.add_each(&REPAIRS, services.iter().map(|record| &record.forward.service), |repairs, service| {
             if let Ok(counts) = &self.repairs {
                 repairs
                     .add_counter(&[("service", service.as_str())], counts.get(service).copied().unwrap_or(0));
             }
-        }
+        });
         write_deployments(&mut page, services, placed);
-        let unlisted_versions = page.start_family(&UNLISTED_VERSIONS);
-        for (service, count) in unlisted {
+        page.add_each(&UNLISTED_VERSIONS, unlisted, |unlisted_versions, (service, count)| {
             unlisted_versions.add_gauge(&[("service", service.as_str())], count);
-        }
+        });
         let listed_deployments: Vec<&DeploymentSnapshot> =
             placed.iter().filter(|one| is_listed(&listed, &one.deployment)).collect();
         write_instances(&mut page, &listed_deployments);
@@ -201,24 +180,21 @@ fn find_role(services: &[ServiceRecord], deployment: &Deployment) -> VersionRole
 }
 
 fn write_forwards(page: &mut MetricsPage, services: &[ServiceRecord]) {
-    let on = page.start_family(&FORWARD);
-    for record in services {
+    page.add_each(&FORWARD, services, |on, record| {
         on.add_flag(&[("service", record.forward.service.as_str())], record.switch == Switch::On);
-    }
-    let generation = page.start_family(&GENERATION);
-    for record in services {
+    });
+    page.add_each(&GENERATION, services, |generation, record| {
         generation.add_gauge(&[("service", record.forward.service.as_str())], record.generation);
-    }
+    });
 }
 
 /// Writes which version is main, and the status of the others.
 fn write_deployments(page: &mut MetricsPage, services: &[ServiceRecord], placed: &[DeploymentSnapshot]) {
-    let main = page.start_family(&MAIN);
-    for DeploymentSnapshot { deployment, .. } in placed {
+    page.add_each(&MAIN, placed, |main, DeploymentSnapshot { deployment, .. }| {
         if versions::find_role(services, deployment) == Role::Main {
             main.add_gauge(&build_labels(deployment, &deployment.version.to_string()), 1);
         }
-    }
+    });
     let mut counts: BTreeMap<&ServiceName, [u64; STATUSES.len()]> = BTreeMap::new();
     for DeploymentSnapshot { deployment, sockets, .. } in placed {
         // Sockets that have not been read count as busy.
@@ -230,12 +206,11 @@ fn write_deployments(page: &mut MetricsPage, services: &[ServiceRecord], placed:
             *count += u64::from(*one == status);
         }
     }
-    let deployments = page.start_family(&DEPLOYMENTS);
-    for (service, counts) in counts {
+    page.add_each(&DEPLOYMENTS, counts, |deployments, (service, counts)| {
         for ((_, name), count) in STATUSES.iter().zip(counts) {
             deployments.add_gauge(&[("service", service.as_str()), ("status", name)], count);
         }
-    }
+    });
 }
 
 const STATUSES: [(DeploymentStatus, &str); 3] = [
@@ -257,18 +232,16 @@ fn write_instances(page: &mut MetricsPage, placed: &[&DeploymentSnapshot]) {
         })
         .filter(|(_, _, process)| **process != ProcessState::External)
         .collect();
-    let running = page.start_family(&RUNNING);
-    for (deployment, version, process) in &run {
+    page.add_each(&RUNNING, &run, |running, (deployment, version, process)| {
         running.add_flag(&build_labels(deployment, version), process.is_running());
-    }
-    let restarts = page.start_family(&RESTARTS);
-    for (deployment, version, process) in &run {
+    });
+    page.add_each(&RESTARTS, &run, |restarts, (deployment, version, process)| {
         if let ProcessState::Running { restarts: count, .. } | ProcessState::Waiting { restarts: count, .. } =
             process
         {
             restarts.add_counter(&build_labels(deployment, version), u64::from(*count));
         }
-    }
+    });
     let connections = page.start_family(&CONNECTIONS);
     for one in placed {
         let (version, Ok(sockets)) = (one.deployment.version.to_string(), &one.sockets) else { continue };
@@ -283,29 +256,26 @@ fn write_traffic_splits(page: &mut MetricsPage, services: &[ServiceRecord], plac
     let version = |id: &DeploymentId| {
         placed.iter().find(|one| one.deployment.id == *id).map(|one| one.deployment.version.to_string())
     };
-    let mirror = page.start_family(&MIRROR);
-    for record in services {
+    page.add_each(&MIRROR, services, |mirror, record| {
         for one in &record.layer7.traffic_split.mirrors {
             if let Some(version) = version(&one.deployment) {
                 let labels = [("service", record.forward.service.as_str()), ("version", &version)];
                 mirror.add_gauge(&labels, one.percent.ratio());
             }
         }
-    }
-    let canary = page.start_family(&CANARY);
-    for record in services {
+    });
+    page.add_each(&CANARY, services, |canary, record| {
         if let Some(one) = &record.layer7.traffic_split.canary
             && let Some(version) = version(&one.deployment)
         {
             let labels = [("service", record.forward.service.as_str()), ("version", &version)];
             canary.add_gauge(&labels, one.percent.unwrap_or_default().ratio());
         }
-    }
-    let inserted = page.start_family(&INSERTED);
-    for record in services {
+    });
+    page.add_each(&INSERTED, services, |inserted, record| {
         inserted
             .add_flag(&[("service", record.forward.service.as_str())], record.layer7.inserted().is_some());
-    }
+    });
 }
 
 #[cfg(test)]

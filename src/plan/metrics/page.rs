@@ -48,6 +48,17 @@ impl MetricsPage {
         self.families.push_mut(FamilySamples { family, samples: Vec::new() })
     }
 
+    /// Adds a family with what a function adds for each of the items.
+    pub fn add_each<I>(
+        &mut self,
+        family: &'static MetricFamily,
+        items: impl IntoIterator<Item = I>,
+        add: impl Fn(&mut FamilySamples, I),
+    ) {
+        let samples = self.start_family(family);
+        items.into_iter().for_each(|item| add(samples, item));
+    }
+
     /// Encodes the page in the text format 0.0.4 of Prometheus.
     pub fn into_text(self) -> String {
         let mut registry = Registry::default();

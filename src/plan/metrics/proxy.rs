@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::family::{MetricFamily, new_counter, new_gauge, new_histogram};
+use super::family::{MetricFamily, families, new_counter, new_gauge, new_histogram};
 use super::labels::{ListedVersions, VersionRole};
 use super::page::MetricsPage;
 use crate::model::capped::Merge;
@@ -11,82 +11,68 @@ use crate::model::name::ServiceName;
 use crate::model::proxy::{ProxyStats, ServiceStats, ShadowStats, UpstreamStats};
 use crate::model::version::Version;
 
-const MEMORY: MetricFamily =
-    new_gauge("switchman_proxy_resident_memory_bytes", "Resident memory of the proxy's process.");
-const SUSPENDED: MetricFamily = new_gauge(
-    "switchman_proxy_mirroring_suspended",
-    "Whether nothing is copied because the proxy itself is at a limit of memory or files.",
-);
-const CONNECTIONS: MetricFamily =
-    new_gauge("switchman_proxy_connections", "Open connections of clients, health checks apart.");
-const UPGRADED: MetricFamily = new_gauge(
-    "switchman_proxy_upgraded_connections",
-    "Those among the connections that were upgraded, as websockets are, and are passed through.",
-);
-const IN_FLIGHT: MetricFamily =
-    new_gauge("switchman_proxy_requests_in_flight", "Requests in flight in the proxy.");
-const REJECTED: MetricFamily = new_counter(
-    "switchman_proxy_rejected_total",
-    "Requests that the proxy answered itself; passed_through: connections with a head that main had to understand.",
-);
-const REQUESTS: MetricFamily = new_counter(
-    "switchman_requests_total",
-    "Requests of users that the version answered, by class of status.",
-);
-const ERRORS: MetricFamily = new_counter(
-    "switchman_request_errors_total",
-    "Requests of users that ended without an answer of the version.",
-);
-const FALLBACKS: MetricFamily = new_counter(
-    "switchman_request_fallbacks_total",
-    "Requests meant for the canary that main answered because it did not take them.",
-);
-const DURATION: MetricFamily = new_histogram(
-    "switchman_request_duration_seconds",
-    "From the head of a user's request to the head of the version's answer.",
-);
-const SELECTED: MetricFamily = new_counter(
-    "switchman_shadow_selected_total",
-    "Requests whose copy to the shadow was begun: answered, failed, aborted or in flight.",
-);
-const ANSWERED: MetricFamily =
-    new_counter("switchman_shadow_answered_total", "Copies that the shadow answered.");
-const COPIES: MetricFamily = new_gauge("switchman_shadow_in_flight", "Copies in flight to the shadow.");
-const DROPPED: MetricFamily =
-    new_counter("switchman_shadow_dropped_total", "Requests of which no copy was begun, by reason.");
-const ABORTED: MetricFamily =
-    new_counter("switchman_shadow_aborted_total", "Copies that were given up on the way, by reason.");
-const FAILED: MetricFamily =
-    new_counter("switchman_shadow_failed_total", "Copies that the shadow did not answer, by reason.");
-const STATUS_PAIRS: MetricFamily = new_counter(
-    "switchman_shadow_status_total",
-    "Answered copies by the classes of main's status and the shadow's own.",
-);
-const SHADOW_DURATION: MetricFamily = new_histogram(
-    "switchman_shadow_duration_seconds",
-    "From the head of a copy to the head of the shadow's answer.",
-);
-
-pub(super) const FAMILIES: &[&MetricFamily] = &[
-    &MEMORY,
-    &SUSPENDED,
-    &CONNECTIONS,
-    &UPGRADED,
-    &IN_FLIGHT,
-    &REJECTED,
-    &REQUESTS,
-    &ERRORS,
-    &FALLBACKS,
-    &DURATION,
-    &SELECTED,
-    &ANSWERED,
-    &COPIES,
-    &DROPPED,
-    &ABORTED,
-    &FAILED,
-    &STATUS_PAIRS,
-    &SHADOW_DURATION,
-];
+families! {
+    MEMORY = new_gauge("switchman_proxy_resident_memory_bytes", "Resident memory of the proxy's process.");
+    SUSPENDED = new_gauge(
+        "switchman_proxy_mirroring_suspended",
+        "Whether nothing is copied because the proxy itself is at a limit of memory or files."
+    );
+    CONNECTIONS = new_gauge(
+        "switchman_proxy_connections",
+        "Open connections of clients, health checks apart."
+    );
+    UPGRADED = new_gauge(
+        "switchman_proxy_upgraded_connections",
+        "Those among the connections that were upgraded, as websockets are, and are passed through."
+    );
+    IN_FLIGHT = new_gauge("switchman_proxy_requests_in_flight", "Requests in flight in the proxy.");
+    REJECTED = new_counter(
+        "switchman_proxy_rejected_total",
+        "Requests that the proxy answered itself; passed_through: connections with a head that main had to understand."
+    );
+    REQUESTS = new_counter(
+        "switchman_requests_total",
+        "Requests of users that the version answered, by class of status."
+    );
+    ERRORS = new_counter(
+        "switchman_request_errors_total",
+        "Requests of users that ended without an answer of the version."
+    );
+    FALLBACKS = new_counter(
+        "switchman_request_fallbacks_total",
+        "Requests meant for the canary that main answered because it did not take them."
+    );
+    DURATION = new_histogram(
+        "switchman_request_duration_seconds",
+        "From the head of a user's request to the head of the version's answer."
+    );
+    SELECTED = new_counter(
+        "switchman_shadow_selected_total",
+        "Requests whose copy to the shadow was begun: answered, failed, aborted or in flight."
+    );
+    ANSWERED = new_counter("switchman_shadow_answered_total", "Copies that the shadow answered.");
+    COPIES = new_gauge("switchman_shadow_in_flight", "Copies in flight to the shadow.");
+    DROPPED = new_counter(
+        "switchman_shadow_dropped_total",
+        "Requests of which no copy was begun, by reason."
+    );
+    ABORTED = new_counter(
+        "switchman_shadow_aborted_total",
+        "Copies that were given up on the way, by reason."
+    );
+    FAILED = new_counter(
+        "switchman_shadow_failed_total",
+        "Copies that the shadow did not answer, by reason."
+    );
+    STATUS_PAIRS = new_counter(
+        "switchman_shadow_status_total",
+        "Answered copies by the classes of main's status and the shadow's own."
+    );
+    SHADOW_DURATION = new_histogram(
+        "switchman_shadow_duration_seconds",
+        "From the head of a copy to the head of the shadow's answer."
+    );
+}
 
 // Words that count from 0: of a counter that begins with its first event Prometheus does not see that event.
 const STATUS_CLASSES: &[&str] = &["2", "3", "4", "5"];
@@ -133,49 +119,32 @@ pub(super) fn write(page: &mut MetricsPage, stats: &ProxyStats, listed: &ListedV
         (&UPGRADED, |of| of.upgraded),
         (&IN_FLIGHT, |of| of.in_flight),
     ] {
-        let samples = page.start_family(family);
-        for of in &stats.services {
+        page.add_each(family, &stats.services, |samples, of| {
             samples.add_gauge(&[("service", of.service.as_str())], value(of));
-        }
+        });
     }
-    let rejected = page.start_family(&REJECTED);
-    for of in &stats.services {
+    page.add_each(&REJECTED, &stats.services, |rejected, of| {
         for (reason, count) in fill_zeros(&of.rejected, REJECT_REASONS) {
             rejected.add_counter(&[("service", of.service.as_str()), ("reason", reason)], count);
         }
-    }
-    let mut upstreams = sum_by_version(
-        &stats.services,
-        listed,
-        |of| &of.upstreams,
-        |upstream| &upstream.version,
-        add_upstream_stats,
-    );
+    });
+    let mut upstreams =
+        sum_by_version(&stats.services, listed, |of| &of.upstreams, |upstream| &upstream.version);
     // The proxy lists every version that could be called.
     upstreams.retain(|upstream| {
         upstream.role != VersionRole::Other
             || !(upstream.counts.answers.is_empty() && upstream.counts.errors.is_empty())
     });
     write_upstreams(page, &upstreams);
-    write_shadows(
-        page,
-        &sum_by_version(
-            &stats.services,
-            listed,
-            |of| &of.shadows,
-            |shadow| &shadow.version,
-            add_shadow_stats,
-        ),
-    );
+    write_shadows(page, &sum_by_version(&stats.services, listed, |of| &of.shadows, |shadow| &shadow.version));
 }
 
 /// Deployments of one version are one.
-fn sum_by_version<'a, T: Clone>(
+fn sum_by_version<'a, T: Clone + Merge>(
     services: &'a [ServiceStats],
     listed: &ListedVersions,
     all: fn(&ServiceStats) -> &Vec<T>,
     version: fn(&T) -> &Version,
-    add: fn(&mut T, T),
 ) -> Vec<VersionCounts<'a, T>> {
     let mut found: BTreeMap<(&ServiceName, &Version), (VersionRole, T)> = BTreeMap::new();
     for of in services {
@@ -183,7 +152,7 @@ fn sum_by_version<'a, T: Clone>(
         for one in all(of) {
             let Some(role) = versions.get(version(one)) else { continue };
             match found.get_mut(&(&of.service, version(one))) {
-                Some((_, sum)) => add(sum, one.clone()),
+                Some((_, sum)) => sum.absorb(one.clone()),
                 None => {
                     found.insert((&of.service, version(one)), (*role, one.clone()));
                 }
@@ -194,24 +163,6 @@ fn sum_by_version<'a, T: Clone>(
         VersionCounts { service, version: version.to_string(), role, counts }
     };
     found.into_iter().map(of).collect()
-}
-
-fn add_upstream_stats(sum: &mut UpstreamStats, more: UpstreamStats) {
-    sum.answers.absorb(more.answers);
-    sum.errors.absorb(more.errors);
-    sum.latency.absorb(more.latency);
-    sum.fallbacks.absorb(more.fallbacks);
-}
-
-fn add_shadow_stats(sum: &mut ShadowStats, more: ShadowStats) {
-    sum.selected.absorb(more.selected);
-    sum.answered.absorb(more.answered);
-    sum.in_flight.absorb(more.in_flight);
-    sum.dropped.absorb(more.dropped);
-    sum.aborted.absorb(more.aborted);
-    sum.failed.absorb(more.failed);
-    sum.statuses.absorb(more.statuses);
-    sum.latency.absorb(more.latency);
 }
 
 impl<T> VersionCounts<'_, T> {
@@ -227,28 +178,24 @@ impl<T> VersionCounts<'_, T> {
 }
 
 fn write_upstreams(page: &mut MetricsPage, upstreams: &[VersionCounts<'_, UpstreamStats>]) {
-    let requests = page.start_family(&REQUESTS);
-    for upstream in upstreams {
+    page.add_each(&REQUESTS, upstreams, |requests, upstream| {
         let [service, version, role] = upstream.to_role_labels();
         for (digit, count) in fill_zeros(&upstream.counts.answers, STATUS_CLASSES) {
             requests.add_counter(&[service, version, role, ("class", name_status_class(digit))], count);
         }
-    }
-    let errors = page.start_family(&ERRORS);
-    for upstream in upstreams {
+    });
+    page.add_each(&ERRORS, upstreams, |errors, upstream| {
         let [service, version, role] = upstream.to_role_labels();
         for (reason, count) in fill_zeros(&upstream.counts.errors, ERROR_REASONS) {
             errors.add_counter(&[service, version, role, ("reason", reason)], count);
         }
-    }
-    let fallbacks = page.start_family(&FALLBACKS);
-    for upstream in upstreams {
+    });
+    page.add_each(&FALLBACKS, upstreams, |fallbacks, upstream| {
         fallbacks.add_counter(&upstream.to_role_labels(), upstream.counts.fallbacks);
-    }
-    let duration = page.start_family(&DURATION);
-    for upstream in upstreams {
+    });
+    page.add_each(&DURATION, upstreams, |duration, upstream| {
         duration.add_durations(&upstream.to_role_labels(), &upstream.counts.latency);
-    }
+    });
 }
 
 fn write_shadows(page: &mut MetricsPage, shadows: &[VersionCounts<'_, ShadowStats>]) {
@@ -256,30 +203,26 @@ fn write_shadows(page: &mut MetricsPage, shadows: &[VersionCounts<'_, ShadowStat
         (&SELECTED, (|counts| counts.selected) as fn(&ShadowStats) -> u64),
         (&ANSWERED, |counts| counts.answered),
     ] {
-        let samples = page.start_family(family);
-        for shadow in shadows {
+        page.add_each(family, shadows, |samples, shadow| {
             samples.add_counter(&shadow.to_labels(), value(&shadow.counts));
-        }
+        });
     }
-    let copies = page.start_family(&COPIES);
-    for shadow in shadows {
+    page.add_each(&COPIES, shadows, |copies, shadow| {
         copies.add_gauge(&shadow.to_labels(), shadow.counts.in_flight);
-    }
+    });
     for (family, counts, words) in [
         (&DROPPED, (|counts| &counts.dropped) as fn(&ShadowStats) -> &ReasonCounts, DROP_REASONS),
         (&ABORTED, |counts| &counts.aborted, ABORT_REASONS),
         (&FAILED, |counts| &counts.failed, FAIL_REASONS),
     ] {
-        let samples = page.start_family(family);
-        for shadow in shadows {
+        page.add_each(family, shadows, |samples, shadow| {
             let [service, version] = shadow.to_labels();
             for (reason, count) in fill_zeros(counts(&shadow.counts), words) {
                 samples.add_counter(&[service, version, ("reason", reason)], count);
             }
-        }
+        });
     }
-    let pairs = page.start_family(&STATUS_PAIRS);
-    for shadow in shadows {
+    page.add_each(&STATUS_PAIRS, shadows, |pairs, shadow| {
         let [service, version] = shadow.to_labels();
         for (pair, count) in &shadow.counts.statuses {
             let (main, own) = pair.split_once('/').unwrap_or((pair, ""));
@@ -288,9 +231,8 @@ fn write_shadows(page: &mut MetricsPage, shadows: &[VersionCounts<'_, ShadowStat
                 *count,
             );
         }
-    }
-    let duration = page.start_family(&SHADOW_DURATION);
-    for shadow in shadows {
+    });
+    page.add_each(&SHADOW_DURATION, shadows, |duration, shadow| {
         duration.add_durations(&shadow.to_labels(), &shadow.counts.latency);
-    }
+    });
 }

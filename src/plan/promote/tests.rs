@@ -4,11 +4,10 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::example;
-use crate::model::history::Actor;
+use crate::model::example::{self, make_actor as actor};
 use crate::model::percent::Percent;
 use crate::model::promote::{OperatorRequest, PromotionEntry, PromotionEntryKind, PromotionResult};
-use crate::model::proxy::{Latencies, ServiceStats, UpstreamStats};
+use crate::model::proxy::{Latencies, UpstreamStats};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
@@ -22,28 +21,16 @@ fn target() -> PromotionTarget {
 
 /// Stats in which all answers took `us`, and `failed` of them are 500s.
 fn leg(version: &str, answers: u64, failed: u64, us: u64) -> UpstreamStats {
-    let deployment = example::deployment("shop", version, 20000);
     UpstreamStats {
-        deployment: deployment.id,
-        version: deployment.version,
         answers: [("2".to_owned(), answers - failed), ("5".to_owned(), failed)].into(),
         errors: [("client".to_owned(), 9)].into(),
         latency: Latencies([(us, answers)].into()),
-        fallbacks: 0,
+        ..example::make_upstream_stats(&example::deployment("shop", version, 20000))
     }
 }
 
 fn stats(pid: u32, legs: Vec<UpstreamStats>) -> ProxyStats {
-    let service = ServiceStats {
-        service: "shop".parse().unwrap(),
-        connections: 0,
-        upgraded: 0,
-        in_flight: 0,
-        upstreams: legs,
-        shadows: vec![],
-        rejected: [].into(),
-    };
-    ProxyStats { services: vec![service], pid, resident_bytes: 0, is_suspended: false, gateway: None }
+    example::make_proxy_stats(pid, vec![example::make_service_stats("shop", legs)])
 }
 
 fn host(number: usize) -> HostName {
@@ -390,10 +377,6 @@ proptest! {
             prop_assert_eq!(passed, at);
         }
     }
-}
-
-fn actor() -> Actor {
-    Actor { user: "ops".into(), pid: 7 }
 }
 
 fn began() -> PromotionEntryKind {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::example::{deployment, port};
+use crate::model::example::{self, deployment, make_split_request as asking, port};
 use crate::model::forward::{Route, Routes};
 use crate::model::port_forward::{Forward, Switch};
 
@@ -8,48 +8,23 @@ fn record(main: &Deployment) -> ServiceRecord {
     let service = main.service.clone();
     ServiceRecord {
         forward: Forward { service, check: port(8888), target: main.instance.port },
-        switch: Switch::On,
-        balancer_is_local: false,
-        generation: 1,
-        changed_at: jiff::Timestamp::UNIX_EPOCH,
         routes: Some(Routes { main: leg(8080), backup: leg(80), previous: None, rollback: None }),
-        access: Access::Public,
-        trial: None,
-        layer7: Layer7::default(),
+        ..example::make_record("shop", Switch::On)
     }
 }
 
 fn mirror(of: &Deployment) -> Mirror {
     Mirror {
-        deployment: of.id.clone(),
-        percent: Percent::FULL,
         methods: vec!["GET".into()],
         paths: vec!["/api/**".into()],
         without_headers: vec!["authorization".into()],
         compare: true,
-        control: Percent::ZERO,
+        ..example::make_mirror(&of.id)
     }
 }
 
 fn canary(of: &Deployment) -> Canary {
-    Canary {
-        deployment: of.id.clone(),
-        percent: Some(Percent::FULL),
-        sticky: None,
-        header: None,
-        cookie: None,
-    }
-}
-
-fn asking(change: TrafficSplitChange) -> TrafficSplitRequest {
-    let actor = Actor { user: "ops".into(), pid: 7 };
-    TrafficSplitRequest {
-        change,
-        port_range: (port(20000), port(29999)),
-        forwarded: None,
-        actor,
-        detail: String::new(),
-    }
+    example::make_canary(&of.id, "100")
 }
 
 /// Once enabled, the client's address is forwarded for as long as the proxy is inserted.

@@ -30,17 +30,7 @@ fn build_intent(
     action: &str,
     detail: String,
 ) -> Intent {
-    Intent {
-        forward: record.forward.clone(),
-        switch: record.switch,
-        balancer_is_local: record.balancer_is_local,
-        actor: actor.clone(),
-        action: action.to_owned(),
-        detail,
-        route_change,
-        access: None,
-        layer7: None,
-    }
+    Intent { route_change, ..record.build_intent(actor, action, detail) }
 }
 
 /// The first deployment of a service takes both its ports. A forward that is recorded as off stays off: it is a maintenance.

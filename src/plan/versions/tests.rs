@@ -6,25 +6,12 @@ use super::routes::build_route;
 use super::*;
 use crate::model::api::deployments::{AssignRequest, AssignScope, HostNetwork, RollbackRequest};
 use crate::model::deployment::{Access, Instance};
-use crate::model::example::{deployment, fleet, port};
+use crate::model::example::{deployment, make_actor as actor, make_deploy_request, make_network, port};
 use crate::model::forward::{Intent, RouteChange};
-use crate::model::history::Actor;
 use crate::model::port_forward::Switch;
 
 fn site() -> HostNetwork {
-    let address = "127.0.0.1".parse().unwrap();
-    let ports = fleet().ports;
-    HostNetwork {
-        ports,
-        address,
-        balancer_is_local: false,
-        port_range: (port(20000), port(20002)),
-        keep_releases: 1,
-    }
-}
-
-fn actor() -> Actor {
-    Actor { user: "ops".into(), pid: 7 }
+    make_network(3)
 }
 
 fn shop(version: &str, at: u16) -> Deployment {
@@ -43,21 +30,7 @@ fn record(main: &Deployment, backup: &Deployment) -> ServiceRecord {
 }
 
 fn request(version: &str) -> DeployRequest {
-    let new = shop(version, 20000);
-    DeployRequest {
-        id: new.id,
-        service: new.service,
-        version: new.version,
-        revision: None,
-        how: new.instance.how,
-        digest: new.instance.digest,
-        port: None,
-        health: new.health,
-        health_timeout: Duration::from_secs(1),
-        site: site(),
-        actor: actor(),
-        dry_run: false,
-    }
+    make_deploy_request(version, site())
 }
 
 fn to(version: &str, part: AssignScope) -> AssignRequest {

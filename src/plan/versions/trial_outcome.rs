@@ -50,7 +50,7 @@ fn describe_rollback(actor: &Actor, reason: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::example;
+    use crate::model::example::{self, make_actor};
     use crate::model::history::OperationId;
 
     fn make_entry(operation: i64, action: &str, phase: Phase, detail: &str) -> HistoryEntry {
@@ -63,10 +63,6 @@ mod tests {
             phase,
             detail: detail.to_owned(),
         }
-    }
-
-    fn make_actor() -> Actor {
-        Actor { user: "ops".into(), pid: 7 }
     }
 
     fn make_deployment(version: &str) -> Deployment {

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use super::*;
+use crate::world::fake::paused::{record_lines, wait_until};
 
 fn request(key: &str, script: &str) -> RunRequest {
     RunRequest {
@@ -17,14 +18,18 @@ async fn run(
     dir: &tempfile::TempDir,
     request: &RunRequest,
 ) -> (Result<RunOutcome, CommandError>, Vec<String>) {
-    let lines = Arc::new(Mutex::new(Vec::new()));
-    let theirs = lines.clone();
-    let heard: SharedLineSink = Arc::new(move |line: &str| theirs.lock().unwrap().push(line.to_owned()));
+    let (heard, lines) = record_lines();
     let commands =
         LocalCommands { lock_timeout: POLL_INTERVAL * 4, ..LocalCommands::new(dir.path().to_owned()) };
     let end = commands.run(request, heard).await;
     let lines = lines.lock().unwrap().clone();
     (end, lines)
+}
+
+/// Waits until no process has this pid.
+async fn until_ended(pid: &str) {
+    let pid = Pid::from_raw(pid.parse().unwrap());
+    wait_until(POLL_INTERVAL, || nix::sys::signal::kill(pid, None).is_err()).await;
 }
 
 #[tokio::test]
@@ -44,10 +49,7 @@ async fn run_timeout_ends_process_group() {
     let (end, lines) = run(&dir, &slow).await;
     let end = end.unwrap();
     assert!(end.timed_out && end.status != 0, "{end:?}");
-    let child = Pid::from_raw(lines[0].parse().unwrap());
-    while nix::sys::signal::kill(child, None).is_ok() {
-        tokio::time::sleep(POLL_INTERVAL).await;
-    }
+    until_ended(&lines[0]).await;
 }
 
 #[tokio::test]
@@ -127,10 +129,7 @@ async fn run_ignores_output_of_background_process() {
     assert_eq!(end, Ok(RunOutcome { status: 0, timed_out: false }));
     // Its pipe is closed by now, so it has ended or is about to.
     let pid = lines.iter().find(|line| *line != "y").unwrap();
-    let yes = Pid::from_raw(pid.parse().unwrap());
-    while nix::sys::signal::kill(yes, None).is_ok() {
-        tokio::time::sleep(POLL_INTERVAL).await;
-    }
+    until_ended(pid).await;
 }
 
 /// A program that ignores TERM, and one in its background; both print their pids.
@@ -141,16 +140,14 @@ fn gone(pid: &str) -> bool {
     stat.is_err() || stat.is_ok_and(|stat| stat.contains(") Z "))
 }
 
+async fn until_gone(pids: &[String]) {
+    wait_until(POLL_INTERVAL, || pids.iter().all(|pid| gone(pid))).await;
+}
+
 /// Runs the program until it has printed two lines, then drops the future.
 async fn given_up(commands: &LocalCommands) -> Vec<String> {
-    let lines = Arc::new(Mutex::new(Vec::new()));
-    let theirs = lines.clone();
-    let heard: SharedLineSink = Arc::new(move |line: &str| theirs.lock().unwrap().push(line.to_owned()));
-    let two_lines = async {
-        while lines.lock().unwrap().len() < 2 {
-            tokio::time::sleep(POLL_INTERVAL / 10).await;
-        }
-    };
+    let (heard, lines) = record_lines();
+    let two_lines = wait_until(POLL_INTERVAL / 10, || lines.lock().unwrap().len() >= 2);
     let deaf = request("a", DEAF);
     tokio::select! {
         ended = commands.run(&deaf, heard) => panic!("{ended:?}"),
@@ -165,11 +162,7 @@ async fn abandoned_run_is_killed_when_it_ignores_term() {
     let commands = LocalCommands::new(dir.path().to_owned());
     let pids = given_up(&commands).await;
     commands.wait_for_all().await;
-    for pid in pids {
-        while !gone(&pid) {
-            tokio::time::sleep(POLL_INTERVAL).await;
-        }
-    }
+    until_gone(&pids).await;
 }
 
 /// As with a second Ctrl-C.
@@ -193,11 +186,7 @@ async fn run_timeout_kills_program_that_ignores_term_or_is_stopped() {
         let slow = RunRequest { timeout_ms: Some(100), ..request("a", script) };
         let (end, pids) = run(&dir, &slow).await;
         assert!(end.unwrap().timed_out);
-        for pid in pids {
-            while !gone(&pid) {
-                tokio::time::sleep(POLL_INTERVAL).await;
-            }
-        }
+        until_gone(&pids).await;
     }
 }
 

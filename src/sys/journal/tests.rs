@@ -211,18 +211,13 @@ fn holder_zombie_is_not_alive() {
 
 mod promotions {
     use super::*;
-    use crate::model::example;
+    use crate::model::example::{self, make_actor as actor};
     use crate::model::field::Field;
-    use crate::model::history::Actor;
     use crate::model::promote::{
         Judgement, OperatorRequest, PromotionEntry, PromotionEntryKind, PromotionId, PromotionRequest,
         PromotionResult, PromotionSpec, RequestCounts, RequestSample, StepVerdict,
     };
     use crate::model::proxy::{Latencies, Sticky};
-
-    fn actor() -> Actor {
-        Actor { user: "ops".into(), pid: 7 }
-    }
 
     fn began() -> PromotionEntryKind {
         let (spec, target) =

@@ -27,14 +27,14 @@ use crate::model::name::ServiceName;
 use crate::model::ports::Port;
 use crate::model::proxy::ProxyStats;
 use crate::model::traffic_split::{TrafficSplitRequest, TrafficSplitResponse};
-use crate::world::link::{HostDeployments, HostLink, HostTrafficSplit, LinkError, SharedLineSink};
+use crate::world::link::{HostDeployments, HostLink, HostTrafficSplit, LinkResult, SharedLineSink};
 
 impl HttpLink {
     async fn get<P: PathValues, R: serde::de::DeserializeOwned>(
         &self,
         endpoint: &Endpoint<P, NoQuery, NoBody, R>,
         path: &P,
-    ) -> Result<R, LinkError> {
+    ) -> LinkResult<R> {
         self.call(endpoint, path, &NoQuery {}, &NoBody).await
     }
 }
@@ -45,35 +45,31 @@ impl HostLink for HttpLink {
         self.transport.to_string()
     }
 
-    async fn greet(&self) -> Result<Hello, LinkError> {
+    async fn greet(&self) -> LinkResult<Hello> {
         self.get(&HELLO, &()).await
     }
 
-    async fn fetch_status(&self, question: &StatusRequest) -> Result<HostView, LinkError> {
+    async fn fetch_status(&self, question: &StatusRequest) -> LinkResult<HostView> {
         self.call(&STATUS, &(), &NoQuery {}, question).await
     }
 
-    async fn fetch_activity(&self, service: &ServiceName, port: Port) -> Result<ServiceActivity, LinkError> {
+    async fn fetch_activity(&self, service: &ServiceName, port: Port) -> LinkResult<ServiceActivity> {
         self.call(&ACTIVITY, service, &PortQuery { port: port.get() }, &NoBody).await
     }
 
-    async fn probe(&self, request: &ProbeRequest) -> Result<ProbeResult, LinkError> {
+    async fn probe(&self, request: &ProbeRequest) -> LinkResult<ProbeResult> {
         self.call(&PROBE, &(), &NoQuery {}, request).await
     }
 
-    async fn set_forward(&self, request: &ForwardRequest) -> Result<ChangeResult, LinkError> {
+    async fn set_forward(&self, request: &ForwardRequest) -> LinkResult<ChangeResult> {
         self.call(&FORWARD, &request.forward.service, &NoQuery {}, request).await
     }
 
-    async fn run(&self, request: &RunRequest, heard: SharedLineSink) -> Result<RunOutcome, LinkError> {
+    async fn run(&self, request: &RunRequest, heard: SharedLineSink) -> LinkResult<RunOutcome> {
         self.stream_lines(&RUN, &(), &NoQuery {}, request, heard).await
     }
 
-    async fn load_history(
-        &self,
-        service: Option<&ServiceName>,
-        limit: u32,
-    ) -> Result<Vec<HistoryEntry>, LinkError> {
+    async fn load_history(&self, service: Option<&ServiceName>, limit: u32) -> LinkResult<Vec<HistoryEntry>> {
         let query = HistoryQuery { limit, service: service.cloned() };
         self.call(&HISTORY, &(), &query, &NoBody).await
     }
@@ -83,51 +79,39 @@ impl HostLink for HttpLink {
         service: &ServiceName,
         release: &str,
         archive: &Path,
-    ) -> Result<Digest, LinkError> {
+    ) -> LinkResult<Digest> {
         self.upload(service, release, archive).await
     }
 
-    async fn list_releases(&self, service: &ServiceName) -> Result<Vec<HostRelease>, LinkError> {
+    async fn list_releases(&self, service: &ServiceName) -> LinkResult<Vec<HostRelease>> {
         self.get(&RELEASES, service).await
     }
 }
 
 #[async_trait]
 impl HostDeployments for HttpLink {
-    async fn list_deployments(&self) -> Result<DeploymentsView, LinkError> {
+    async fn list_deployments(&self) -> LinkResult<DeploymentsView> {
         self.get(&DEPLOYMENTS, &()).await
     }
 
-    async fn deploy(&self, request: &DeployRequest) -> Result<DeployResponse, LinkError> {
+    async fn deploy(&self, request: &DeployRequest) -> LinkResult<DeployResponse> {
         self.call(&DEPLOY, &(), &NoQuery {}, request).await
     }
 
-    async fn update(&self, request: &UpdateRequest) -> Result<Deployment, LinkError> {
+    async fn update(&self, request: &UpdateRequest) -> LinkResult<Deployment> {
         self.call(&UPDATE, &request.id, &NoQuery {}, request).await
     }
 
-    async fn assign(
-        &self,
-        service: &ServiceName,
-        request: &AssignRequest,
-    ) -> Result<AssignResponse, LinkError> {
+    async fn assign(&self, service: &ServiceName, request: &AssignRequest) -> LinkResult<AssignResponse> {
         self.call(&ASSIGN, service, &NoQuery {}, request).await
     }
 
-    async fn rollback(
-        &self,
-        service: &ServiceName,
-        request: &RollbackRequest,
-    ) -> Result<AssignResponse, LinkError> {
+    async fn rollback(&self, service: &ServiceName, request: &RollbackRequest) -> LinkResult<AssignResponse> {
         self.call(&ROLLBACK, service, &NoQuery {}, request).await
     }
 
     /// Waits for a limited time per request: the connection may not stay silent for longer.
-    async fn watch_trial(
-        &self,
-        service: &ServiceName,
-        request: &WatchRequest,
-    ) -> Result<TrialOutcome, LinkError> {
+    async fn watch_trial(&self, service: &ServiceName, request: &WatchRequest) -> LinkResult<TrialOutcome> {
         loop {
             if let Some(end) = self.call(&WATCH, service, &NoQuery {}, request).await? {
                 return Ok(end);
@@ -135,19 +119,15 @@ impl HostDeployments for HttpLink {
         }
     }
 
-    async fn kill(&self, request: &KillRequest) -> Result<KillResponse, LinkError> {
+    async fn kill(&self, request: &KillRequest) -> LinkResult<KillResponse> {
         self.call(&KILL, &request.id, &KillQuery::default(), request).await
     }
 
-    async fn set_access(
-        &self,
-        service: &ServiceName,
-        request: &AccessRequest,
-    ) -> Result<ChangeResult, LinkError> {
+    async fn set_access(&self, service: &ServiceName, request: &AccessRequest) -> LinkResult<ChangeResult> {
         self.call(&ACCESS, service, &NoQuery {}, request).await
     }
 
-    async fn stream_logs(&self, request: &LogsRequest, heard: SharedLineSink) -> Result<(), LinkError> {
+    async fn stream_logs(&self, request: &LogsRequest, heard: SharedLineSink) -> LinkResult<()> {
         let query = LogsQuery { tail: request.tail, follow: Some(request.follow) };
         let _ended: RunOutcome = self.stream_lines(&LOGS, &request.id, &query, &NoBody, heard).await?;
         Ok(())
@@ -160,11 +140,11 @@ impl HostTrafficSplit for HttpLink {
         &self,
         service: &ServiceName,
         request: &TrafficSplitRequest,
-    ) -> Result<TrafficSplitResponse, LinkError> {
+    ) -> LinkResult<TrafficSplitResponse> {
         self.call(&TRAFFIC_SPLIT, service, &NoQuery {}, request).await
     }
 
-    async fn read_proxy_stats(&self) -> Result<Option<ProxyStats>, LinkError> {
+    async fn read_proxy_stats(&self) -> LinkResult<Option<ProxyStats>> {
         self.get(&PROXY_STATS, &()).await
     }
 
@@ -172,7 +152,7 @@ impl HostTrafficSplit for HttpLink {
         &self,
         service: &ServiceName,
         deployment: &DeploymentId,
-    ) -> Result<Option<Evidence>, LinkError> {
+    ) -> LinkResult<Option<Evidence>> {
         self.get(&EVIDENCE, &(service.clone(), deployment.clone())).await
     }
 }

@@ -19,7 +19,7 @@ use crate::model::api::endpoints::UPLOAD;
 use crate::model::deployment::Digest;
 use crate::model::failure::ErrorCode;
 use crate::model::name::ServiceName;
-use crate::world::link::{HostLink, LinkError};
+use crate::world::link::{HostLink, LinkError, LinkResult};
 
 const BLOCK_BYTES: usize = 64 * 1024;
 /// The host takes nothing, or does not answer to anything, for so long: the link is broken.
@@ -34,7 +34,7 @@ impl HttpLink {
         service: &ServiceName,
         release: &str,
         archive: &Path,
-    ) -> Result<Digest, LinkError> {
+    ) -> LinkResult<Digest> {
         let unread = |error: io::Error| LinkError::Refused {
             code: ErrorCode::BadArchive,
             message: format!("cannot read `{}`: {error}", archive.display()),
@@ -73,7 +73,7 @@ impl HttpLink {
         &self,
         answering: impl Future<Output = T>,
         mut moving: watch::Receiver<()>,
-    ) -> Result<T, LinkError> {
+    ) -> LinkResult<T> {
         tokio::pin!(answering);
         let mut sending = true;
         let mut last = Instant::now();

@@ -1,25 +1,10 @@
 use super::*;
-use crate::model::forward::RouteChange;
-use crate::model::port_forward::{Forward, Switch};
-use crate::model::ports::Port;
+use crate::model::example::{make_actor as actor, make_intent};
+use crate::model::history::Phase;
+use crate::model::port_forward::Switch;
 
 fn intent(switch: Switch) -> Intent {
-    let port = |number| Port::new(number).unwrap();
-    Intent {
-        forward: Forward { service: "shop".parse().unwrap(), check: port(8888), target: port(8080) },
-        switch,
-        balancer_is_local: false,
-        actor: actor(),
-        action: "disable-forward".into(),
-        detail: String::new(),
-        route_change: RouteChange::Keep,
-        access: None,
-        layer7: None,
-    }
-}
-
-fn actor() -> Actor {
-    Actor { user: "ops".into(), pid: 7 }
+    make_intent(switch, "disable-forward")
 }
 
 fn at(second: i64) -> jiff::Timestamp {

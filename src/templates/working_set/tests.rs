@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::*;
 use crate::model::example;
 
-fn site(server: WebServer, hosts: &[(&str, &str)]) -> WorkingSet {
+pub(crate) fn make_working_set(server: WebServer, hosts: &[(&str, &str)]) -> WorkingSet {
     let ms = Duration::from_millis;
     let check =
         CheckTiming { inter: ms(1000), fastinter: Some(ms(200)), fall: 2, rise: 2, timeout: Some(ms(1000)) };
@@ -35,7 +35,7 @@ const PAIR: [(&str, &str); 2] = [("web1", "10.0.0.11"), ("web2", "fd00::12")];
 
 #[test]
 fn server_lines_share_a_cookie_and_check_the_check_port() {
-    let text = site(WebServer::Nginx, &PAIR).render_haproxy().unwrap();
+    let text = make_working_set(WebServer::Nginx, &PAIR).render_haproxy().unwrap();
     for line in [
         "    server main-web1 10.0.0.11:8080 check port 8888 cookie web1\n",
         "    server backup-web1 10.0.0.11:80 check port 80 cookie web1 backup\n",
@@ -50,7 +50,7 @@ fn server_lines_share_a_cookie_and_check_the_check_port() {
 #[test]
 fn main_and_backup_share_no_file() {
     for server in [WebServer::Nginx, WebServer::Apache, WebServer::Caddy] {
-        let site = site(server, &PAIR);
+        let site = make_working_set(server, &PAIR);
         let own = |role: VhostRole| {
             let text = site.render_vhost(role, "/etc/shop/vhost.conf", "web1", None).unwrap();
             let paths = text.split_whitespace().map(|word| word.trim_end_matches(';').to_owned());
@@ -66,7 +66,7 @@ fn main_and_backup_share_no_file() {
 
 #[test]
 fn application_replaces_static_files() {
-    let site = site(WebServer::Nginx, &PAIR);
+    let site = make_working_set(WebServer::Nginx, &PAIR);
     let text = site
         .render_vhost(VhostRole::Main, "x", "web1 main", Some("127.0.0.1:9001".parse().unwrap()))
         .unwrap();

@@ -18,7 +18,7 @@ use crate::world::flows::{ConnectionTracker, FlowsError};
 use crate::world::link::SharedLineSink;
 use crate::world::releases::{ReleaseError, ReleaseStore};
 use crate::world::runner::{Runner, RunnerError, StopResult};
-use crate::world::store::{LockGuard, Store, StoreError};
+use crate::world::store::{LockGuard, Store, StoreError, StoreResult};
 
 #[derive(Default)]
 pub struct FakeDeployments {
@@ -47,6 +47,15 @@ fn build_release_error() -> ReleaseError {
     ReleaseError::Failed { action: "write", path: "killed".into(), why: String::new() }
 }
 
+impl FakeDeployments {
+    fn check_writable(&self) -> Result<(), ReleaseError> {
+        if *self.is_read_only.lock().unwrap() {
+            return Err(build_release_error());
+        }
+        self.fuse.proceed_or(build_release_error)
+    }
+}
+
 fn build_runner_error(instance: &InstanceId) -> RunnerError {
     RunnerError::Failed { action: "run", instance: instance.clone(), why: "killed".to_owned() }
 }
@@ -58,26 +67,22 @@ impl DeploymentStore for FakeDeployments {
         _: &ServiceName,
         purpose: &str,
         patience: Duration,
-    ) -> Result<Box<dyn LockGuard>, StoreError> {
+    ) -> StoreResult<Box<dyn LockGuard>> {
         self.lock.lock(purpose, patience).await
     }
 
-    fn all(&self) -> Result<Vec<Deployment>, StoreError> {
+    fn all(&self) -> StoreResult<Vec<Deployment>> {
         Ok(self.deployments.lock().unwrap().values().cloned().collect())
     }
 
-    fn put(&self, deployment: &Deployment) -> Result<(), StoreError> {
-        if !self.fuse.try_proceed() {
-            return Err(build_store_error());
-        }
+    fn put(&self, deployment: &Deployment) -> StoreResult<()> {
+        self.fuse.proceed_or(build_store_error)?;
         self.deployments.lock().unwrap().insert(deployment.id.clone(), deployment.clone());
         Ok(())
     }
 
-    fn remove(&self, id: &DeploymentId) -> Result<(), StoreError> {
-        if !self.fuse.try_proceed() {
-            return Err(build_store_error());
-        }
+    fn remove(&self, id: &DeploymentId) -> StoreResult<()> {
+        self.fuse.proceed_or(build_store_error)?;
         self.deployments.lock().unwrap().remove(id);
         Ok(())
     }
@@ -112,17 +117,13 @@ impl ReleaseStore for FakeDeployments {
     }
 
     fn remove(&self, service: &ServiceName, release: &str) -> Result<(), ReleaseError> {
-        if *self.is_read_only.lock().unwrap() || !self.fuse.try_proceed() {
-            return Err(build_release_error());
-        }
+        self.check_writable()?;
         self.releases.lock().unwrap().remove(&(service.clone(), release.to_owned()));
         Ok(())
     }
 
     fn link(&self, service: &ServiceName, link: &str, release: Option<&str>) -> Result<(), ReleaseError> {
-        if *self.is_read_only.lock().unwrap() || !self.fuse.try_proceed() {
-            return Err(build_release_error());
-        }
+        self.check_writable()?;
         let (mut links, key) = (self.links.lock().unwrap(), (service.clone(), link.to_owned()));
         match release {
             Some(release) => links.insert(key, release.to_owned()),
@@ -139,9 +140,7 @@ impl Runner for FakeDeployments {
     }
 
     async fn start(&self, spec: &InstanceSpec) -> Result<(), RunnerError> {
-        if !self.fuse.try_proceed() {
-            return Err(build_runner_error(&spec.id));
-        }
+        self.fuse.proceed_or(|| build_runner_error(&spec.id))?;
         if let Some(error) = self.start_error.lock().unwrap().take() {
             return Err(error);
         }
@@ -150,9 +149,7 @@ impl Runner for FakeDeployments {
     }
 
     async fn stop(&self, instance: &InstanceId, _: Duration) -> Result<StopResult, RunnerError> {
-        if !self.fuse.try_proceed() {
-            return Err(build_runner_error(instance));
-        }
+        self.fuse.proceed_or(|| build_runner_error(instance))?;
         let was = self.running.lock().unwrap().remove(instance);
         Ok(if was.is_some() { StopResult::Exited } else { StopResult::NotRunning })
     }

@@ -77,9 +77,8 @@ impl Firewall for FakeFirewall {
     async fn commit(&self, transaction: &Transaction) -> Result<(), FirewallError> {
         let command =
             format!("{}-{}-restore", transaction.family.command_stem(), transaction.variant.infix());
-        if !self.fuse.lock().unwrap().try_proceed() {
-            return Err(FirewallError::StartFailed { command, why: "killed".into() });
-        }
+        let killed = || FirewallError::StartFailed { command: command.clone(), why: "killed".into() };
+        self.fuse.lock().unwrap().proceed_or(killed)?;
         if let Some(left) = self.failures_left.lock().unwrap().get_mut(&transaction.family)
             && *left > 0
         {

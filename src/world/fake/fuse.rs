@@ -12,6 +12,11 @@ impl FailurePoint {
         *self.0.lock().unwrap() = deeds;
     }
 
+    /// Fails like this when no more deed is done.
+    pub fn proceed_or<E>(&self, error: impl FnOnce() -> E) -> Result<(), E> {
+        if self.try_proceed() { Ok(()) } else { Err(error()) }
+    }
+
     /// Whether one more deed is done.
     pub fn try_proceed(&self) -> bool {
         match &mut *self.0.lock().unwrap() {

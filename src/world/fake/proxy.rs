@@ -71,7 +71,7 @@ impl FakeProxy {
 
     /// The process that sends a request may be killed before.
     fn proceed_or_fail(&self) -> Result<(), ProxyError> {
-        if self.fuse.try_proceed() { Ok(()) } else { Err(ProxyError::Unresponsive { why: "killed".into() }) }
+        self.fuse.proceed_or(|| ProxyError::Unresponsive { why: "killed".into() })
     }
 
     fn require_running(&self) -> Result<(), ProxyError> {

@@ -6,12 +6,22 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::model::forward::{Intent, ServiceRecord};
-use crate::model::history::{Actor, HistoryEntry, OperationId, Phase};
+use crate::model::history::{Actor, HistoryEntry, OperationId};
 use crate::model::name::ServiceName;
-use crate::world::store::{ChangeOutcome, HistoryNote, LockGuard, Store, StoreError};
+use crate::world::store::{ChangeOutcome, HistoryNote, LockGuard, Store, StoreError, StoreResult};
+
+/// A witness of what is read and recorded.
+pub trait StoreObserver: Send + Sync {
+    /// Called before the records are read: what happened elsewhere may be added to them.
+    fn prepare_read(&self, records: &mut [ServiceRecord]);
+
+    /// Called when a change has begun or ended.
+    fn notice_change(&self, records: &[ServiceRecord]);
+}
 
 #[derive(Default)]
 pub struct FakeStore {
+    observer: Option<Box<dyn StoreObserver>>,
     pub records: Mutex<Vec<ServiceRecord>>,
     pub history: Mutex<Vec<HistoryEntry>>,
     /// The next write fails like this; the second next in the same way.
@@ -33,7 +43,7 @@ struct FakeLockGuard {
 impl LockGuard for FakeLockGuard {}
 
 impl FakeStore {
-    fn check_write(&self) -> Result<(), StoreError> {
+    fn check_write(&self) -> StoreResult<()> {
         if !self.fuse.lock().unwrap().try_proceed() {
             return Err(StoreError::Failed { action: "write", path: "killed".into(), why: String::new() });
         }
@@ -43,6 +53,17 @@ impl FakeStore {
         let now =
             std::mem::replace(&mut *self.next_error.lock().unwrap(), self.later_error.lock().unwrap().take());
         now.map_or(Ok(()), Err)
+    }
+
+    pub fn with_observer(record: ServiceRecord, observer: impl StoreObserver + 'static) -> Self {
+        Self { records: Mutex::new(vec![record]), observer: Some(Box::new(observer)), ..Self::default() }
+    }
+
+    fn notify_change(&self) {
+        if let Some(observer) = &self.observer {
+            let records = self.records.lock().unwrap().clone();
+            observer.notice_change(&records);
+        }
     }
 
     fn put_record(&self, record: ServiceRecord) {
@@ -65,7 +86,7 @@ async fn acquire_lock(
     lock: &std::sync::Arc<tokio::sync::Mutex<()>>,
     purpose: &str,
     patience: Duration,
-) -> Result<Box<dyn LockGuard>, StoreError> {
+) -> StoreResult<Box<dyn LockGuard>> {
     let held = tokio::time::timeout(patience, lock.clone().lock_owned()).await;
     let busy = |_| StoreError::Busy { holder: format!("pid 1: {purpose}"), waited: patience };
     held.map_err(busy).map(|guard| Box::new(FakeLockGuard { _guard: guard }) as Box<dyn LockGuard>)
@@ -73,24 +94,23 @@ async fn acquire_lock(
 
 #[async_trait]
 impl Store for FakeStore {
-    async fn lock(&self, purpose: &str, patience: Duration) -> Result<Box<dyn LockGuard>, StoreError> {
+    async fn lock(&self, purpose: &str, patience: Duration) -> StoreResult<Box<dyn LockGuard>> {
         acquire_lock(&self.lock, purpose, patience).await
     }
 
-    async fn lock_proxy(&self, purpose: &str, patience: Duration) -> Result<Box<dyn LockGuard>, StoreError> {
+    async fn lock_proxy(&self, purpose: &str, patience: Duration) -> StoreResult<Box<dyn LockGuard>> {
         acquire_lock(&self.proxy_lock, purpose, patience).await
     }
 
-    fn load_records(&self) -> Result<Vec<ServiceRecord>, StoreError> {
+    fn load_records(&self) -> StoreResult<Vec<ServiceRecord>> {
+        if let Some(observer) = &self.observer {
+            observer.prepare_read(&mut self.records.lock().unwrap());
+        }
         let unreadable = self.read_error.lock().unwrap().clone();
         unreadable.map_or_else(|| Ok(self.records.lock().unwrap().clone()), Err)
     }
 
-    fn begin(
-        &self,
-        intent: &Intent,
-        now: jiff::Timestamp,
-    ) -> Result<(OperationId, ServiceRecord), StoreError> {
+    fn begin(&self, intent: &Intent, now: jiff::Timestamp) -> StoreResult<(OperationId, ServiceRecord)> {
         self.check_write()?;
         let service = &intent.forward.service;
         let previous =
@@ -99,15 +119,8 @@ impl Store for FakeStore {
         self.put_record(recorded.clone());
         let mut history = self.history.lock().unwrap();
         let operation = OperationId(i64::try_from(history.len()).unwrap() + 1);
-        history.push(HistoryEntry {
-            operation,
-            at: now,
-            actor: intent.actor.clone(),
-            service: intent.forward.service.clone(),
-            action: intent.action.clone(),
-            phase: Phase::Began,
-            detail: intent.detail.clone(),
-        });
+        history.push(intent.to_entry(operation, now));
+        self.notify_change();
         Ok((operation, recorded))
     }
 
@@ -117,14 +130,10 @@ impl Store for FakeStore {
         actor: &Actor,
         outcome: &ChangeOutcome,
         now: jiff::Timestamp,
-    ) -> Result<(), StoreError> {
+    ) -> StoreResult<()> {
         self.check_write()?;
         let began =
             self.history.lock().unwrap().iter().find(|entry| entry.operation == operation).cloned().unwrap();
-        let (phase, detail) = match outcome {
-            ChangeOutcome::Done { detail } => (Phase::Done, detail.clone()),
-            ChangeOutcome::RolledBack { why, .. } => (Phase::Failed, why.clone()),
-        };
         if let ChangeOutcome::RolledBack { previous, .. } = outcome {
             let generation = self.next_generation(&began.service);
             self.records.lock().unwrap().retain(|record| record.forward.service != began.service);
@@ -132,27 +141,20 @@ impl Store for FakeStore {
                 self.put_record(ServiceRecord { generation, ..*previous.clone() });
             }
         }
-        self.history.lock().unwrap().push(HistoryEntry {
-            at: now,
-            actor: actor.clone(),
-            phase,
-            detail,
-            ..began
-        });
+        self.history.lock().unwrap().push(outcome.to_entry(began, actor, now));
+        self.notify_change();
         Ok(())
     }
 
-    fn add_note(&self, note: &HistoryNote, now: jiff::Timestamp) -> Result<(), StoreError> {
+    fn add_note(&self, note: &HistoryNote, now: jiff::Timestamp) -> StoreResult<()> {
         self.check_write()?;
         let mut history = self.history.lock().unwrap();
         let operation = OperationId(i64::try_from(history.len()).unwrap() + 1);
-        let (actor, service, detail) = (note.actor.clone(), note.service.clone(), note.detail.clone());
-        let action = note.action.to_owned();
-        history.push(HistoryEntry { operation, at: now, actor, service, action, phase: Phase::Done, detail });
+        history.push(note.to_entry(operation, now));
         Ok(())
     }
 
-    fn load_history(&self, _: Option<&ServiceName>, limit: u32) -> Result<Vec<HistoryEntry>, StoreError> {
+    fn load_history(&self, _: Option<&ServiceName>, limit: u32) -> StoreResult<Vec<HistoryEntry>> {
         let history = self.history.lock().unwrap();
         let skip = history.len().saturating_sub(usize::try_from(limit).unwrap());
         Ok(history[skip..].to_vec())

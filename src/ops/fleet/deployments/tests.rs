@@ -6,18 +6,15 @@ use std::time::Duration;
 use super::*;
 use crate::model::api::deployments::{AccessRequest, LogsRequest};
 use crate::model::deployment::{Deployment, RunSpec, RunSpecChange};
-use crate::model::example;
-use crate::model::failure::ErrorCode;
-use crate::model::history::Actor;
+use crate::model::example::{self, make_actor as actor};
 use crate::model::name::HostName;
 use crate::model::roll::{NewMain, RollSpec, Work};
 use crate::ops::testing::site::{FakeSite, site};
-use crate::world::link::{LinkError, SharedLineSink};
+use crate::ops::testing::site_link::build_locked_error;
+use crate::world::fake::MS;
+use crate::world::fake::paused::wait_until;
+use crate::world::link::SharedLineSink;
 use crate::world::reporter::Event;
-
-fn actor() -> Actor {
-    Actor { user: "ops".into(), pid: 7 }
-}
 
 fn flip_to_2() -> AssignOptions {
     AssignOptions { watch: Duration::ZERO, wait: true, actor: actor(), roll: None }
@@ -39,15 +36,11 @@ fn mains(fake: &FakeSite) -> Vec<String> {
     fake.site.lock().hosts.values().map(|host| host.main.clone()).collect()
 }
 
-fn refused() -> LinkError {
-    LinkError::Refused { code: ErrorCode::RulesLocked, message: "xtables is locked".into() }
-}
-
 /// A host refuses, another host's response is lost: the old main is everywhere.
 #[tokio::test(start_paused = true)]
 async fn flip_is_reverted_on_all_hosts_when_one_fails() {
     let fake = site(3, 1);
-    fake.site.with_host("web1", |host| host.assign_error = Some(refused()));
+    fake.site.with_host("web1", |host| host.assign_error = Some(build_locked_error()));
     fake.site.with_host("web2", |host| host.lost_answers = 1);
     flip(&fake).await.unwrap_err();
     assert_eq!(mains(&fake), ["1.0.0"; 3]);
@@ -57,7 +50,7 @@ async fn flip_is_reverted_on_all_hosts_when_one_fails() {
 #[tokio::test(start_paused = true)]
 async fn flip_revert_skips_host_that_had_the_version_before() {
     let fake = site(3, 1);
-    fake.site.with_host("web1", |host| host.assign_error = Some(refused()));
+    fake.site.with_host("web1", |host| host.assign_error = Some(build_locked_error()));
     fake.site.with_host("web2", |host| {
         host.main = "2.0.0".to_owned();
         host.lost_answers = 1;
@@ -98,9 +91,7 @@ async fn assign_fails_when_another_command_changed_main() {
     let fake = site(3, 1);
     let options = watched_flip();
     let (ended, ()) = tokio::join!(assign_2(&fake, &options), async {
-        while mains(&fake) != ["2.0.0"; 3] {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        wait_until(MS, || mains(&fake) == ["2.0.0"; 3]).await;
         fake.site.with_host("web2", |host| host.main = "0.9.0".into());
     });
     let error = ended.unwrap_err();

@@ -40,11 +40,7 @@ fn fresh_scene() -> Scene {
     let balancers =
         vec![FakeBalancer::new("lb1", &firewall, MS * 700), FakeBalancer::new("lb2", &firewall, MS * 1200)];
     let fleet = Fleet { balancers: vec![spec("lb1"), spec("lb2")], ..example::fleet() };
-    let host = Host {
-        name: "web1".parse().unwrap(),
-        address: None,
-        transport: crate::model::host::Transport::Local,
-    };
+    let host = Host { address: None, ..example::host("web1", "10.0.0.1") };
     Scene { fake: fake::world(balancers, firewall), fleet, host }
 }
 
@@ -78,9 +74,9 @@ impl Scene {
     }
 
     /// The states of kernel and record, family by family: they must agree.
-    fn state(&self) -> (Vec<bool>, Option<Switch>) {
+    fn state(&self) -> ([bool; 2], Option<Switch>) {
         let kernel = BOTH.map(|family| !read_forwards(&self.fake.firewall.table(family)).is_empty());
-        (kernel.to_vec(), self.fake.store.records.lock().unwrap().first().map(|record| record.switch))
+        (kernel, self.fake.store.records.lock().unwrap().first().map(|record| record.switch))
     }
 
     fn phases(&self) -> Vec<Phase> {
@@ -88,18 +84,22 @@ impl Scene {
     }
 }
 
-const ON: (fn() -> Vec<bool>, Option<Switch>) = (|| vec![true, true], Some(Switch::On));
-const OFF: (fn() -> Vec<bool>, Option<Switch>) = (|| vec![false, false], Some(Switch::Off));
+const ON: ([bool; 2], Option<Switch>) = ([true; 2], Some(Switch::On));
+const OFF: ([bool; 2], Option<Switch>) = ([false; 2], Some(Switch::Off));
 
-fn is(state: &(Vec<bool>, Option<Switch>), expected: &(fn() -> Vec<bool>, Option<Switch>)) -> bool {
-    state.0 == (expected.0)() && state.1 == expected.1
+/// The host refused the switch with this code.
+fn assert_refused(error: &SwitchError, expected: ErrorCode) {
+    let SwitchError::NotChanged { source: LinkError::Refused { code, .. }, .. } = error else {
+        panic!("{error}")
+    };
+    assert_eq!(*code, expected, "{error}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn disable_and_enable_wait_for_every_balancer() {
     let scene = scene().await;
     let off = scene.disable(&options()).await.unwrap();
-    assert!(is(&scene.state(), &OFF));
+    assert_eq!(scene.state(), OFF);
     assert!(off.changed);
     assert!(
         off.observed[0].elapsed >= MS * 700 && off.observed[1].elapsed >= MS * 1200,
@@ -108,7 +108,7 @@ async fn disable_and_enable_wait_for_every_balancer() {
     );
     assert_eq!(off.observed[1].outcome, balancer_wait::WaitOutcome::Reported { status: "DOWN".into() });
     let on = scene.enable(&options()).await.unwrap();
-    assert!(on.changed && is(&scene.state(), &ON));
+    assert_eq!((on.changed, scene.state()), (true, ON));
     assert_eq!(scene.phases().last(), Some(&Phase::Done));
 }
 
@@ -141,7 +141,7 @@ async fn refusal_changes_nothing_and_force_reports_overrides() {
         error,
         "cannot switch the forward of `web1` off: the backup vhost is not UP: `lb2` reports `backup-web1` as DOWN"
     );
-    assert!(is(&scene.state(), &ON));
+    assert_eq!(scene.state(), ON);
     let forced = scene.disable(&SwitchOptions { force: true, ..options() }).await.unwrap();
     assert_eq!(forced.overridden.len(), 1);
     let history = scene.fake.store.history.lock().unwrap();
@@ -155,13 +155,13 @@ async fn disable_refuses_when_balancer_is_unreachable() {
     scene.fake.balancers[1].state.lock().unwrap().error = Some(silent);
     let error = scene.disable(&options()).await.unwrap_err().to_string();
     assert!(error.ends_with("`lb2` cannot be read: no answer from `tcp://lb2:9` within 2s"), "{error}");
-    assert!(is(&scene.state(), &ON));
+    assert_eq!(scene.state(), ON);
     let forced = scene.disable(&SwitchOptions { force: true, ..options() }).await.unwrap_err();
     assert!(
         matches!(forced, SwitchError::NotObserved { source: BalancerWaitError::TimedOut { .. }, .. }),
         "{forced}"
     );
-    assert!(is(&scene.state(), &OFF), "the switch is made; only its effect is not known");
+    assert_eq!(scene.state(), OFF, "the switch is made; only its effect is not known");
 }
 
 #[tokio::test(start_paused = true)]
@@ -174,7 +174,7 @@ async fn enable_refuses_unhealthy_main_vhost() {
         error.ends_with("the main vhost is not healthy: no answer from 127.0.0.1:8080 within 500ms"),
         "{error}"
     );
-    assert_eq!(scene.state(), (vec![false, false], None));
+    assert_eq!(scene.state(), ([false; 2], None));
 }
 
 #[tokio::test(start_paused = true)]
@@ -191,16 +191,7 @@ async fn switch_is_undone_when_one_family_fails() {
         } else {
             scene.enable(&options()).await
         };
-        assert!(
-            matches!(
-                ended,
-                Err(SwitchError::NotChanged {
-                    source: LinkError::Refused { code: ErrorCode::RulesFailed, .. },
-                    ..
-                })
-            ),
-            "{ended:?}"
-        );
+        assert_refused(&ended.unwrap_err(), ErrorCode::RulesFailed);
         assert_eq!(scene.state(), before);
         assert_eq!(scene.phases().last(), Some(&Phase::Failed));
     }
@@ -211,7 +202,7 @@ async fn failed_first_switch_leaves_no_forward() {
     let scene = fresh_scene();
     scene.fake.firewall.failures_left.lock().unwrap().insert(Family::V6, 1);
     scene.enable(&options()).await.unwrap_err();
-    assert_eq!(scene.state(), (vec![false, false], None));
+    assert_eq!(scene.state(), ([false; 2], None));
 }
 
 #[tokio::test(start_paused = true)]
@@ -220,13 +211,7 @@ async fn failed_undo_reports_possible_disagreement() {
     scene.fake.firewall.failures_left.lock().unwrap().extend([(Family::V4, 0), (Family::V6, 9)]);
     scene.fake.firewall.tamper(Family::V6, |table| table.rules.clear());
     let error = scene.disable(&options()).await.unwrap_err();
-    assert!(
-        matches!(
-            error,
-            SwitchError::NotChanged { source: LinkError::Refused { code: ErrorCode::RevertFailed, .. }, .. }
-        ),
-        "{error}"
-    );
+    assert_refused(&error, ErrorCode::RevertFailed);
 }
 
 #[tokio::test(start_paused = true)]
@@ -236,7 +221,7 @@ async fn full_disk_stops_switch_before_kernel_change() {
         Some(StoreError::Full { path: "/var/lib/switchman/state.db".into() });
     let error = scene.disable(&options()).await.unwrap_err().to_string();
     assert!(error.ends_with("the disk that holds `/var/lib/switchman/state.db` is full"), "{error}");
-    assert!(is(&scene.state(), &ON));
+    assert_eq!(scene.state(), ON);
 }
 
 #[tokio::test(start_paused = true)]
@@ -262,11 +247,11 @@ async fn drain_timeout_restores_host() {
     let text = "cannot drain `web1`: 3 in flight after 5s: HAProxy still counts sessions (scur); \
                 its forward is back on";
     assert_eq!(error.to_string(), text);
-    assert!(is(&scene.state(), &ON));
+    assert_eq!(scene.state(), ON);
 
     let forced = scene.disable(&SwitchOptions { drain: true, force: true, ..options() }).await.unwrap();
     assert_eq!(forced.not_drained, Some(3));
-    assert!(is(&scene.state(), &OFF));
+    assert_eq!(scene.state(), OFF);
 }
 
 #[tokio::test(start_paused = true)]
@@ -294,7 +279,7 @@ async fn stop_request_ends_wait_and_keeps_switch() {
         matches!(error, SwitchError::NotObserved { source: BalancerWaitError::Interrupted { .. }, .. }),
         "{error}"
     );
-    assert!(is(&scene.state(), &OFF), "kernel and record agree");
+    assert_eq!(scene.state(), OFF, "kernel and record agree");
 }
 
 #[tokio::test(start_paused = true)]
@@ -309,7 +294,7 @@ async fn wait_ends_when_another_command_switches() {
         matches!(&off, Err(SwitchError::NotObserved { source: BalancerWaitError::Overtaken, .. }));
     assert!(overtaken, "{off:?}");
     on.unwrap();
-    assert!(is(&scene.state(), &ON));
+    assert_eq!(scene.state(), ON);
 }
 
 #[tokio::test(start_paused = true)]
@@ -335,11 +320,11 @@ async fn restore_repairs_drift_and_keeps_maintenance() {
     let before = read_status(&scene.world(), &scene.fleet, &scene.host).await;
     assert_eq!((before.switch(), before.view.as_ref().unwrap().drift.len()), (Some(Switch::Off), 2));
     assert_eq!(restore(&scene.fake.world, &actor).await.unwrap().transactions.len(), 2);
-    assert!(is(&scene.state(), &ON));
+    assert_eq!(scene.state(), ON);
     scene.disable(&options()).await.unwrap();
     flush(&scene);
     restore(&scene.fake.world, &actor).await.unwrap();
-    assert!(is(&scene.state(), &OFF));
+    assert_eq!(scene.state(), OFF);
     assert_eq!(restore(&scene.fake.world, &actor).await.unwrap().transactions, []);
     let generations: Vec<ServiceRecord> = scene.fake.store.records.lock().unwrap().clone();
     assert_eq!(generations[0].generation, 2, "a repair overtakes no switch");
@@ -364,15 +349,9 @@ async fn stop_request_ends_wait_for_rules_lock() {
     let held = scene.fake.world.store.lock("another operator", MS).await.unwrap();
     scene.fake.stopper.stop();
     let error = scene.disable(&options()).await.unwrap_err();
-    assert!(
-        matches!(
-            error,
-            SwitchError::NotChanged { source: LinkError::Refused { code: ErrorCode::Interrupted, .. }, .. }
-        ),
-        "{error}"
-    );
+    assert_refused(&error, ErrorCode::Interrupted);
     drop(held);
-    assert!(is(&scene.state(), &ON));
+    assert_eq!(scene.state(), ON);
 }
 
 #[tokio::test(start_paused = true)]
@@ -382,13 +361,7 @@ async fn undo_restores_kernel_when_disk_fills_up() {
     scene.fake.firewall.failures_left.lock().unwrap().insert(Family::V6, 1);
     *scene.fake.store.later_error.lock().unwrap() = Some(full);
     let error = scene.disable(&options()).await.unwrap_err();
-    assert!(
-        matches!(
-            error,
-            SwitchError::NotChanged { source: LinkError::Refused { code: ErrorCode::RevertFailed, .. }, .. }
-        ),
-        "{error}"
-    );
+    assert_refused(&error, ErrorCode::RevertFailed);
     assert_eq!(
         scene.state().0,
         [true, true],
@@ -403,5 +376,5 @@ async fn full_disk_after_switch_is_a_warning() {
     assert!(scene.disable(&options()).await.unwrap().changed);
     let events = scene.fake.host.events.lock().unwrap();
     assert!(events.iter().any(|event| matches!(event, Event::Warning { text } if text.contains("is full"))));
-    assert!(is(&scene.state(), &OFF));
+    assert_eq!(scene.state(), OFF);
 }

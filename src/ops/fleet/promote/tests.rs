@@ -2,27 +2,25 @@ use std::time::Duration;
 
 use super::*;
 use crate::model::evidence::{Evidence, Pattern};
-use crate::model::example;
-use crate::model::failure::ErrorCode;
+use crate::model::example::{self, make_actor as actor};
 use crate::model::field::Field;
 use crate::model::percent::Percent;
 use crate::model::promote::StepVerdict;
 use crate::model::proxy::{Canary, Mirror};
-use crate::ops::testing::site::{FakeSite, site};
-use crate::ops::testing::site_traffic_split::VersionBehaviour;
+use crate::ops::testing::site::{FakeSite, SiteHost, site};
+use crate::ops::testing::site_link::build_locked_error;
+use crate::ops::testing::site_traffic_split::{SiteProxy, VersionBehaviour};
 use crate::plan::promote::PromotionStepState;
 use crate::world::fake::MS;
-use crate::world::link::LinkError;
+use crate::world::fake::paused::wait_until;
 
 mod faults;
 mod random_faults;
 mod resume_abort;
 
-const HOSTS: [&str; 3] = ["web1", "web2", "web3"];
+type HostChange = fn(&mut SiteHost);
 
-fn actor() -> Actor {
-    Actor { user: "ops".into(), pid: 7 }
-}
+const HOSTS: [&str; 3] = ["web1", "web2", "web3"];
 
 fn spec() -> PromotionSpec {
     example::make_promotion_spec(&HOSTS)
@@ -32,7 +30,7 @@ async fn roll_out(fake: &FakeSite, spec: PromotionSpec) -> Result<PromotionRepor
     run(&fake.world, &fake.fleet, &spec, &actor()).await
 }
 
-fn each(fake: &FakeSite, change: impl Fn(&mut crate::ops::testing::site_traffic_split::SiteProxy)) {
+fn each(fake: &FakeSite, change: impl Fn(&mut SiteProxy)) {
     for host in HOSTS {
         fake.site.with_host(host, |host| {
             host.layer7.advance();
@@ -128,13 +126,8 @@ async fn promotion_rolls_back_when_canary_refuses_connections() {
 async fn promotion_failing_at_later_step_rolls_back_without_repeating_steps() {
     let fake = site(3, 1);
     let (report, ()) = tokio::join!(roll_out(&fake, spec()), async {
-        while fake
-            .site
-            .with_host("web3", |host| host.layer7.share())
-            .is_none_or(|share| share.parts() < 2_500)
-        {
-            tokio::time::sleep(MS * 100).await;
-        }
+        let is_late = |share: Option<Percent>| share.is_some_and(|share| share.parts() >= 2_500);
+        fake.wait_for_host(MS * 100, "web3", |host| is_late(host.layer7.share())).await;
         canary(&fake, |canary| canary.error_every = 3);
     });
     is_back(&fake, &report.unwrap(), "requests to the canary failed: 3");
@@ -188,18 +181,14 @@ fn compared(fake: &FakeSite, evidence: Option<&Evidence>) {
     }
 }
 
+/// The mirror to the version of the promotion, whose answers are compared.
+fn shadow() -> Mirror {
+    Mirror { compare: true, ..example::make_mirror(&example::make_promotion_target().deployment) }
+}
+
 fn shadowed(fake: &FakeSite, evidence: Option<&Evidence>) -> PromotionSpec {
-    let mirror = Mirror {
-        deployment: example::make_promotion_target().deployment,
-        percent: Percent::FULL,
-        methods: vec![],
-        paths: vec![],
-        without_headers: vec![],
-        compare: true,
-        control: Percent::ZERO,
-    };
     each(fake, |proxy| {
-        proxy.traffic_split.mirrors = vec![mirror.clone()];
+        proxy.traffic_split.mirrors = vec![shadow()];
         proxy.inserted = true;
     });
     compared(fake, evidence);
@@ -239,9 +228,8 @@ async fn require_match_waits_for_samples_before_canary() {
 }
 
 async fn waits(fake: &FakeSite, step: usize) {
-    while read_last(&fake.world).unwrap().and_then(|standing| standing.awaiting_approval) != Some(step) {
-        tokio::time::sleep(MS * 100).await;
-    }
+    let awaiting = || read_last(&fake.world).unwrap().and_then(|standing| standing.awaiting_approval);
+    wait_until(MS * 100, || awaiting() == Some(step)).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -287,9 +275,7 @@ async fn approve_refuses_when_step_is_not_waiting() {
     let fake = site(3, 1);
     let work = PromotionSpec { require_approval: true, ..spec() };
     let (_, ()) = tokio::join!(roll_out(&fake, work.clone()), async {
-        while list_shares(&fake, "web1").is_empty() {
-            tokio::time::sleep(MS * 100).await;
-        }
+        wait_until(MS * 100, || !list_shares(&fake, "web1").is_empty()).await;
         let error = approve(&fake.world, &actor()).unwrap_err();
         assert!(matches!(error, PromotionError::NotWaitingForApproval { .. }), "{error}");
         waits(&fake, 0).await;
@@ -303,16 +289,12 @@ async fn approve_refuses_when_step_is_not_waiting() {
 #[tokio::test(start_paused = true)]
 async fn abort_ends_running_promotion() {
     let fake = site(3, 1);
-    let (work, actor) = (spec(), actor());
-    let (ran, aborted) = tokio::join!(run(&fake.world, &fake.fleet, &work, &actor), async {
+    let (ran, aborted) = tokio::join!(roll_out(&fake, spec()), async {
         tokio::time::sleep(Duration::from_secs(150)).await;
-        abort(&fake.world, &fake.fleet, &actor).await
+        abort(&fake.world, &fake.fleet, &actor()).await
     });
-    let (ran, aborted) = (ran.unwrap().standing, aborted.unwrap().standing);
-    assert_eq!(
-        (ran.result, aborted.result),
-        (Some(PromotionResult::Aborted), Some(PromotionResult::Aborted))
-    );
+    let results = [ran, aborted].map(|ended| ended.unwrap().standing.result);
+    assert_eq!(results, [Some(PromotionResult::Aborted); 2]);
     assert_eq!((shares(&fake), mains(&fake)), (vec![None; 3], vec!["1.0.0".to_owned(); 3]));
     assert_eq!(list_shares(&fake, "web1"), "1% 5% 25% -");
 }
@@ -320,10 +302,9 @@ async fn abort_ends_running_promotion() {
 #[tokio::test(start_paused = true)]
 async fn promotion_refuses_to_start_while_another_runs() {
     let fake = site(3, 1);
-    let (work, actor) = (spec(), actor());
-    let (first, ()) = tokio::join!(run(&fake.world, &fake.fleet, &work, &actor), async {
+    let (first, ()) = tokio::join!(roll_out(&fake, spec()), async {
         tokio::time::sleep(Duration::from_secs(90)).await;
-        let second = run(&fake.world, &fake.fleet, &work, &actor).await.unwrap_err();
+        let second = roll_out(&fake, spec()).await.unwrap_err();
         assert!(matches!(second, PromotionError::Lock(LockError::Locked { .. })), "{second}");
     });
     assert_eq!(first.unwrap().standing.result, Some(PromotionResult::Promoted));
@@ -331,41 +312,26 @@ async fn promotion_refuses_to_start_while_another_runs() {
 
 #[tokio::test(start_paused = true)]
 async fn promotion_refuses_unready_hosts() {
-    async fn refused(change: impl Fn(&FakeSite), why: &str) {
+    let cases: [(&str, HostChange, &str); 6] = [
+        ("web2", |host| host.main = "2.0.0".into(), "`web2`: shop 2.0.0 is main already"),
+        ("web2", |host| host.main = "0.9.0".into(), "`web2`: main is another deployment"),
+        ("web3", |host| host.is_reachable = false, "`web3`: the connection broke"),
+        ("web1", |host| host.is_healthy = false, "`web1`: shop 2.0.0 does not answer"),
+        ("web1", |host| host.layer7.traffic_split.mirrors = vec![shadow()], "is a shadow that gets copies"),
+        (
+            "web2",
+            |host| host.layer7.traffic_split.canary = Some(other_canary()),
+            "`web2`: shop has a canary already",
+        ),
+    ];
+    for (host, change, why) in cases {
         let fake = site(3, 1);
-        change(&fake);
+        fake.site.with_host(host, change);
         let error = roll_out(&fake, spec()).await.unwrap_err().to_string();
         assert!(error.starts_with("cannot start the promotion: ") && error.contains(why), "{error}");
         assert_eq!(list_shares(&fake, "web1"), "");
         assert_eq!((read_last(&fake.world), fake.world.lock.view()), (Ok(None), Ok(None)));
     }
-    refused(
-        |fake| fake.site.with_host("web2", |host| host.main = "2.0.0".into()),
-        "`web2`: shop 2.0.0 is main already",
-    )
-    .await;
-    refused(
-        |fake| fake.site.with_host("web2", |host| host.main = "0.9.0".into()),
-        "`web2`: main is another deployment",
-    )
-    .await;
-    refused(
-        |fake| fake.site.with_host("web3", |host| host.is_reachable = false),
-        "`web3`: the connection broke",
-    )
-    .await;
-    refused(
-        |fake| fake.site.with_host("web1", |host| host.is_healthy = false),
-        "`web1`: shop 2.0.0 does not answer",
-    )
-    .await;
-    refused(|fake| drop(shadowed(fake, None)), "is a shadow that gets copies").await;
-    let other = |fake: &FakeSite| {
-        let deployment = example::deployment("shop", "0.9.0", 20000).id;
-        let canary = Canary { deployment, percent: None, sticky: None, header: None, cookie: None };
-        fake.site.with_host("web2", |host| host.layer7.traffic_split.canary = Some(canary));
-    };
-    refused(other, "`web2`: shop has a canary already").await;
 
     let fake = site(3, 1);
     let work = PromotionSpec { require_match: Some(Percent::FULL), ..spec() };
@@ -373,6 +339,7 @@ async fn promotion_refuses_unready_hosts() {
     assert!(error.contains("is not a shadow whose answers are compared"), "{error}");
 }
 
-fn refusal() -> LinkError {
-    LinkError::Refused { code: ErrorCode::RulesLocked, message: "xtables is locked".into() }
+/// The canary of another command.
+fn other_canary() -> Canary {
+    example::make_canary(&example::deployment("shop", "0.9.0", 20000).id, "10")
 }

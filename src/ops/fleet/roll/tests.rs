@@ -7,21 +7,16 @@ mod undo;
 use std::time::Duration;
 
 use super::*;
-use crate::model::example;
-use crate::model::failure::ErrorCode;
+use crate::model::example::{self, make_actor as actor};
 use crate::model::journal::HostOutcome;
 use crate::model::lock::Liveness;
 use crate::model::roll::Batch;
 use crate::plan::roll::progress::StepState;
 
 use crate::ops::testing::site::{FakeSite, site};
+use crate::ops::testing::site_fault::HostFault;
 use crate::world::fake::MS;
-use crate::world::link::LinkError;
 use crate::world::lock::FleetLock as _;
-
-fn actor() -> Actor {
-    Actor { user: "ops".into(), pid: 7 }
-}
 
 fn spec(hosts: usize) -> RollSpec {
     let names: Vec<String> = (1..=hosts).map(|number| format!("web{number}")).collect();
@@ -353,8 +348,7 @@ async fn hooks_run_in_order_with_environment() {
 #[tokio::test(start_paused = true)]
 async fn refused_switch_records_actual_host_state() {
     let fake = site(3, 1);
-    let refused = LinkError::Refused { code: ErrorCode::RulesLocked, message: "xtables is locked".into() };
-    fake.site.with_host("web1", |host| host.switch_error = Some(refused));
+    fake.site.with_host("web1", |host| host.set_fault(HostFault::SwitchRefused, true));
     let report = roll(&fake, &spec(3)).await.unwrap();
     assert_eq!(ends(&report)[0], (StepState::Failed, Some(HostOutcome::Restored)), "it never went off");
     assert_eq!(in_service(&fake), [true; 3]);
@@ -365,9 +359,7 @@ async fn main_vhost_failing_with_forward_on_is_recorded_as_not_up() {
     let fake = site(3, 1);
     let work = spec(3);
     let (report, ()) = tokio::join!(roll(&fake, &work), async {
-        while fake.site.with_host("web1", |host| host.commands.len() < 2 || !host.forward) {
-            tokio::time::sleep(MS * 10).await;
-        }
+        fake.wait_for_host(MS * 10, "web1", |host| host.commands.len() == 2 && host.forward).await;
         fake.site.with_host("web1", |host| host.is_healthy = false);
     });
     assert_eq!(ends(&report.unwrap())[0], (StepState::Failed, Some(HostOutcome::NotUp)));
@@ -391,15 +383,7 @@ async fn resume_keeps_min_up_with_stale_balancer_state() {
     fake.fleet.limits.min_up = 3;
     fake.site.with_host("web1", |host| host.command_status = 1);
     let work = RollSpec { max_failures: 1, ..spec(4) };
-    let killed = async {
-        while fake.site.with_host("web3", |host| host.forward) {
-            tokio::time::sleep(MS).await;
-        }
-    };
-    tokio::select! {
-        ended = roll(&fake, &work) => panic!("{ended:?}"),
-        () = killed => fake.journal.kill(),
-    }
+    fake.kill_when(roll(&fake, &work), fake.wait_for_host(MS, "web3", |host| !host.forward)).await;
     // The balancers still report web3 as UP; web1, which failed and is back in service, is to be tried again.
     fake.site.with_host("web1", |host| host.command_status = 0);
     assert!(resume(&fake.world, &fake.fleet, &actor()).await.unwrap().is_complete());
@@ -413,15 +397,7 @@ async fn abort_waits_for_command_of_killed_roll_or_keeps_host_in_maintenance() {
         let fake = site(3, 1);
         fake.site.with_host("web1", |host| host.command_duration = takes);
         let work = spec(3);
-        let killed = async {
-            while !fake.site.with_host("web1", |host| host.running) {
-                tokio::time::sleep(MS).await;
-            }
-        };
-        tokio::select! {
-            ended = roll(&fake, &work) => panic!("{ended:?}"),
-            () = killed => fake.journal.kill(),
-        }
+        fake.kill_when(roll(&fake, &work), fake.wait_for_host(MS, "web1", |host| host.running)).await;
         let report = abort(&fake.world, &fake.fleet, &actor()).await.unwrap();
         assert!(!fake.site.with_host("web1", |host| host.is_disturbed), "in service while it was worked on");
         assert_eq!(report.standing.hosts[0].end, left.or(Some(HostOutcome::Restored)));
@@ -434,14 +410,10 @@ async fn roll_keeps_switch_of_another_command() {
     for (on, end) in [(false, HostOutcome::LeftInMaintenance), (true, HostOutcome::Restored)] {
         let fake = site(3, 1);
         // Off while it comes back; on while it drains.
-        let now = |host: &mut crate::ops::testing::site::SiteHost| {
-            host.forward != on && host.commands.is_empty() == on
-        };
         let work = spec(3);
         let (report, ()) = tokio::join!(roll(&fake, &work), async {
-            while !fake.site.with_host("web1", now) {
-                tokio::time::sleep(MS * 10).await;
-            }
+            fake.wait_for_host(MS * 10, "web1", |host| host.forward != on && host.commands.is_empty() == on)
+                .await;
             fake.site.with_host("web1", |host| host.switch_by_other(on));
         });
         let report = report.unwrap();

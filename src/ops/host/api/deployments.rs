@@ -11,60 +11,44 @@ use crate::model::deployment::Deployment;
 use crate::model::forward::ChangeResult;
 use crate::model::name::ServiceName;
 use crate::ops::host::deployments;
-use crate::world::link::{HostDeployments, LinkError, SharedLineSink};
+use crate::world::link::{HostDeployments, LinkResult, SharedLineSink};
 
 #[async_trait]
 impl HostDeployments for LocalHost {
-    async fn list_deployments(&self) -> Result<DeploymentsView, LinkError> {
+    async fn list_deployments(&self) -> LinkResult<DeploymentsView> {
         Ok(deployments::read_view(&self.world).await?)
     }
 
-    async fn deploy(&self, request: &DeployRequest) -> Result<DeployResponse, LinkError> {
+    async fn deploy(&self, request: &DeployRequest) -> LinkResult<DeployResponse> {
         Ok(deployments::deploy(&self.world, request).await?)
     }
 
-    async fn update(&self, request: &UpdateRequest) -> Result<Deployment, LinkError> {
+    async fn update(&self, request: &UpdateRequest) -> LinkResult<Deployment> {
         Ok(deployments::update(&self.world, request).await?)
     }
 
-    async fn assign(
-        &self,
-        service: &ServiceName,
-        request: &AssignRequest,
-    ) -> Result<AssignResponse, LinkError> {
+    async fn assign(&self, service: &ServiceName, request: &AssignRequest) -> LinkResult<AssignResponse> {
         deployments::check_service(&self.world, service, &request.which)?;
         Ok(deployments::assign(&self.world, request).await?)
     }
 
-    async fn rollback(
-        &self,
-        service: &ServiceName,
-        request: &RollbackRequest,
-    ) -> Result<AssignResponse, LinkError> {
+    async fn rollback(&self, service: &ServiceName, request: &RollbackRequest) -> LinkResult<AssignResponse> {
         Ok(deployments::rollback(&self.world, service, request).await?)
     }
 
-    async fn watch_trial(
-        &self,
-        service: &ServiceName,
-        request: &WatchRequest,
-    ) -> Result<TrialOutcome, LinkError> {
+    async fn watch_trial(&self, service: &ServiceName, request: &WatchRequest) -> LinkResult<TrialOutcome> {
         Ok(deployments::watch(&self.world, service, request).await?)
     }
 
-    async fn kill(&self, request: &KillRequest) -> Result<KillResponse, LinkError> {
+    async fn kill(&self, request: &KillRequest) -> LinkResult<KillResponse> {
         Ok(deployments::kill(&self.world, request).await?)
     }
 
-    async fn set_access(
-        &self,
-        service: &ServiceName,
-        request: &AccessRequest,
-    ) -> Result<ChangeResult, LinkError> {
+    async fn set_access(&self, service: &ServiceName, request: &AccessRequest) -> LinkResult<ChangeResult> {
         Ok(deployments::set_access(&self.world, service, request).await?)
     }
 
-    async fn stream_logs(&self, request: &LogsRequest, heard: SharedLineSink) -> Result<(), LinkError> {
+    async fn stream_logs(&self, request: &LogsRequest, heard: SharedLineSink) -> LinkResult<()> {
         Ok(deployments::stream_logs(&self.world, request, heard).await?)
     }
 }

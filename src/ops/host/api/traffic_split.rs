@@ -9,7 +9,7 @@ use crate::model::name::ServiceName;
 use crate::model::proxy::ProxyStats;
 use crate::model::traffic_split::{TrafficSplitRequest, TrafficSplitResponse};
 use crate::ops::host::proxy;
-use crate::world::link::{HostTrafficSplit, LinkError};
+use crate::world::link::{HostTrafficSplit, LinkResult};
 
 #[async_trait]
 impl HostTrafficSplit for LocalHost {
@@ -17,11 +17,11 @@ impl HostTrafficSplit for LocalHost {
         &self,
         service: &ServiceName,
         request: &TrafficSplitRequest,
-    ) -> Result<TrafficSplitResponse, LinkError> {
+    ) -> LinkResult<TrafficSplitResponse> {
         Ok(proxy::apply_split(&self.world, service, request).await?)
     }
 
-    async fn read_proxy_stats(&self) -> Result<Option<ProxyStats>, LinkError> {
+    async fn read_proxy_stats(&self) -> LinkResult<Option<ProxyStats>> {
         Ok(proxy::read_stats(&self.world).await?)
     }
 
@@ -29,7 +29,7 @@ impl HostTrafficSplit for LocalHost {
         &self,
         service: &ServiceName,
         deployment: &DeploymentId,
-    ) -> Result<Option<Evidence>, LinkError> {
+    ) -> LinkResult<Option<Evidence>> {
         Ok(proxy::read_evidence(&self.world, service, deployment).await?)
     }
 }

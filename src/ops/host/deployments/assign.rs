@@ -9,7 +9,7 @@ use super::release_links::update_links;
 use crate::model::api::deployments::{
     AccessRequest, AssignRequest, AssignResponse, AssignScope, DeploymentRef, RollbackRequest,
 };
-use crate::model::forward::{ChangeResult, Intent, Route, RouteChange, ServiceRecord};
+use crate::model::forward::{ChangeResult, Intent, Route, ServiceRecord};
 use crate::model::name::ServiceName;
 use crate::model::port_forward::Switch;
 use crate::model::ports::Port;
@@ -104,17 +104,9 @@ pub async fn set_access(
     let changed = rules::change_with(world, "access", |records| {
         let record =
             versions::find_record(records, service).ok_or_else(|| DeployRefusal::NoMain(service.clone()))?;
-        Ok::<_, HostDeployError>(Intent {
-            forward: record.forward.clone(),
-            switch: record.switch,
-            balancer_is_local: record.balancer_is_local,
-            actor: request.actor.clone(),
-            action: "access".to_owned(),
-            detail: if request.public { "public" } else { "private" }.to_owned(),
-            route_change: RouteChange::Keep,
-            access: Some(request.access()),
-            layer7: None,
-        })
+        let detail = if request.public { "public" } else { "private" };
+        let intent = record.build_intent(&request.actor, "access", detail);
+        Ok::<_, HostDeployError>(Intent { access: Some(request.access()), ..intent })
     })
     .await?;
     proxy::reconcile_after_change(world, service, &request.actor).await?;

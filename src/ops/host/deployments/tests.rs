@@ -14,9 +14,9 @@ use crate::model::api::deployments::{
 use crate::model::deployment::{
     DeploymentId, DeploymentStatus, Digest, InstanceId, Role, RunSpec, Stage, Workload,
 };
-use crate::model::example::{self, port};
+use crate::model::example::{self, make_actor as actor, port};
 use crate::model::failure::ErrorCode;
-use crate::model::history::Actor;
+use crate::model::forward::Intent;
 use crate::model::name::ServiceName;
 use crate::model::port_forward::Switch;
 use crate::model::ports::Ports;
@@ -26,6 +26,7 @@ use crate::ops::host::rules::{self, ChangeError};
 use crate::plan::firewall::read_redirects;
 use crate::plan::versions::{self, DeployRefusal};
 use crate::world::fake::firewall::FakeFirewall;
+use crate::world::fake::paused::wait_until;
 use crate::world::fake::{FakeWorld, MS, world};
 use crate::world::probe::ProbeError;
 use crate::world::releases::ReleaseStore as _;
@@ -35,10 +36,6 @@ use crate::world::store::StoreError;
 mod proxy;
 mod races;
 
-fn actor() -> Actor {
-    Actor { user: "ops".into(), pid: 7 }
-}
-
 fn shop() -> ServiceName {
     "shop".parse().unwrap()
 }
@@ -47,36 +44,23 @@ fn fake() -> FakeWorld {
     world(vec![], Arc::new(FakeFirewall::new(&[Family::V4])))
 }
 
-fn site() -> HostNetwork {
-    let address = "127.0.0.1".parse().unwrap();
-    let ports = example::make_ports();
-    HostNetwork {
-        ports,
-        address,
-        balancer_is_local: false,
-        port_range: (port(20000), port(20009)),
-        keep_releases: 1,
+/// A host with these versions: the first is main, on 20000.
+async fn with_versions(versions: &[&str]) -> FakeWorld {
+    let fake = fake();
+    for version in versions {
+        deploy(&fake.world, &request(&fake, version)).await.unwrap();
     }
+    fake
+}
+
+fn site() -> HostNetwork {
+    example::make_network(10)
 }
 
 /// A request whose release is placed.
 fn request(fake: &FakeWorld, version: &str) -> DeployRequest {
-    let new = example::deployment("shop", version, 20000);
-    let digest = fake.versions.place(&shop(), version, Path::new(version)).unwrap();
-    DeployRequest {
-        id: new.id,
-        service: new.service,
-        version: new.version,
-        revision: None,
-        how: new.instance.how,
-        digest: Some(digest),
-        port: None,
-        health: new.health,
-        health_timeout: MS * 2000,
-        site: site(),
-        actor: actor(),
-        dry_run: false,
-    }
+    let digest = Some(fake.versions.place(&shop(), version, Path::new(version)).unwrap());
+    DeployRequest { digest, ..example::make_deploy_request(version, site()) }
 }
 
 /// Another service, of its own ports: main 8.0.0, and 9.0.0.
@@ -240,10 +224,7 @@ async fn failed_release_link_is_a_warning() {
 /// A kill that was to keep the release is not ended by one that takes it away.
 #[tokio::test(start_paused = true)]
 async fn interrupted_kill_keeps_release() {
-    let fake = fake();
-    for version in ["1.0.0", "2.0.0"] {
-        deploy(&fake.world, &request(&fake, version)).await.unwrap();
-    }
+    let fake = with_versions(&["1.0.0", "2.0.0"]).await;
     let mut killing =
         fake.world.deployments.all().unwrap().into_iter().find(|one| one.revision == 2).unwrap();
     killing.stage = Stage::Killing;
@@ -257,10 +238,7 @@ async fn interrupted_kill_keeps_release() {
 /// R7: what is killed is a deployment, by its id; the service's others stay.
 #[tokio::test(start_paused = true)]
 async fn kill_removes_only_named_deployment() {
-    let fake = fake();
-    for version in ["1.0.0", "2.0.0", "3.0.0"] {
-        deploy(&fake.world, &request(&fake, version)).await.unwrap();
-    }
+    let fake = with_versions(&["1.0.0", "2.0.0", "3.0.0"]).await;
     let killed = kill(&fake.world, &kill_of(&fake, "2.0.0")).await.unwrap();
     assert_eq!(killed.deployment.version.to_string(), "2.0.0");
     let left: Vec<String> =
@@ -292,10 +270,7 @@ async fn deploy_removes_version_that_never_becomes_healthy() {
 /// R5, R9: work in flight holds a kill; when it is refused, everything is as before.
 #[tokio::test(start_paused = true)]
 async fn kill_refuses_busy_version_unless_forced() {
-    let fake = fake();
-    for version in ["1.0.0", "2.0.0"] {
-        deploy(&fake.world, &request(&fake, version)).await.unwrap();
-    }
+    let fake = with_versions(&["1.0.0", "2.0.0"]).await;
     assign(&fake.world, &AssignRequest { trial: MS * 5000, ..to("2.0.0") }).await.unwrap();
     *fake.host.sockets.lock().unwrap() = vec![busy()];
     let error = kill(&fake.world, &kill_of(&fake, "1.0.0")).await.unwrap_err();
@@ -344,10 +319,7 @@ async fn update_at_same_address_skips_drain() {
 /// R12: the draining one is fixed first, then the active one; each keeps its id, its revision and its place.
 #[tokio::test(start_paused = true)]
 async fn update_works_on_draining_then_active_version() {
-    let fake = fake();
-    for version in ["1.0.0", "2.0.0"] {
-        deploy(&fake.world, &request(&fake, version)).await.unwrap();
-    }
+    let fake = with_versions(&["1.0.0", "2.0.0"]).await;
     // The first drains behind the backup vhost while the second is on trial.
     assign(&fake.world, &AssignRequest { trial: MS * 5000, ..to("2.0.0") }).await.unwrap();
     *fake.host.sockets.lock().unwrap() = vec![busy()];
@@ -404,24 +376,12 @@ async fn private_service_has_no_rule() {
 
 #[tokio::test(start_paused = true)]
 async fn assign_keeps_maintenance() {
-    let fake = fake();
-    for version in ["1.0.0", "2.0.0"] {
-        deploy(&fake.world, &request(&fake, version)).await.unwrap();
-    }
+    let fake = with_versions(&["1.0.0", "2.0.0"]).await;
     rules::change_with(&fake.world, "disable-forward", |records| {
         let intent = crate::plan::versions::end_trial(&records[0], &id_of(&fake, "1.0.0"), &actor());
         assert_eq!(intent, None);
-        Ok::<_, ChangeError>(crate::model::forward::Intent {
-            forward: records[0].forward.clone(),
-            switch: Switch::Off,
-            balancer_is_local: false,
-            actor: actor(),
-            action: "disable-forward".into(),
-            detail: String::new(),
-            route_change: crate::model::forward::RouteChange::Keep,
-            access: None,
-            layer7: None,
-        })
+        let intent = records[0].build_intent(&actor(), "disable-forward", "");
+        Ok::<_, ChangeError>(Intent { switch: Switch::Off, ..intent })
     })
     .await
     .unwrap();
@@ -431,10 +391,7 @@ async fn assign_keeps_maintenance() {
 
 #[tokio::test(start_paused = true)]
 async fn watch_rolls_back_failing_main() {
-    let fake = fake();
-    for version in ["1.0.0", "2.0.0"] {
-        deploy(&fake.world, &request(&fake, version)).await.unwrap();
-    }
+    let fake = with_versions(&["1.0.0", "2.0.0"]).await;
     // The clock of the fake does not move: the window ends only by what happens in it.
     let trial = AssignRequest { trial: MS * 5000, ..to("2.0.0") };
     assign(&fake.world, &trial).await.unwrap();
@@ -459,10 +416,7 @@ async fn watch_rolls_back_failing_main() {
 /// The agent's rollback, with no operator there.
 #[tokio::test(start_paused = true)]
 async fn reconciler_watches_new_mains_concurrently() {
-    let fake = fake();
-    for version in ["1.0.0", "2.0.0"] {
-        deploy(&fake.world, &request(&fake, version)).await.unwrap();
-    }
+    let fake = with_versions(&["1.0.0", "2.0.0"]).await;
     let cart = beside(&fake).await;
     let main_of = |service: &ServiceName| {
         let recorded = fake.store.records.lock().unwrap();
@@ -478,9 +432,7 @@ async fn reconciler_watches_new_mains_concurrently() {
         assign(&fake.world, &AssignRequest { which, trial: MS * 20_000, ..to("2.0.0") }).await.unwrap();
         assert_ne!(main_of(&cart), old);
         *fake.versions.unhealthy_port.lock().unwrap() = Some(port(main_of(&cart)));
-        while main_of(&cart) != old {
-            tokio::time::sleep(MS * 100).await;
-        }
+        wait_until(MS * 100, || main_of(&cart) == old).await;
         // The other one is watched still, and its agent receives a stop all the same.
         assert!(!fake.world.store.load_trials().unwrap().is_empty());
         fake.stopper.stop();
@@ -501,10 +453,7 @@ async fn watched(fake: &FakeWorld, version: &str) -> TrialOutcome {
 /// A person goes back in the window, or goes on to another version.
 #[tokio::test(start_paused = true)]
 async fn watch_reports_how_main_was_replaced() {
-    let fake = fake();
-    for version in ["1.0.0", "2.0.0", "3.0.0"] {
-        deploy(&fake.world, &request(&fake, version)).await.unwrap();
-    }
+    let fake = with_versions(&["1.0.0", "2.0.0", "3.0.0"]).await;
     assign(&fake.world, &to("2.0.0")).await.unwrap();
     assert_eq!(watched(&fake, "2.0.0").await, TrialOutcome::Passed, "it has no window");
     rollback(&fake.world, &shop(), &back()).await.unwrap();
@@ -518,66 +467,81 @@ async fn watch_reports_how_main_was_replaced() {
     assert_eq!((main.unwrap().version.to_string().as_str(), by), ("3.0.0", Some(actor())));
 }
 
+type Pending<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + 'a>>;
+/// A story that a process may be killed in; whether it came to its end.
+type Story = fn(&FakeWorld) -> Pending<'_, bool>;
+
+/// Plays a story with a process that is killed before its first deed, then before its second, and so on, and checks each time
+/// what is left.
+async fn kill_at_every_deed(
+    name: &str,
+    prepare: impl AsyncFn() -> FakeWorld,
+    story: Story,
+    check: impl AsyncFn(&FakeWorld, &str),
+) {
+    let mut deeds = 0;
+    loop {
+        let fake = prepare().await;
+        fake.failure_point.set_limit(Some(deeds));
+        // One that ended well may have been killed all the same, before a deed that no caller waits for.
+        let done = story(&fake).await && fake.failure_point.try_proceed();
+        fake.failure_point.set_limit(None);
+        check(&fake, &format!("{name}, killed after {deeds}")).await;
+        if done {
+            break;
+        }
+        deeds += 1;
+        assert!(deeds < 100, "{name} never ends");
+    }
+    assert!(deeds > 3, "{name}: {deeds} deeds");
+}
+
+/// The ports of the instances that run.
+fn running_ports(fake: &FakeWorld) -> BTreeSet<u16> {
+    let running = fake.versions.running.lock().unwrap();
+    running.values().map(|spec| spec.env["PORT"].parse().unwrap()).collect()
+}
+
 /// A killed process at every deed of every story: the state found afterwards is recovered into the old state or the new
 /// one, and no rule ever routes to what does not run.
 #[tokio::test(start_paused = true)]
 async fn recovery_repairs_kill_at_any_step() {
-    type Story = fn(&FakeWorld) -> std::pin::Pin<Box<dyn Future<Output = bool> + '_>>;
-    let stories: [(&str, Story); 5] = [
-        ("deploy the first", |fake| {
+    let stories: [(&str, &[&str], Story); 5] = [
+        ("deploy the first", &[], |fake| {
             Box::pin(async { deploy(&fake.world, &request(fake, "3.0.0")).await.is_ok() })
         }),
-        ("assign", |fake| Box::pin(async { assign(&fake.world, &to("2.0.0")).await.is_ok() })),
-        ("update main", |fake| {
+        ("assign", &["1.0.0", "2.0.0"], |fake| {
+            Box::pin(async { assign(&fake.world, &to("2.0.0")).await.is_ok() })
+        }),
+        ("update main", &["1.0.0", "2.0.0"], |fake| {
             Box::pin(async { update(&fake.world, &update_of(fake, "1.0.0")).await.is_ok() })
         }),
-        ("update a shadow", |fake| {
+        ("update a shadow", &["1.0.0", "2.0.0"], |fake| {
             Box::pin(async { update(&fake.world, &update_of(fake, "2.0.0")).await.is_ok() })
         }),
-        ("kill the backup", |fake| {
+        ("kill the backup", &["1.0.0", "2.0.0"], |fake| {
             Box::pin(async {
                 let assigned = assign(&fake.world, &to("2.0.0")).await.is_ok();
                 assigned && kill(&fake.world, &kill_of(fake, "1.0.0")).await.is_ok()
             })
         }),
     ];
-    for (name, story) in stories {
-        let mut deeds = 0;
-        loop {
-            let fake = fake();
-            if name != "deploy the first" {
-                for version in ["1.0.0", "2.0.0"] {
-                    deploy(&fake.world, &request(&fake, version)).await.unwrap();
-                }
-            }
-            fake.failure_point.set_limit(Some(deeds));
-            // One that ended well may have been killed all the same, before a deed that no caller waits for.
-            let done = story(&fake).await && fake.failure_point.try_proceed();
-            fake.failure_point.set_limit(None);
-            // At every moment, recovered or not.
-            let known: BTreeSet<u16> = fake
-                .versions
-                .running
-                .lock()
-                .unwrap()
-                .values()
-                .map(|spec| spec.env["PORT"].parse().unwrap())
-                .collect();
-            // A dead process's rules match its record as soon as they are looked at.
-            rules::reconcile(&fake.world, "repair").await.unwrap();
-            assert!(
-                rules(&fake).iter().all(|(_, target)| known.contains(target)),
-                "{name}, killed after {deeds}: {:?}",
-                rules(&fake)
-            );
-            restore_instances(&fake.world).await.unwrap();
-            assert_eq!(is_sound(&fake), Ok(()), "{name}, killed after {deeds}");
-            if done {
-                break;
-            }
-            deeds += 1;
-            assert!(deeds < 100, "{name} never ends");
-        }
-        assert!(deeds > 3, "{name}: {deeds} deeds");
+    for (name, versions, story) in stories {
+        kill_at_every_deed(
+            name,
+            async || with_versions(versions).await,
+            story,
+            async |fake, at| {
+                // At every moment, recovered or not.
+                let known = running_ports(fake);
+                // A dead process's rules match its record as soon as they are looked at.
+                rules::reconcile(&fake.world, "repair").await.unwrap();
+                let led = rules(fake);
+                assert!(led.iter().all(|(_, target)| known.contains(target)), "{at}: {led:?}");
+                restore_instances(&fake.world).await.unwrap();
+                assert_eq!(is_sound(fake), Ok(()), "{at}");
+            },
+        )
+        .await;
     }
 }

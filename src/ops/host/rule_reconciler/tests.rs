@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::model::example::port;
-use crate::model::forward::{Intent, RouteChange};
-use crate::model::port_forward::{Forward, Switch};
+use crate::model::example::make_intent;
+use crate::model::port_forward::Switch;
 use crate::model::rules::{Family, Rule, Table};
 use crate::world::fake::firewall::FakeFirewall;
 use crate::world::fake::{self, FakeWorld, MS};
@@ -21,27 +20,18 @@ fn actor() -> Actor {
 /// A kept host with `shop` as given; what is done to it, and an end.
 async fn kept(switch: Switch, story: impl AsyncFnOnce(&FakeWorld)) {
     let fake = fake::world(vec![], Arc::new(FakeFirewall::new(&BOTH)));
-    rules::change(&fake.world, &intent(switch)).await.unwrap();
+    rules::change(&fake.world, &make_intent(switch, "test")).await.unwrap();
+    while_kept(&fake, story).await;
+}
+
+/// Runs the reconciler beside a story.
+async fn while_kept(fake: &FakeWorld, story: impl AsyncFnOnce(&FakeWorld)) {
     let (world, actor) = (fake.world.clone(), actor());
     let keeping = tokio::spawn(async move { start(&world, &actor).await.run().await });
     tokio::time::sleep(MS).await;
-    story(&fake).await;
+    story(fake).await;
     fake.stopper.stop();
     keeping.await.unwrap();
-}
-
-fn intent(switch: Switch) -> Intent {
-    Intent {
-        forward: Forward { service: "shop".parse().unwrap(), check: port(8888), target: port(8080) },
-        switch,
-        balancer_is_local: false,
-        actor: actor(),
-        action: "test".into(),
-        detail: String::new(),
-        route_change: RouteChange::Keep,
-        access: None,
-        layer7: None,
-    }
 }
 
 /// Another process changes both tables, and the kernel notifies.
@@ -170,27 +160,20 @@ async fn failed_repair_is_reported_once_and_retried() {
 #[tokio::test(start_paused = true)]
 async fn empty_record_leaves_rules_untouched() {
     let fake = fake::world(vec![], Arc::new(FakeFirewall::new(&BOTH)));
-    let (world, actor) = (fake.world.clone(), actor());
-    let keeping = tokio::spawn(async move { start(&world, &actor).await.run().await });
-    tokio::time::sleep(MS).await;
-    change(&fake, |table| table.rules.clear()).await;
+    while_kept(&fake, async |fake| change(fake, |table| table.rules.clear()).await).await;
     assert_eq!(*fake.firewall.committed.lock().unwrap(), []);
-    fake.stopper.stop();
-    keeping.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn reconciler_starts_with_restore() {
     let fake = fake::world(vec![], Arc::new(FakeFirewall::new(&BOTH)));
-    rules::change(&fake.world, &intent(Switch::On)).await.unwrap();
+    rules::change(&fake.world, &make_intent(Switch::On, "test")).await.unwrap();
     for family in BOTH {
         fake.firewall.tamper(family, |table| *table = Table::empty_nat());
     }
-    let (world, actor) = (fake.world.clone(), actor());
-    let keeping = tokio::spawn(async move { start(&world, &actor).await.run().await });
-    tokio::time::sleep(MS).await;
-    assert!(fake.firewall.read_forward_state().0);
-    assert_eq!(fake.store.history.lock().unwrap().last().unwrap().action, "restore");
-    fake.stopper.stop();
-    keeping.await.unwrap();
+    while_kept(&fake, async |fake| {
+        assert!(fake.firewall.read_forward_state().0);
+        assert_eq!(fake.store.history.lock().unwrap().last().unwrap().action, "restore");
+    })
+    .await;
 }

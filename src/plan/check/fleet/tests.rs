@@ -1,14 +1,10 @@
 use super::*;
 use crate::model::balancer::ServerState;
-use crate::model::example::{self, make_server};
-use crate::model::forward::ServiceRecord;
-use crate::model::history::Actor;
+use crate::model::example::{self, make_host_view as view, make_server};
 use crate::model::journal::{JournalEntry, JournalEntryKind};
 use crate::model::lock::{Holder, LockPurpose};
 use crate::model::observation::ObservationError;
-use crate::model::port_forward::Forward;
 use crate::model::roll::{Batch, RollId};
-use crate::model::socket::SocketCount;
 use crate::plan::roll::progress::build_progress;
 
 fn fleet() -> Fleet {
@@ -17,31 +13,6 @@ fn fleet() -> Fleet {
         host.transport = Transport::Ssh(format!("deploy@{}", host.name));
     }
     Fleet { hosts, balancers: vec![example::balancer("lb1", None)], ..example::fleet() }
-}
-
-fn view(switch: Switch) -> HostView {
-    let forward =
-        Forward { service: "shop".parse().unwrap(), check: example::port(8888), target: example::port(8080) };
-    let changed_at = jiff::Timestamp::UNIX_EPOCH;
-    HostView {
-        record: Ok(Some(ServiceRecord {
-            forward,
-            switch,
-            balancer_is_local: false,
-            generation: 1,
-            changed_at,
-            routes: None,
-            access: crate::model::deployment::Access::Public,
-            trial: None,
-            layer7: crate::model::proxy::Layer7::default(),
-        })),
-        kernel: Ok(vec![]),
-        drift: vec![],
-        main_sockets: Ok(SocketCount::default()),
-        main_health: Ok(()),
-        last_entry: None,
-        packet: None,
-    }
 }
 
 fn hello(version: &str) -> Hello {
@@ -183,35 +154,26 @@ fn missing_operator_files_are_reported() {
     assert_eq!(with(|facts| facts.missing.clone_from(&files))[0], "Problem hooks.before_host file-missing");
 }
 
+/// Adds a roll that has begun, and the holder of its lock on a machine.
+fn add_unfinished_roll(facts: &mut FleetFacts, holder: Option<Liveness>, machine: &str) {
+    let roll = RollId::new(jiff::Timestamp::UNIX_EPOCH, 1);
+    let spec = example::make_roll_spec(&["web1", "web2"]);
+    let kind = JournalEntryKind::Began { spec, actor: example::make_actor() };
+    let entry = JournalEntry { roll: roll.clone(), at: jiff::Timestamp::UNIX_EPOCH, host: None, kind };
+    facts.roll = Ok(build_progress(&[entry]));
+    let holder = holder.map(|liveness| {
+        let holder = example::make_holder(LockPurpose::Roll { roll });
+        LockView { holder: Holder { machine: machine.into(), ..holder }, heartbeats: 0, liveness }
+    });
+    facts.lock = Ok(holder);
+}
+
 #[test]
 fn abandoned_roll_is_reported() {
-    let actor = Actor { user: "ops".into(), pid: 1 };
-    let roll = RollId::new(jiff::Timestamp::UNIX_EPOCH, 1);
-    let what = JournalEntryKind::Began { spec: example::make_roll_spec(&["web1", "web2"]), actor };
-    let row = JournalEntry { roll: roll.clone(), at: jiff::Timestamp::UNIX_EPOCH, host: None, kind: what };
-    let begun = build_progress(&[row]);
-    let held = |life| LockView {
-        holder: Holder {
-            user: "ops".into(),
-            machine: "desk".into(),
-            boot_id: "b".into(),
-            pid: 1,
-            start_ticks: 1,
-            purpose: LockPurpose::Roll { roll: roll.clone() },
-            since: jiff::Timestamp::UNIX_EPOCH,
-        },
-        heartbeats: 0,
-        liveness: life,
-    };
-    let told = |lock: Option<LockView>| {
-        with(|facts| {
-            facts.roll = Ok(begun.clone());
-            facts.lock = Ok(lock);
-        })
-    };
-    assert_eq!(told(None), ["Warning journal roll-unfinished"]);
-    assert_eq!(told(Some(held(Liveness::Live))), ["Note lock fleet-held"]);
-    assert_eq!(told(Some(held(Liveness::Dead))), ["Note lock fleet-held", "Warning journal roll-unfinished"]);
+    let found = |holder: Option<Liveness>| with(|facts| add_unfinished_roll(facts, holder, "desk"));
+    assert_eq!(found(None), ["Warning journal roll-unfinished"]);
+    assert_eq!(found(Some(Liveness::Live)), ["Note lock fleet-held"]);
+    assert_eq!(found(Some(Liveness::Dead)), ["Note lock fleet-held", "Warning journal roll-unfinished"]);
     assert_eq!(
         with(|facts| facts.roll = Err(ObservationError::new("x"))),
         ["Problem journal journal-unreadable"]
@@ -250,28 +212,7 @@ pub(in crate::plan::check) fn list_samples() -> Vec<Finding> {
     }));
     let file = LocalFile { key: "hooks.before_host", path: "./warm.sh".into() };
     all.extend(collect(&|facts| facts.missing = vec![file.clone()]));
-    let actor = Actor { user: "ops".into(), pid: 1 };
-    let roll = RollId::new(jiff::Timestamp::UNIX_EPOCH, 1);
-    let kind = JournalEntryKind::Began { spec: example::make_roll_spec(&["web1", "web2"]), actor };
-    let begun = build_progress(&[JournalEntry {
-        roll: roll.clone(),
-        at: jiff::Timestamp::UNIX_EPOCH,
-        host: None,
-        kind,
-    }]);
-    let holder = Holder {
-        user: "ops".into(),
-        machine: "bastion".into(),
-        boot_id: "b".into(),
-        pid: 1,
-        start_ticks: 1,
-        purpose: LockPurpose::Roll { roll },
-        since: jiff::Timestamp::UNIX_EPOCH,
-    };
-    all.extend(collect(&|facts| {
-        facts.roll = Ok(begun.clone());
-        facts.lock = Ok(Some(LockView { holder: holder.clone(), heartbeats: 0, liveness: Liveness::Dead }));
-    }));
+    all.extend(collect(&|facts| add_unfinished_roll(facts, Some(Liveness::Dead), "bastion")));
     all.extend(collect(&|facts| {
         facts.roll = Err(ObservationError::new("the journal `.switchman/shop.db` is damaged"));
     }));

@@ -1,16 +1,10 @@
 //! One sample of every finding of `check`, with its fix, in `tests/snapshots/findings-check.txt`.
 
 use super::*;
-use crate::model::deployment::Access;
 use crate::model::finding::samples;
-use crate::model::observation::ObservationError;
-use crate::model::percent::Percent;
 use crate::model::ports::ClientPorts;
-use crate::model::proxy::{Mirror, ProxyPlacement};
 use crate::model::roll::Batch;
 use crate::plan::check::data_ports::tests::{REDIRECT_RULE, add_managed_service};
-
-type Change = fn(&mut CheckFacts);
 
 /// Changes of the host on which all is well.
 const CHANGES: [Change; 33] = [
@@ -54,7 +48,7 @@ const CHANGES: [Change; 33] = [
         facts.records.as_mut().unwrap().push(other);
     },
     |facts| facts.last_entry = Some(make_unfinished_entry()),
-    |facts| facts.records = Ok(vec![make_record_with_bypassed_proxy()]),
+    |facts| facts.records = Ok(vec![make_record_with_proxy(false, Access::Public)]),
     |facts| facts.filters[0].1 = Ok(make_closed_filter("-A INPUT -p tcp -m tcp --dport 80 -j ACCEPT")),
     |facts| {
         facts.filters[0].1 =
@@ -78,54 +72,6 @@ const CHANGES: [Change; 33] = [
     |facts| change_servers(facts, |servers| servers.truncate(1)),
     |facts| add_managed_service(facts, &[REDIRECT_RULE], &[]),
 ];
-
-fn make_foreign_table() -> Table {
-    let mut table = Table::empty_nat();
-    table.rules.push(Rule::parse("-A POSTROUTING -j MASQUERADE").unwrap());
-    table
-}
-
-fn make_unfinished_entry() -> HistoryEntry {
-    HistoryEntry {
-        operation: OperationId(1),
-        at: jiff::Timestamp::UNIX_EPOCH,
-        actor: Actor { user: "ops".into(), pid: 1 },
-        service: "shop".parse().unwrap(),
-        action: "disable-forward".into(),
-        phase: Phase::Began,
-        detail: String::new(),
-    }
-}
-
-fn make_record_with_bypassed_proxy() -> ServiceRecord {
-    let mut record = ServiceRecord { access: Access::Public, ..recorded(Switch::On) };
-    record.layer7.traffic_split.mirrors.push(Mirror {
-        deployment: "dp_0000000000".parse().unwrap(),
-        percent: Percent::FULL,
-        methods: vec![],
-        paths: vec![],
-        without_headers: vec![],
-        compare: false,
-        control: Percent::ZERO,
-    });
-    record.layer7.place = Some(ProxyPlacement { port: port(29999), inserted: false });
-    record
-}
-
-fn make_closed_filter(rule: &str) -> Table {
-    let mut table = Table::default();
-    table.chains.insert("INPUT".into(), Some("DROP".into()));
-    table.rules.push(Rule::parse(rule).unwrap());
-    table
-}
-
-fn change_servers(facts: &mut CheckFacts, change: fn(&mut Vec<ServerView>)) {
-    if let Some(Some(Ok(view))) = facts.balancers.first_mut() {
-        let mut servers = view.servers().to_vec();
-        change(&mut servers);
-        *view = BackendView::new(servers);
-    }
-}
 
 #[test]
 fn check_findings_are_those_of_the_snapshots() {

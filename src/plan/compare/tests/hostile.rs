@@ -5,10 +5,6 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::evidence::{MAX_FIELDS, MAX_PATTERNS, MAX_STATUSES};
 
-fn raw(body: &[u8]) -> CapturedResponse {
-    answer(200, &[("content-type", "application/json")], body)
-}
-
 #[test]
 fn oversized_json_is_compared_as_bytes() {
     let deep = |depth: usize| [vec![b'['; depth], vec![b']'; depth]].concat();
@@ -32,14 +28,14 @@ fn oversized_json_is_compared_as_bytes() {
         (b"nul".to_vec(), false),
     ] {
         let shown = String::from_utf8_lossy(&body[..body.len().min(40)]).into_owned();
-        let compared = compare_responses(&raw(&body), &raw(&body), &ComparisonRules::default());
+        let compared = compare_responses(&raw_json(&body), &raw_json(&body), &ComparisonRules::default());
         assert!(compared.differing.is_empty(), "{shown}");
         assert_eq!(
             compared.into_fields().any(|(field, _)| matches!(field, Field::Json(_))),
             by_path,
             "{shown}"
         );
-        let other = differences(&raw(&body), &raw(b"{}"));
+        let other = differences(&raw_json(&body), &raw_json(b"{}"));
         assert_eq!(other.len(), 1, "{shown}: {other:?}");
     }
 }
@@ -122,7 +118,7 @@ proptest! {
     /// Texts that are nearly JSON.
     #[test]
     fn compare_never_panics_on_any_text(main in "[\\[\\]{}\":,0-9a\\\\eE+.u -]{0,60}", shadow in "[\\[\\]{}\":,0-9a\\\\eE+.u -]{0,60}") {
-        let _ = differences(&raw(main.as_bytes()), &raw(shadow.as_bytes()));
+        let _ = differences(&raw_json(main.as_bytes()), &raw_json(shadow.as_bytes()));
     }
 
     #[test]

@@ -32,8 +32,13 @@ pub(super) fn answer(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Capt
     }
 }
 
+/// An answer that claims to be JSON.
+pub(super) fn raw_json(body: &[u8]) -> CapturedResponse {
+    answer(200, &[("content-type", "application/json")], body)
+}
+
 pub(super) fn json_answer(body: &Value) -> CapturedResponse {
-    answer(200, &[("content-type", "application/json")], body.to_string().as_bytes())
+    raw_json(body.to_string().as_bytes())
 }
 
 pub(super) fn pair(main: CapturedResponse, shadow: CapturedResponse) -> ResponsePair {

@@ -52,7 +52,7 @@ fn id_keys_collapse_into_one_field() {
 
 #[test]
 fn duplicate_keys_are_compared() {
-    let raw = |text: &str| answer(200, &[("content-type", "application/json")], text.as_bytes());
+    let raw = |text: &str| raw_json(text.as_bytes());
     let (twice, once) = (raw(r#"{"a":1,"a":2}"#), raw(r#"{"a":2}"#));
     assert_eq!(differences(&twice, &once), ["$.a Type: (the key 2 times) | 2"]);
     assert_eq!(differences(&twice, &raw(r#"{"a":1, "a":3}"#)), ["$.a Value: 2 | 3"]);
@@ -60,7 +60,7 @@ fn duplicate_keys_are_compared() {
 
 #[test]
 fn big_whole_numbers_are_not_rounded() {
-    let of = |text: &str| answer(200, &[("content-type", "application/json")], text.as_bytes());
+    let of = |text: &str| raw_json(text.as_bytes());
     assert_eq!(differences(&of("9007199254740993"), &of("9007199254740992")).len(), 1);
     assert_eq!(differences(&of("9007199254740993"), &of("9007199254740992.0")).len(), 1);
     assert_eq!(differences(&of("1e2"), &of("100")), Vec::<String>::new());
@@ -115,13 +115,8 @@ fn other_bodies_are_compared_by_their_bytes() {
         differences(&text("<b>"), &text("<i>")),
         ["body Value: 3 bytes | 3 bytes, other from byte 1 on"]
     );
-    assert_eq!(
-        differences(
-            &json_answer(&json!([1])),
-            &answer(200, &[("content-type", "application/json")], b"<html>")
-        ),
-        ["body Type: JSON, 3 bytes | not JSON, 6 bytes"]
-    );
+    let found = differences(&json_answer(&json!([1])), &raw_json(b"<html>"));
+    assert_eq!(found, ["body Type: JSON, 3 bytes | not JSON, 6 bytes"]);
 }
 
 #[test]
@@ -160,7 +155,7 @@ fn compressed_bodies_are_compared_decoded() {
     assert_eq!(differences(&main, &shadow), ["$.a Value: 1 | 2"]);
     let spaced = json("gzip", &gzip(br#"{ "a": 1 }"#));
     assert!(differences(&main, &spaced).is_empty());
-    let plain = answer(200, &[("content-type", "application/json")], br#"{"a":1}"#);
+    let plain = raw_json(br#"{"a":1}"#);
     assert_eq!(differences(&main, &plain), ["header content-encoding Missing: gzip | (absent)"]);
     let brotli = json("br", b"\x0b\x02\x80");
     assert!(differences(&brotli, &brotli).is_empty());

@@ -58,6 +58,10 @@ fn orders(count: u64, control: u64, wrong: impl Fn(u64) -> bool) -> Evidence {
     evidence(&pairs)
 }
 
+fn assert_says(report: &ComparisonReport, verdict: ComparisonVerdict, reason: &str) {
+    assert_eq!((report.verdict, report.reason.as_str()), (verdict, reason));
+}
+
 fn field<'a>(report: &'a ComparisonReport, name: &str) -> &'a FieldFinding {
     report.fields.iter().find(|field| field.field == name).unwrap()
 }
@@ -65,10 +69,7 @@ fn field<'a>(report: &'a ComparisonReport, name: &str) -> &'a FieldFinding {
 #[test]
 fn noise_of_main_is_not_counted() {
     let report = report(&orders(500, 10, |_| false), 100, None);
-    assert_eq!(
-        (report.verdict, report.reason.as_str()),
-        (ComparisonVerdict::Same, "all of 500 answers match")
-    );
+    assert_says(&report, ComparisonVerdict::Same, "all of 500 answers match");
     assert_eq!(field(&report, "$.time").verdict, FieldVerdict::Noise);
     assert_eq!(report.fields.len(), 1);
     assert_eq!(report.remarks.len(), 1);
@@ -78,18 +79,21 @@ fn noise_of_main_is_not_counted() {
 fn every_difference_counts_without_controls() {
     let report = report(&orders(500, 501, |at| at == 1), 100, None);
     // One control, the first, is no proof of noise.
-    assert_eq!(report.verdict, ComparisonVerdict::Differs);
-    assert_eq!(report.reason, "500 of 500 answers do not match; most differ in $.time (500)");
+    assert_says(
+        &report,
+        ComparisonVerdict::Differs,
+        "500 of 500 answers do not match; most differ in $.time (500)",
+    );
 }
 
 #[test]
 fn report_finds_one_wrong_answer_in_a_hundred() {
     let evidence = orders(1_400, 10, |at| at % 100 == 7);
     let found = report(&evidence, 1_000, Some("99.9%"));
-    assert_eq!(found.verdict, ComparisonVerdict::Differs);
-    assert_eq!(
-        found.reason,
-        "99% of 1,400 answers match, 99.9% are wanted; most differ in $.items[].price (14)"
+    assert_says(
+        &found,
+        ComparisonVerdict::Differs,
+        "99% of 1,400 answers match, 99.9% are wanted; most differ in $.items[].price (14)",
     );
     let price = field(&found, "$.items[].price");
     assert_eq!((price.verdict, price.shadow.part, price.shadow.of), (FieldVerdict::Differs, 14, 1_400));
@@ -97,10 +101,7 @@ fn report_finds_one_wrong_answer_in_a_hundred() {
     assert_eq!(price.examples[0].request, "GET /items?page=2");
     assert_eq!((price.examples[0].main.as_str(), price.examples[0].shadow.as_str()), ("1.5", "9.5"));
     let enough = report(&evidence, 1_000, Some("99%"));
-    assert_eq!(
-        (enough.verdict, enough.reason.as_str()),
-        (ComparisonVerdict::Same, "99% of 1,400 answers match, 99% are wanted")
-    );
+    assert_says(&enough, ComparisonVerdict::Same, "99% of 1,400 answers match, 99% are wanted");
     let without =
         with(&evidence, Coverage::from_evidence(&evidence, &[]), 1_000, Some("99.9%"), &["$.items"]);
     assert_eq!(without.verdict, ComparisonVerdict::Same);
@@ -111,16 +112,10 @@ fn report_finds_one_wrong_answer_in_a_hundred() {
 fn too_few_samples_are_insufficient() {
     let evidence = orders(212, 10, |_| false);
     let few = report(&evidence, 1_000, Some("99.9%"));
-    assert_eq!(
-        (few.verdict, few.reason.as_str()),
-        (ComparisonVerdict::Insufficient, "only 212 of 1,000 answers were compared")
-    );
+    assert_says(&few, ComparisonVerdict::Insufficient, "only 212 of 1,000 answers were compared");
     for require in [None, Some("0%"), Some("99.9%")] {
         let none = report(&Evidence::default(), 0, require);
-        assert_eq!(
-            (none.verdict, none.reason.as_str()),
-            (ComparisonVerdict::Insufficient, "no request was copied to it yet")
-        );
+        assert_says(&none, ComparisonVerdict::Insufficient, "no request was copied to it yet");
     }
     let bad = report(&orders(50, 10, |at| at % 2 == 0), 100, None);
     assert_eq!(bad.reason, "only 50 of 100 answers were compared; so far 50% of them match");
@@ -132,10 +127,10 @@ fn unanswered_copies_do_not_match() {
     let failed = BTreeMap::from([("timeout".to_owned(), 8), ("reset".to_owned(), 2)]);
     let coverage = Coverage { failed, ..Coverage::from_evidence(&evidence, &[]) };
     let report = with(&evidence, coverage, 100, Some("99.9%"), &[]);
-    assert_eq!(report.verdict, ComparisonVerdict::Differs);
-    assert_eq!(
-        report.reason,
-        "99% of 1,000 answers match, 99.9% are wanted; 10 were not answered (timeout 8, reset 2)"
+    assert_says(
+        &report,
+        ComparisonVerdict::Differs,
+        "99% of 1,000 answers match, 99.9% are wanted; 10 were not answered (timeout 8, reset 2)",
     );
 }
 

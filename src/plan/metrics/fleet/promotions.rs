@@ -3,38 +3,35 @@
 use super::snapshot::JournalSnapshot;
 use crate::model::percent::Percent;
 use crate::model::promote::{PromotionResult, StepVerdict};
-use crate::plan::metrics::family::{MetricFamily, new_gauge};
+use crate::plan::metrics::family::{MetricFamily, families, new_gauge};
 use crate::plan::metrics::page::MetricsPage;
 use crate::plan::promote::{PromotionProgress, PromotionStepState};
 
-const IN_PROGRESS: MetricFamily = new_gauge(
-    "switchman_promotion_in_progress",
-    "Whether the last promotion is not finished: it runs, waits, has stopped or was cut off.",
-);
-const STATE: MetricFamily =
-    new_gauge("switchman_promotion_state", "State of the last promotion: 1 for one of the states.");
-const SHARE: MetricFamily = new_gauge(
-    "switchman_promotion_share_ratio",
-    "Share of the requests that the last promotion has the version answer now, 0 to 1; 1 once it is main.",
-);
-const STEPS_PASSED: MetricFamily = new_gauge(
-    "switchman_promotion_steps_passed",
-    "Steps of the last promotion in which the version was no worse than main.",
-);
-const STEPS: MetricFamily = new_gauge("switchman_promotion_steps", "Steps of the last promotion.");
-const HOLDING: MetricFamily = new_gauge(
-    "switchman_promotion_holding",
-    "Whether the last verdict of an unfinished promotion was that nothing is shown yet, such as for want of requests.",
-);
-const BEGAN_AT: MetricFamily =
-    new_gauge("switchman_promotion_began_timestamp_seconds", "When the last promotion began.");
-const CHANGED_AT: MetricFamily = new_gauge(
-    "switchman_promotion_changed_timestamp_seconds",
-    "When the last promotion was judged, took a step, or ended.",
-);
-
-pub const FAMILIES: &[&MetricFamily] =
-    &[&IN_PROGRESS, &STATE, &SHARE, &STEPS_PASSED, &STEPS, &HOLDING, &BEGAN_AT, &CHANGED_AT];
+families! {
+    IN_PROGRESS = new_gauge(
+        "switchman_promotion_in_progress",
+        "Whether the last promotion is not finished: it runs, waits, has stopped or was cut off."
+    );
+    STATE = new_gauge("switchman_promotion_state", "State of the last promotion: 1 for one of the states.");
+    SHARE = new_gauge(
+        "switchman_promotion_share_ratio",
+        "Share of the requests that the last promotion has the version answer now, 0 to 1; 1 once it is main."
+    );
+    STEPS_PASSED = new_gauge(
+        "switchman_promotion_steps_passed",
+        "Steps of the last promotion in which the version was no worse than main."
+    );
+    STEPS = new_gauge("switchman_promotion_steps", "Steps of the last promotion.");
+    HOLDING = new_gauge(
+        "switchman_promotion_holding",
+        "Whether the last verdict of an unfinished promotion was that nothing is shown yet, such as for want of requests."
+    );
+    BEGAN_AT = new_gauge("switchman_promotion_began_timestamp_seconds", "When the last promotion began.");
+    CHANGED_AT = new_gauge(
+        "switchman_promotion_changed_timestamp_seconds",
+        "When the last promotion was judged, took a step, or ended."
+    );
+}
 
 /// The values of the label `state` of a promotion.
 pub(super) const STATES: [&str; 9] =
@@ -66,24 +63,21 @@ fn find_last<'a>(service: &'a str, journaled: &'a JournalSnapshot) -> Option<Las
 }
 
 pub(super) fn write(page: &mut MetricsPage, journals: &[(&str, &JournalSnapshot)]) {
-    let in_progress = page.start_family(&IN_PROGRESS);
-    for (service, journaled) in journals {
+    page.add_each(&IN_PROGRESS, journals, |in_progress, (service, journaled)| {
         let unfinished = journaled.promotion.as_ref().is_some_and(|promotion| !promotion.is_finished());
         in_progress.add_flag(&[("service", service)], unfinished);
-    }
+    });
     let all: Vec<LastPromotion<'_>> =
         journals.iter().filter_map(|(service, journaled)| find_last(service, journaled)).collect();
-    let states = page.start_family(&STATE);
-    for last in &all {
+    page.add_each(&STATE, &all, |states, last| {
         let [service, version] = last.to_labels();
         for state in STATES {
             states.add_flag(&[service, version, ("state", state)], state == last.state);
         }
-    }
-    let shares = page.start_family(&SHARE);
-    for last in &all {
+    });
+    page.add_each(&SHARE, &all, |shares, last| {
         shares.add_gauge(&last.to_labels(), compute_share(last.progress).ratio());
-    }
+    });
     for (family, value) in [
         (&STEPS_PASSED, count_passed as fn(&PromotionProgress) -> i64),
         (&STEPS, |progress| to_i64(progress.steps.len())),
@@ -91,10 +85,9 @@ pub(super) fn write(page: &mut MetricsPage, journals: &[(&str, &JournalSnapshot)
         (&BEGAN_AT, |progress| progress.began_at.as_second()),
         (&CHANGED_AT, |progress| progress.changed_at.as_second()),
     ] {
-        let samples = page.start_family(family);
-        for last in &all {
+        page.add_each(family, &all, |samples, last| {
             samples.add_gauge(&last.to_labels(), value(last.progress));
-        }
+        });
     }
 }
 

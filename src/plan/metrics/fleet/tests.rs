@@ -1,57 +1,31 @@
+use std::collections::BTreeMap;
+
 use super::*;
-use crate::model::deployment::Access;
-use crate::model::example::{self, make_roll_spec, port};
-use crate::model::forward::{KernelForward, ServiceRecord};
-use crate::model::history::Actor;
+use crate::model::example::{self, make_roll_spec};
+use crate::model::forward::KernelForward;
 use crate::model::journal::{HostOutcome, JournalEntry, JournalEntryKind};
 use crate::model::observation::ObservationError;
-use crate::model::port_forward::Forward;
 use crate::model::promote::{
     Judgement, PromotionEntry, PromotionEntryKind, PromotionResult, RequestSample, StepVerdict,
 };
-use crate::model::proxy::Layer7;
 use crate::model::roll::Step;
 use crate::model::rules::{Family as Addresses, Variant};
-use crate::model::socket::SocketCount;
-use crate::plan::metrics::tests::parse;
+use crate::plan::metrics::tests::{ParsedFamily, parse};
 use crate::plan::promote;
 use crate::plan::roll::progress::build_progress;
 
 const GOLDEN: &str = include_str!("../../../../tests/golden/metrics/fleet.prom");
 
-fn build_forward() -> Forward {
-    Forward { service: "shop".parse().unwrap(), check: port(8888), target: port(8080) }
-}
-
-fn build_record(is_on: bool) -> ServiceRecord {
-    ServiceRecord {
-        forward: build_forward(),
-        switch: if is_on { Switch::On } else { Switch::Off },
-        balancer_is_local: false,
-        generation: 1,
-        changed_at: jiff::Timestamp::UNIX_EPOCH,
-        routes: None,
-        access: Access::Public,
-        trial: None,
-        layer7: Layer7::default(),
-    }
-}
-
 fn build_view(is_on: bool) -> HostView {
     let in_kernel = |family| KernelForward {
         family,
         variant: Variant::NfTables,
-        forward: is_on.then(build_forward),
+        forward: is_on.then(|| example::make_forward("shop")),
         hooked: true,
     };
     HostView {
-        record: Ok(Some(build_record(is_on))),
         kernel: Ok(vec![in_kernel(Addresses::V4), in_kernel(Addresses::V6)]),
-        drift: vec![],
-        main_sockets: Ok(SocketCount::default()),
-        main_health: Ok(()),
-        last_entry: None,
-        packet: None,
+        ..example::make_host_view(if is_on { Switch::On } else { Switch::Off })
     }
 }
 
@@ -63,7 +37,7 @@ fn build_host_snapshot(host: &str, views: Vec<(&str, HostView)>) -> HostSnapshot
 
 /// Rows of one roll over web1 to web3, a second apart.
 fn build_roll(entries: Vec<(Option<&str>, JournalEntryKind)>) -> RollProgress {
-    let actor = Actor { user: "ops".into(), pid: 7 };
+    let actor = example::make_actor();
     let began = (None, JournalEntryKind::Began { spec: make_roll_spec(&["web1", "web2", "web3"]), actor });
     let entries = std::iter::once(began).chain(entries).zip(1_000..).map(|((host, kind), at)| JournalEntry {
         roll: "r19700101-001640-beef".parse().unwrap(),
@@ -89,7 +63,7 @@ fn list_half_finished_roll() -> Vec<(Option<&'static str>, JournalEntryKind)> {
 
 /// Rows of one promotion of 2.0.0, a second apart.
 fn build_promotion(entries: Vec<PromotionEntryKind>) -> promote::PromotionProgress {
-    let actor = Actor { user: "ops".into(), pid: 7 };
+    let actor = example::make_actor();
     let spec = Box::new(example::make_promotion_spec(&["web1"]));
     let began = PromotionEntryKind::Began { spec, target: example::make_promotion_target(), actor };
     let entries = std::iter::once(began).chain(entries).zip(2_001..).map(|(kind, second)| PromotionEntry {
@@ -153,18 +127,26 @@ fn fleet_page_matches_golden_file() {
     assert!(page == GOLDEN, "{page}");
 }
 
+/// Renders a fleet with one journal, whose lock is held by a process that lives or does not.
+fn render_journal(journal: JournalSnapshot, is_alive: bool) -> BTreeMap<String, ParsedFamily> {
+    let journal = JournalSnapshot { is_locked: is_alive, is_holder_alive: is_alive, ..journal };
+    parse(
+        &FleetMetrics { hosts: vec![], services: vec![build_service_snapshot("shop", Ok(journal))] }.render(),
+    )
+}
+
+/// The labels of the one state of a family that is set.
+fn find_state(family: &ParsedFamily, states: usize) -> &str {
+    let mut set = family.samples.iter().filter(|one| one.value == "1");
+    let now = set.next().unwrap();
+    assert_eq!((family.samples.len(), set.next().is_none()), (states, true), "{family:?}");
+    &now.labels
+}
+
 /// The one state that a roll is in.
 fn render_roll_state(roll: RollProgress, is_alive: bool) -> String {
-    let journaled =
-        JournalSnapshot { roll: Some(roll), promotion: None, is_locked: is_alive, is_holder_alive: is_alive };
-    let numbers =
-        FleetMetrics { hosts: vec![], services: vec![build_service_snapshot("shop", Ok(journaled))] };
-    let page = parse(&numbers.render());
-    let states = &page["switchman_roll_state"].samples;
-    let now: Vec<&str> =
-        states.iter().filter(|one| one.value == "1").map(|one| one.labels.as_str()).collect();
-    assert_eq!((states.len(), now.len()), (STATES.len(), 1), "{states:?}");
-    now[0].split('"').nth(3).unwrap().to_owned()
+    let page = render_journal(build_journal_snapshot(Some(roll)), is_alive);
+    find_state(&page["switchman_roll_state"], STATES.len()).split('"').nth(3).unwrap().to_owned()
 }
 
 #[test]
@@ -172,20 +154,10 @@ fn roll_has_exactly_one_state() {
     let with = |last: JournalEntryKind| build_roll([list_half_finished_roll(), vec![(None, last)]].concat());
     let ended = |result| with(JournalEntryKind::Ended { result, why: String::new() });
     assert_eq!(render_roll_state(build_roll(list_half_finished_roll()), true), "stopped");
-    assert_eq!(
-        render_roll_state(
-            with(JournalEntryKind::Resumed { actor: Actor { user: "ops".into(), pid: 8 } }),
-            true
-        ),
-        "running"
-    );
-    assert_eq!(
-        render_roll_state(
-            with(JournalEntryKind::Resumed { actor: Actor { user: "ops".into(), pid: 8 } }),
-            false
-        ),
-        "cut-off"
-    );
+    for (is_alive, name) in [(true, "running"), (false, "cut-off")] {
+        let resumed = with(JournalEntryKind::Resumed { actor: example::make_actor() });
+        assert_eq!(render_roll_state(resumed, is_alive), name);
+    }
     for (result, name) in [
         (RollResult::Done, "done"),
         (RollResult::DoneWithFailures, "done-with-failures"),
@@ -198,11 +170,7 @@ fn roll_has_exactly_one_state() {
 
 #[test]
 fn fleet_without_roll_exports_no_roll_metrics() {
-    let numbers = FleetMetrics {
-        hosts: vec![],
-        services: vec![build_service_snapshot("shop", Ok(build_journal_snapshot(None)))],
-    };
-    let page = parse(&numbers.render());
+    let page = render_journal(build_journal_snapshot(None), false);
     assert_eq!(page["switchman_roll_in_progress"].samples[0].value, "0");
     assert!(!page.contains_key("switchman_roll_state"));
 }
@@ -210,16 +178,10 @@ fn fleet_without_roll_exports_no_roll_metrics() {
 /// The one state that a promotion is in, and the share it has set.
 fn render_promotion_state(more: Vec<PromotionEntryKind>, is_alive: bool) -> (String, String) {
     let promotion = Some(build_promotion([list_holding_promotion(), more].concat()));
-    let journaled = JournalSnapshot { roll: None, promotion, is_locked: is_alive, is_holder_alive: is_alive };
-    let numbers =
-        FleetMetrics { hosts: vec![], services: vec![build_service_snapshot("shop", Ok(journaled))] };
-    let page = parse(&numbers.render());
-    let states = &page["switchman_promotion_state"].samples;
-    let now: Vec<&str> =
-        states.iter().filter(|one| one.value == "1").map(|one| one.labels.as_str()).collect();
-    assert_eq!((states.len(), now.len()), (promotions::STATES.len(), 1), "{states:?}");
+    let page = render_journal(JournalSnapshot { promotion, ..build_journal_snapshot(None) }, is_alive);
+    let state = find_state(&page["switchman_promotion_state"], promotions::STATES.len());
     let share = page["switchman_promotion_share_ratio"].samples[0].value.clone();
-    (now[0].split('"').nth(5).unwrap().to_owned(), share)
+    (state.split('"').nth(5).unwrap().to_owned(), share)
 }
 
 #[test]

@@ -1,48 +1,20 @@
 use super::*;
-use crate::model::deployment::{Access, Workload};
-use crate::model::example::{deployment, port};
+use crate::model::deployment::Workload;
+use crate::model::example::{self, deployment, port};
 use crate::model::forward::{Route, Routes};
-use crate::model::port_forward::Forward;
 use crate::model::proxy::{
-    Canary, Latencies, Layer7, Mirror, ProxyPlacement, ServiceStats, ShadowStats, TrafficSplit, UpstreamStats,
+    Latencies, Layer7, Mirror, ProxyPlacement, ServiceStats, ShadowStats, TrafficSplit, UpstreamStats,
 };
 use crate::plan::metrics::tests::{ParsedFamily, parse};
 
 const GOLDEN: &str = include_str!("../../../../tests/golden/metrics/host.prom");
 
 fn build_record(service: &str, switch: Switch) -> ServiceRecord {
-    ServiceRecord {
-        forward: Forward { service: service.parse().unwrap(), check: port(8888), target: port(8080) },
-        switch,
-        balancer_is_local: false,
-        generation: 7,
-        changed_at: jiff::Timestamp::UNIX_EPOCH,
-        routes: None,
-        access: Access::Public,
-        trial: None,
-        layer7: Layer7::default(),
-    }
+    ServiceRecord { generation: 7, ..example::make_record(service, switch) }
 }
 
 fn build_route(to: &Deployment) -> Route {
     Route { port: port(8080), deployment: to.id.clone(), target: to.instance.port }
-}
-
-fn build_mirror(to: &Deployment) -> Mirror {
-    Mirror {
-        deployment: to.id.clone(),
-        percent: "12.5".parse().unwrap(),
-        methods: vec![],
-        paths: vec![],
-        without_headers: vec![],
-        compare: false,
-        control: "0".parse().unwrap(),
-    }
-}
-
-fn build_canary(to: &Deployment) -> Canary {
-    let percent = Some("25".parse().unwrap());
-    Canary { deployment: to.id.clone(), percent, sticky: None, header: None, cookie: None }
 }
 
 fn build_snapshot(deployment: Deployment, process: ProcessState, busy: u64, idle: u64) -> DeploymentSnapshot {
@@ -63,19 +35,16 @@ fn build_counts(of: &[(&str, u64)]) -> BTreeMap<String, u64> {
 
 fn build_upstream_stats(of: &Deployment) -> UpstreamStats {
     UpstreamStats {
-        deployment: of.id.clone(),
-        version: of.version.clone(),
         answers: build_counts(&[("2", 9), ("5", 1)]),
         errors: build_counts(&[("reset", 2)]),
         latency: [400, 500, 501, 1_000_000, 40_000_000].into_iter().collect(),
         fallbacks: 3,
+        ..example::make_upstream_stats(of)
     }
 }
 
 fn build_shadow_stats(of: &Deployment) -> ShadowStats {
     ShadowStats {
-        deployment: of.id.clone(),
-        version: of.version.clone(),
         selected: 10,
         answered: 6,
         in_flight: 1,
@@ -84,6 +53,7 @@ fn build_shadow_stats(of: &Deployment) -> ShadowStats {
         failed: build_counts(&[("timeout", 2)]),
         statuses: build_counts(&[("2/2", 5), ("2/5", 1)]),
         latency: Latencies([(2_000_000, 6)].into()),
+        ..example::make_shadow_stats(of)
     }
 }
 
@@ -99,20 +69,19 @@ fn build_host_metrics() -> HostMetrics {
         Some(Routes { main: build_route(&one), backup: build_route(&one), previous: None, rollback: None });
     shop.layer7 = Layer7 {
         traffic_split: TrafficSplit {
-            mirrors: vec![build_mirror(&three)],
-            canary: Some(build_canary(&two)),
+            mirrors: vec![Mirror { percent: "12.5".parse().unwrap(), ..example::make_mirror(&three.id) }],
+            canary: Some(example::make_canary(&two.id, "25")),
             ..TrafficSplit::default()
         },
         place: Some(ProxyPlacement { port: port(29999), inserted: true }),
     };
     let stats = ServiceStats {
-        service: "shop".parse().unwrap(),
         connections: 5,
         upgraded: 1,
         in_flight: 2,
-        upstreams: vec![build_upstream_stats(&one), build_upstream_stats(&two)],
         shadows: vec![build_shadow_stats(&three)],
         rejected: build_counts(&[("connect", 1)]),
+        ..example::make_service_stats("shop", vec![build_upstream_stats(&one), build_upstream_stats(&two)])
     };
     let ended = ProcessState::Waiting {
         since: jiff::Timestamp::UNIX_EPOCH,
@@ -130,11 +99,8 @@ fn build_host_metrics() -> HostMetrics {
         ]),
         repairs: Ok([("shop".parse().unwrap(), 2)].into()),
         proxy: Some(Ok(ProxyStats {
-            services: vec![stats],
-            pid: 1,
             resident_bytes: 12_345_678,
-            is_suspended: false,
-            gateway: None,
+            ..example::make_proxy_stats(1, vec![stats])
         })),
     }
 }

@@ -1,17 +1,12 @@
 use hyper::header::{HeaderName, HeaderValue};
 
 use super::*;
+use crate::model::example;
 
 const COOKIE_NAME: &str = "swm_shop";
 
 fn build_canary(percent: &str) -> Canary {
-    Canary {
-        deployment: "dp_0000000001".parse().unwrap(),
-        percent: Some(percent.parse().unwrap()),
-        sticky: None,
-        header: None,
-        cookie: None,
-    }
+    example::make_canary(&"dp_0000000001".parse().unwrap(), percent)
 }
 
 fn build_headers(lines: &[(&str, &str)]) -> HeaderMap {

@@ -5,7 +5,6 @@ use jiff::Timestamp;
 use super::*;
 use crate::model::compare::{CapturedBody, CapturedResponse, ComparisonRules, RequestSummary, ResponsePair};
 use crate::model::example;
-use crate::model::proxy::Latencies;
 use crate::ops::fleet::deployments::list::list_deployments;
 use crate::ops::testing::site::{FakeSite, site};
 use crate::plan::compare::record_pair;
@@ -51,41 +50,20 @@ fn seen(all: u64, wrong: u64) -> Evidence {
 /// The counters of a proxy for 2.0.0, and for a shadow and a service that are not compared.
 fn stats(answered: u64, failed: u64) -> ProxyStats {
     let shadow = |version: &str| ShadowStats {
-        deployment: example::deployment("shop", version, 1).id,
-        version: version.parse().unwrap(),
         selected: answered + failed,
         answered,
-        in_flight: 0,
-        dropped: BTreeMap::new(),
-        aborted: BTreeMap::new(),
         failed: BTreeMap::from([("reset".to_owned(), failed)]),
-        statuses: BTreeMap::new(),
-        latency: Latencies::default(),
+        ..example::make_shadow_stats(&example::deployment("shop", version, 1))
     };
     let leg = UpstreamStats {
-        deployment: example::deployment("shop", "1.0.0", 1).id,
-        version: "1.0.0".parse().unwrap(),
         answers: BTreeMap::from([("2".to_owned(), 90), ("5".to_owned(), 10)]),
-        errors: BTreeMap::new(),
-        latency: Latencies::default(),
-        fallbacks: 0,
+        ..example::make_upstream_stats(&example::deployment("shop", "1.0.0", 1))
     };
     let service = |name: &str| ServiceStats {
-        service: name.parse().unwrap(),
-        connections: 0,
-        upgraded: 0,
-        in_flight: 0,
-        upstreams: vec![leg.clone()],
         shadows: vec![shadow("2.0.0"), shadow("0.9.0")],
-        rejected: BTreeMap::new(),
+        ..example::make_service_stats(name, vec![leg.clone()])
     };
-    ProxyStats {
-        services: vec![service("cart"), service("shop")],
-        pid: 1,
-        resident_bytes: 0,
-        is_suspended: false,
-        gateway: None,
-    }
+    example::make_proxy_stats(1, vec![service("cart"), service("shop")])
 }
 
 fn with(of: &[(Evidence, ProxyStats)]) -> FakeSite {

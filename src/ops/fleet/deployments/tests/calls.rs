@@ -1,7 +1,6 @@
 //! The requests that a command sends to each host, counted at the fake link.
 
 use super::*;
-use crate::model::proxy::Canary;
 use crate::model::traffic_split::TrafficSplitChange;
 use crate::plan::compare::Criteria;
 
@@ -97,16 +96,9 @@ async fn canary_lists_each_host_once() {
     let (world, hosts) = (&fake.world, &fake.fleet.hosts);
     let listing = list_deployments(world, hosts).await;
     let target = listing.find(&"shop".parse().unwrap(), &"2.0.0".parse().unwrap()).unwrap();
-    let canary = Canary {
-        deployment: target.id.clone(),
-        percent: Some("10%".parse().unwrap()),
-        sticky: None,
-        header: None,
-        cookie: None,
-    };
     let options = SplitOptions {
         service: target.service.clone(),
-        change: TrafficSplitChange::SetCanary(canary),
+        change: TrafficSplitChange::SetCanary(example::make_canary(&target.id, "10%")),
         forwarded: None,
         wait: true,
         actor: actor(),

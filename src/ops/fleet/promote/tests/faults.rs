@@ -4,9 +4,7 @@ use super::*;
 
 async fn at_share(fake: &FakeSite, host: &str, share: &str) {
     let wanted = Some(share.parse().unwrap());
-    while fake.site.with_host(host, |host| host.layer7.share()) != wanted {
-        tokio::time::sleep(MS * 100).await;
-    }
+    fake.wait_for_host(MS * 100, host, |host| host.layer7.share() == wanted).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -124,12 +122,7 @@ async fn interrupt_removes_canary_and_allows_resume() {
 
 /// The journal shows how far the promotion was.
 async fn killed_after(fake: &FakeSite, after: Duration) {
-    let (work, actor) = (spec(), actor());
-    tokio::select! {
-        ended = run(&fake.world, &fake.fleet, &work, &actor) => panic!("{ended:?}"),
-        () = tokio::time::sleep(after) => {}
-    }
-    fake.journal.kill();
+    fake.kill_when(roll_out(fake, spec()), tokio::time::sleep(after)).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -147,13 +140,9 @@ async fn resume_after_kill_restarts_step() {
 #[tokio::test(start_paused = true)]
 async fn approve_after_kill_is_refused() {
     let fake = site(3, 1);
-    let (work, actor) = (PromotionSpec { require_approval: true, ..spec() }, actor());
-    tokio::select! {
-        ended = run(&fake.world, &fake.fleet, &work, &actor) => panic!("{ended:?}"),
-        () = waits(&fake, 0) => {}
-    }
-    fake.journal.kill();
-    let error = approve(&fake.world, &actor).unwrap_err();
+    let work = PromotionSpec { require_approval: true, ..spec() };
+    fake.kill_when(roll_out(&fake, work), waits(&fake, 0)).await;
+    let error = approve(&fake.world, &actor()).unwrap_err();
     assert!(matches!(error, PromotionError::NotRunning { .. }), "{error}");
 }
 
@@ -171,7 +160,7 @@ async fn abort_after_kill_removes_canary() {
 #[tokio::test(start_paused = true)]
 async fn failed_final_flip_is_reverted_on_all_hosts() {
     let fake = site(3, 1);
-    fake.site.with_host("web2", |host| host.assign_error = Some(refusal()));
+    fake.site.with_host("web2", |host| host.assign_error = Some(build_locked_error()));
     let report = roll_out(&fake, spec()).await.unwrap();
     is_back(&fake, &report, "it does not become main: done on 2 of 3 hosts; `web2`: xtables is locked");
 }
@@ -179,8 +168,7 @@ async fn failed_final_flip_is_reverted_on_all_hosts() {
 #[tokio::test(start_paused = true)]
 async fn rollback_keeps_changes_of_another_command() {
     let fake = site(3, 1);
-    let deployment = example::deployment("shop", "0.9.0", 20000).id;
-    let other = Canary { deployment, percent: None, sticky: None, header: None, cookie: None };
+    let other = other_canary();
     let (report, ()) = tokio::join!(roll_out(&fake, spec()), async {
         at_share(&fake, "web2", "5%").await;
         fake.site.with_host("web2", |host| host.layer7.traffic_split.canary = Some(other.clone()));

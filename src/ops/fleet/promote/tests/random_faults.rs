@@ -3,7 +3,6 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::ops::testing::site_traffic_split::SiteProxy;
 
 #[derive(Debug, Clone, Copy)]
 enum Happens {

@@ -3,32 +3,22 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::model::lock::Holder;
+use crate::model::promote::PromotionId;
 use crate::world::reporter::Reporter;
 
 /// Killed when a host has the new main; the last of them did not get to that.
 async fn killed_at_the_flip(fake: &FakeSite) {
     let interval = Duration::from_secs(10);
-    let (work, actor) = (PromotionSpec { steps: "50".parse().unwrap(), interval, ..spec() }, actor());
-    tokio::select! {
-        ended = run(&fake.world, &fake.fleet, &work, &actor) => panic!("{ended:?}"),
-        () = async {
-            while fake.site.with_host("web1", |host| host.main == "1.0.0") {
-                tokio::time::sleep(MS).await;
-            }
-        } => {}
-    }
-    fake.journal.kill();
-    let canary = all_of_it();
+    let work = PromotionSpec { steps: "50".parse().unwrap(), interval, ..spec() };
+    let flipped = fake.wait_for_host(MS, "web1", |host| host.main != "1.0.0");
+    fake.kill_when(roll_out(fake, work), flipped).await;
+    let canary = example::make_canary(&example::make_promotion_target().deployment, "100");
     fake.site.with_host("web3", |host| {
         host.main = "1.0.0".into();
         host.layer7.traffic_split.canary = Some(canary);
         host.layer7.inserted = true;
     });
-}
-
-fn all_of_it() -> Canary {
-    let deployment = example::make_promotion_target().deployment;
-    Canary { deployment, percent: Some(Percent::FULL), sticky: None, header: None, cookie: None }
 }
 
 #[tokio::test(start_paused = true)]
@@ -52,8 +42,7 @@ async fn interrupted_flip_is_finished_by_resume_and_reverted_by_abort() {
 /// Changes of other commands between the crash and the resume stay.
 #[tokio::test(start_paused = true)]
 async fn resume_refuses_to_flip_changed_host() {
-    type Meanwhile = fn(&mut crate::ops::testing::site::SiteHost);
-    let meanwhile: [(Meanwhile, &str, &str); 3] = [
+    let meanwhile: [(HostChange, &str, &str); 3] = [
         (|host| host.main = "0.9.0".into(), "another command made 0.9.0 main", "0.9.0"),
         (|host| host.layer7.traffic_split.canary = None, "it has no share any more", "1.0.0"),
         (|host| host.is_reachable = false, "the connection broke", "1.0.0"),
@@ -87,23 +76,15 @@ async fn resume_flips_host_with_bypassed_proxy() {
 #[tokio::test(start_paused = true)]
 async fn resume_stops_mirror_of_comparison() {
     let fake = site(3, 1);
-    let (work, actor) = (shadowed(&fake, Some(&evidence(1_000, 0))), actor());
+    let work = shadowed(&fake, Some(&evidence(1_000, 0)));
     let compared_well = || {
         let stands = read_last(&fake.world).unwrap();
         stands.and_then(|stands| stands.comparison).is_some_and(|(passed, _)| passed)
     };
-    tokio::select! {
-        ended = run(&fake.world, &fake.fleet, &work, &actor) => panic!("{ended:?}"),
-        () = async {
-            while !compared_well() {
-                tokio::time::sleep(Duration::from_micros(100)).await;
-            }
-        } => {}
-    }
-    fake.journal.kill();
+    fake.kill_when(roll_out(&fake, work), wait_until(Duration::from_micros(100), compared_well)).await;
     let mirrors = || fake.site.with_host("web3", |host| host.layer7.traffic_split.mirrors.len());
     assert_eq!((mirrors(), list_shares(&fake, "web3")), (1, String::new()));
-    let report = resume(&fake.world, &fake.fleet, &actor).await.unwrap();
+    let report = resume(&fake.world, &fake.fleet, &actor()).await.unwrap();
     assert_eq!(report.standing.result, Some(PromotionResult::Promoted), "{}", report.standing.why);
     assert_eq!(list_shares(&fake, "web3"), "1% 5% 25% 50% 100%");
 }
@@ -113,7 +94,7 @@ async fn resume_stops_mirror_of_comparison() {
 async fn require_match_rolls_back_on_error_and_holds_on_unreachable_host() {
     let fake = site(3, 1);
     let work = shadowed(&fake, None);
-    fake.site.with_host("web2", |host| host.evidence_error = Some(refusal()));
+    fake.site.with_host("web2", |host| host.evidence_error = Some(build_locked_error()));
     let report = roll_out(&fake, work.clone()).await.unwrap();
     is_back(
         &fake,
@@ -128,9 +109,7 @@ async fn require_match_rolls_back_on_error_and_holds_on_unreachable_host() {
     });
     let start = async {
         // It was ready when it began.
-        while read_last(&fake.world).unwrap().is_none() {
-            tokio::time::sleep(Duration::from_micros(100)).await;
-        }
+        wait_until(Duration::from_micros(100), || read_last(&fake.world).unwrap().is_some()).await;
         fake.site.with_host("web2", |host| host.is_reachable = false);
         tokio::time::sleep(Duration::from_mins(10)).await;
         assert!(said(&fake, "holding: cannot read every host: `web2`: the connection broke"));
@@ -188,6 +167,17 @@ async fn abort_right_after_start_is_received() {
     }
 }
 
+/// Takes the lock as the process of another operator.
+async fn lock_as_other(world: &FleetWorld) -> Holder {
+    let purpose = LockPurpose::Promotion { service: spec().service, version: spec().version };
+    lock::acquire(world, "other", purpose).await.unwrap()
+}
+
+fn append(world: &FleetWorld, holder: &Holder, promotion: &PromotionId, kind: PromotionEntryKind) {
+    let entry = PromotionEntry { promotion: promotion.clone(), at: world.clock.now(), kind };
+    world.promotions.append(holder, &entry).unwrap();
+}
+
 /// A process that resumes the promotion discards earlier requests.
 #[tokio::test(start_paused = true)]
 async fn abort_is_requested_again_after_resume() {
@@ -195,19 +185,11 @@ async fn abort_is_requested_again_after_resume() {
     killed_at_the_flip(&fake).await;
     let (world, actor) = (&fake.world, actor());
     let stands = || read_last(world).unwrap().unwrap();
-    let purpose = LockPurpose::Promotion { service: spec().service, version: spec().version };
-    let holder = lock::acquire(world, "other", purpose).await.unwrap();
+    let holder = lock_as_other(world).await;
     let (aborted, ()) = tokio::join!(abort(world, &fake.fleet, &actor), async {
-        let asked = async || {
-            while !stands().is_abort_requested() {
-                tokio::time::sleep(MS).await;
-            }
-        };
+        let asked = || wait_until(MS, || stands().is_abort_requested());
         asked().await;
-        let row = |kind: PromotionEntryKind| {
-            let entry = PromotionEntry { promotion: stands().promotion, at: world.clock.now(), kind };
-            world.promotions.append(&holder, &entry).unwrap();
-        };
+        let row = |kind| append(world, &holder, &stands().promotion, kind);
         row(PromotionEntryKind::Resumed { actor: other() });
         assert!(!stands().is_abort_requested());
         tokio::time::timeout(Duration::from_secs(5), asked()).await.expect("no request again");
@@ -224,15 +206,11 @@ async fn abort_of_finished_promotion_ignores_other_lock_holder() {
     killed_at_the_flip(&fake).await;
     let (world, actor) = (&fake.world, actor());
     let promotion = read_last(world).unwrap().unwrap().promotion;
-    let purpose = LockPurpose::Promotion { service: spec().service, version: spec().version };
-    let holder = lock::acquire(world, "other", purpose).await.unwrap();
+    let holder = lock_as_other(world).await;
     let (aborted, ()) = tokio::join!(abort(world, &fake.fleet, &actor), async {
-        let row = |kind: PromotionEntryKind| {
-            let entry = PromotionEntry { promotion: promotion.clone(), at: world.clock.now(), kind };
-            world.promotions.append(&holder, &entry).unwrap();
-        };
         tokio::time::sleep(MS * 500).await;
-        row(PromotionEntryKind::Ended { result: PromotionResult::RolledBack, why: "worse".into() });
+        let ended = PromotionEntryKind::Ended { result: PromotionResult::RolledBack, why: "worse".into() };
+        append(world, &holder, &promotion, ended);
         tokio::time::sleep(Duration::from_secs(1)).await;
     });
     assert_eq!(aborted.unwrap().standing.result, Some(PromotionResult::RolledBack), "as soon as it is known");

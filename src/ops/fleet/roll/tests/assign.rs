@@ -1,13 +1,9 @@
-use crate::model::example;
+use crate::model::example::{self, make_actor as actor};
 use crate::model::journal::HostOutcome;
 use crate::model::roll::{NewMain, Work};
 use crate::ops::fleet::roll::*;
 use crate::ops::testing::site::{FakeSite, site};
 use crate::world::fake::MS;
-
-fn actor() -> Actor {
-    Actor { user: "ops".into(), pid: 7 }
-}
 
 fn to_2(hosts: &[&str]) -> RollSpec {
     let work = Work::Assign(NewMain { version: "2.0.0".parse().unwrap(), trial: MS * 1000 });
@@ -56,9 +52,7 @@ async fn failure_before_assign_does_not_roll_back() {
     let fake = site(3, 1);
     let (work, actor) = (to_2(&["web1", "web2", "web3"]), actor());
     let (report, ()) = tokio::join!(run(&fake.world, &fake.fleet, &work, &actor), async {
-        while fake.site.with_host("web1", |host| host.forward) {
-            tokio::time::sleep(MS * 10).await;
-        }
+        fake.wait_for_host(MS * 10, "web1", |host| !host.forward).await;
         fake.site.with_host("web1", |host| {
             host.drain_duration = None;
             host.is_healthy = false;

@@ -122,7 +122,7 @@ impl Story {
         let (fake, spec) = (&self.fake, &self.spec);
         let (stopper, stop) = stop::create_channel();
         let world = FleetWorld { stop, ..fake.world.clone() };
-        let actor = Actor { user: "ops".into(), pid: 7 };
+        let actor = example::make_actor();
         let command = async {
             match verb {
                 Verb::Run => run(&world, &fake.fleet, spec, &actor).await,

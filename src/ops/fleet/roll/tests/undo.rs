@@ -3,47 +3,40 @@
 use proptest::prelude::*;
 
 use crate::model::example;
-use crate::model::failure::ErrorCode;
-use crate::model::history::Actor;
 use crate::model::journal::HostOutcome;
 use crate::model::roll::{Batch, OnFailure, RollSpec, Step};
 use crate::ops::fleet::roll::{RollReport, run};
-use crate::ops::testing::site::{FakeSite, site};
+use crate::ops::testing::site::{FakeSite, SiteHost, site};
+use crate::ops::testing::site_fault::HostFault;
 use crate::plan::roll::progress::{HostProgress, StepState};
 use crate::world::fake::MS;
-use crate::world::link::LinkError;
+use crate::world::fake::paused::wait_until;
 use crate::world::reporter::{Event, RollEvent};
 
-/// How one host fails from the moment it begins a step.
+/// What fails from the moment the victim begins a step.
 #[derive(Debug, Clone, Copy)]
 enum Kind {
-    CommandFails,
-    CommandBreaksMain,
-    LinkCut,
-    LinkCutForAWhile,
-    AnswerLost,
-    SwitchRefused,
-    NeverDrains,
+    Host(HostFault),
+    LinkDownForAWhile,
     MainDies,
-    BackupDies,
+    SwitchedByOther,
     BalancerUnread,
     JournalFull,
-    SwitchedByOther,
 }
 
 const KINDS: [Kind; 12] = [
-    Kind::CommandFails,
-    Kind::CommandBreaksMain,
-    Kind::LinkCut,
-    Kind::LinkCutForAWhile,
-    Kind::AnswerLost,
-    Kind::SwitchRefused,
-    Kind::NeverDrains,
+    Kind::Host(HostFault::CommandFails),
+    Kind::Host(HostFault::CommandBreaksMain),
+    Kind::Host(HostFault::LinkDown),
+    Kind::Host(HostFault::AnswersLost),
+    Kind::Host(HostFault::SwitchRefused),
+    Kind::Host(HostFault::NeverDrains),
+    Kind::Host(HostFault::BackupDown),
+    Kind::LinkDownForAWhile,
     Kind::MainDies,
-    Kind::BackupDies,
+    Kind::SwitchedByOther,
     Kind::BalancerUnread,
     Kind::JournalFull,
-    Kind::SwitchedByOther,
 ];
 
 #[derive(Debug)]
@@ -82,30 +75,21 @@ async fn fails(fake: &FakeSite, case: &Case) {
         let Event::Roll { event: RollEvent::StepBegan { host, step, .. }, .. } = event else { return false };
         host == victim && *step == case.step
     };
-    while !fake.events.lock().unwrap().iter().any(begins) {
-        tokio::time::sleep(MS).await;
-    }
-    let refused = LinkError::Refused { code: ErrorCode::RulesLocked, message: "xtables is locked".into() };
+    wait_until(MS, || fake.events.lock().unwrap().iter().any(begins)).await;
+    let change = |change: &dyn Fn(&mut SiteHost)| fake.site.of(victim, change);
     match case.kind {
+        // Once it is drained nothing new comes to a host that is DOWN.
+        Kind::Host(HostFault::NeverDrains) if case.step > Step::Drained => {}
+        Kind::Host(fault) => change(&|host| host.set_fault(fault, true)),
+        Kind::LinkDownForAWhile => {
+            change(&|host| host.is_reachable = false);
+            tokio::time::sleep(MS * 3000).await;
+            change(&|host| host.is_reachable = true);
+        }
+        Kind::MainDies => change(&|host| host.is_healthy = false),
+        Kind::SwitchedByOther => change(&|host| host.switch_by_other(!host.forward)),
         Kind::BalancerUnread => drop(fake.site.lock().unreadable_balancers.insert("lb1".to_owned())),
         Kind::JournalFull => *fake.journal.free_entries.lock().unwrap() = Some(0),
-        _ => fake.site.of(victim, |host| match case.kind {
-            Kind::CommandFails => host.command_status = 3,
-            Kind::CommandBreaksMain => host.command_breaks_health = true,
-            Kind::LinkCut | Kind::LinkCutForAWhile => host.is_reachable = false,
-            Kind::AnswerLost => host.lost_answers = 1,
-            Kind::SwitchRefused => host.switch_error = Some(refused),
-            // Once it is drained nothing new comes to a host that is DOWN.
-            Kind::NeverDrains if case.step > Step::Drained => {}
-            Kind::NeverDrains => host.drain_duration = None,
-            Kind::MainDies => host.is_healthy = false,
-            Kind::BackupDies => host.is_backup_up = false,
-            _ => host.switch_by_other(!host.forward),
-        }),
-    }
-    if matches!(case.kind, Kind::LinkCutForAWhile) {
-        tokio::time::sleep(MS * 3000).await;
-        fake.site.of(victim, |host| host.is_reachable = true);
     }
 }
 
@@ -142,7 +126,7 @@ async fn holds(case: &Case) -> Result<(), String> {
     fake.fleet.hooks.before_host.push("./before.sh".to_owned());
     fake.fleet.hooks.after_host.push("./after.sh".to_owned());
     fake.site.lock().hook_duration = MS * 20;
-    let actor = Actor { user: "ops".into(), pid: 7 };
+    let actor = example::make_actor();
     let ended = tokio::select! {
         ended = run(&fake.world, &fake.fleet, &case.spec, &actor) => ended,
         () = async { fails(&fake, case).await; std::future::pending().await } => unreachable!(),

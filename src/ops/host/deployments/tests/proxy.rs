@@ -2,9 +2,8 @@
 //! moment.
 
 use super::*;
-use crate::model::percent::Percent;
 use crate::model::ports::Port;
-use crate::model::proxy::{Canary, Mirror, ServiceStats};
+use crate::model::proxy::ServiceStats;
 use crate::model::traffic_split::{TrafficSplitChange, TrafficSplitRequest, TrafficSplitResponse};
 use crate::ops::host::proxy::{self as host_proxy, apply_split, bypass_dead_proxy};
 use crate::plan::traffic_split::TrafficSplitError;
@@ -13,50 +12,56 @@ use crate::world::proxy::ProxyError;
 const PROXY: u16 = 20009;
 
 fn mirror(fake: &FakeWorld, version: &str) -> TrafficSplitChange {
-    TrafficSplitChange::SetMirror(Mirror {
-        deployment: id_of(fake, version),
-        percent: Percent::FULL,
-        methods: vec![],
-        paths: vec![],
-        without_headers: vec![],
-        compare: false,
-        control: Percent::ZERO,
-    })
+    TrafficSplitChange::SetMirror(example::make_mirror(&id_of(fake, version)))
 }
 
 fn canary(fake: &FakeWorld, version: &str) -> TrafficSplitChange {
-    let percent = Some("25".parse().unwrap());
-    TrafficSplitChange::SetCanary(Canary {
-        deployment: id_of(fake, version),
-        percent,
-        sticky: None,
-        header: None,
-        cookie: None,
-    })
+    TrafficSplitChange::SetCanary(example::make_canary(&id_of(fake, version), "25"))
 }
 
 async fn asked(
     fake: &FakeWorld,
     change: TrafficSplitChange,
 ) -> Result<TrafficSplitResponse, HostDeployError> {
-    let range = (port(20000), port(PROXY));
-    let request = TrafficSplitRequest {
-        change,
-        port_range: range,
-        forwarded: None,
-        actor: actor(),
-        detail: String::new(),
-    };
-    apply_split(&fake.world, &shop(), &request).await
+    ask_of(fake, &shop(), change).await
+}
+
+async fn ask_of(
+    fake: &FakeWorld,
+    service: &ServiceName,
+    change: TrafficSplitChange,
+) -> Result<TrafficSplitResponse, HostDeployError> {
+    let port_range = (port(20000), port(PROXY));
+    let request = TrafficSplitRequest { port_range, ..example::make_split_request(change) };
+    apply_split(&fake.world, service, &request).await
 }
 
 /// Main 1.0.0 on 20000, 2.0.0 on 20001.
 async fn two() -> FakeWorld {
-    let fake = fake();
-    for version in ["1.0.0", "2.0.0"] {
-        deploy(&fake.world, &request(&fake, version)).await.unwrap();
-    }
+    with_versions(&["1.0.0", "2.0.0"]).await
+}
+
+/// The same, with copies to 2.0.0.
+async fn mirrored() -> FakeWorld {
+    let fake = two().await;
+    asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
     fake
+}
+
+fn is_proxied(fake: &FakeWorld) -> bool {
+    rules(fake).contains(&("route", PROXY))
+}
+
+/// Waits until the rules bypass the proxy, which takes less than a second, and until they route to it again.
+async fn until_bypassed_and_back(fake: &FakeWorld) {
+    until_bypassed(fake).await;
+    until(|| is_proxied(fake)).await;
+}
+
+async fn until_bypassed(fake: &FakeWorld) {
+    let began = Instant::now();
+    until(|| rules(fake) == all_to(20000, 20000)).await;
+    assert!(began.elapsed() < MS * 1000, "{:?}", began.elapsed());
 }
 
 fn warnings(fake: &FakeWorld) -> Vec<String> {
@@ -93,8 +98,7 @@ async fn proxy_starts_with_first_split_and_stops_with_last() {
 
 #[tokio::test(start_paused = true)]
 async fn proxied_connections_follow_assign_and_main_is_not_its_own_shadow() {
-    let fake = two().await;
-    asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+    let fake = mirrored().await;
     deploy(&fake.world, &request(&fake, "3.0.0")).await.unwrap();
     asked(&fake, canary(&fake, "3.0.0")).await.unwrap();
     assert_eq!(told(&fake), (20000, 1, true, false));
@@ -108,8 +112,7 @@ async fn proxied_connections_follow_assign_and_main_is_not_its_own_shadow() {
 
 #[tokio::test(start_paused = true)]
 async fn kill_ends_copies_to_shadow_and_stops_unused_proxy() {
-    let fake = two().await;
-    asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+    let fake = mirrored().await;
     kill(&fake.world, &kill_of(&fake, "2.0.0")).await.unwrap();
     assert_eq!(rules(&fake), all_to(20000, 20000));
     kill(&fake.world, &kill_of(&fake, "1.0.0")).await.unwrap();
@@ -126,7 +129,7 @@ async fn refused_kill_keeps_copies_and_share() {
         let error = kill(&fake.world, &kill_of(&fake, "2.0.0")).await.unwrap_err();
         assert!(matches!(error, HostDeployError::Refused(DeployRefusal::NotDrained { .. })), "{error}");
         assert_eq!(fake.store.records.lock().unwrap()[0].layer7, before);
-        assert!(rules(&fake).contains(&("route", PROXY)));
+        assert!(is_proxied(&fake));
         fake.host.sockets.lock().unwrap().clear();
         let off = match change {
             TrafficSplitChange::SetMirror(mirror) => TrafficSplitChange::RemoveMirror(mirror.deployment),
@@ -176,22 +179,17 @@ async fn watched(fake: &FakeWorld, work: impl Future<Output = ()>) {
 }
 
 async fn until(what: impl Fn() -> bool) {
-    while !what() {
-        tokio::time::sleep(MS).await;
-    }
+    wait_until(MS, what).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn dead_proxy_is_bypassed_and_reinserted() {
-    let fake = two().await;
-    asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+    let fake = mirrored().await;
     watched(&fake, async {
         for death in 1..=3u32 {
-            let began = tokio::time::Instant::now();
+            let began = Instant::now();
             fake.proxy.kill();
-            until(|| rules(&fake) == all_to(20000, 20000)).await;
-            assert!(began.elapsed() < MS * 1000, "{:?}", began.elapsed());
-            until(|| rules(&fake).contains(&("route", PROXY))).await;
+            until_bypassed_and_back(&fake).await;
             assert_eq!(*fake.proxy.start_count.lock().unwrap(), 1 + death);
             // Two deaths in a row are no accident: the pause grows.
             assert!(began.elapsed() >= MS * 1000 * 2u32.pow(death - 1), "{:?}", began.elapsed());
@@ -204,17 +202,14 @@ async fn dead_proxy_is_bypassed_and_reinserted() {
 
 #[tokio::test(start_paused = true)]
 async fn hung_proxy_is_bypassed_within_a_second() {
-    let fake = two().await;
-    asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+    let fake = mirrored().await;
     watched(&fake, async {
         tokio::time::sleep(MS * 5000).await;
-        assert!(rules(&fake).contains(&("route", PROXY)), "one that answers stays");
-        let began = tokio::time::Instant::now();
+        assert!(is_proxied(&fake), "one that answers stays");
         *fake.proxy.is_unresponsive.lock().unwrap() = true;
-        until(|| rules(&fake) == all_to(20000, 20000)).await;
-        assert!(began.elapsed() < MS * 1000, "{:?}", began.elapsed());
+        until_bypassed(&fake).await;
         *fake.proxy.is_unresponsive.lock().unwrap() = false;
-        until(|| rules(&fake).contains(&("route", PROXY))).await;
+        until(|| is_proxied(&fake)).await;
     })
     .await;
 }
@@ -222,14 +217,7 @@ async fn hung_proxy_is_bypassed_within_a_second() {
 /// Wherever the rules route to the proxy, the proxy runs and has the configuration with the current main.
 fn leads_to_somebody(fake: &FakeWorld) -> Result<(), String> {
     let alive = *fake.proxy.is_running.lock().unwrap();
-    let instances: BTreeSet<u16> = fake
-        .versions
-        .running
-        .lock()
-        .unwrap()
-        .values()
-        .map(|spec| spec.env["PORT"].parse().unwrap())
-        .collect();
+    let instances = running_ports(fake);
     let led = rules(fake);
     match led.iter().find(|(_, to)| !(instances.contains(to) || (alive && *to == PROXY))) {
         Some(rule) => Err(format!("{rule:?} leads nowhere")),
@@ -244,7 +232,6 @@ fn leads_to_somebody(fake: &FakeWorld) -> Result<(), String> {
 /// rules and proxy to what is recorded.
 #[tokio::test(start_paused = true)]
 async fn recovery_repairs_kill_at_any_step_with_proxy() {
-    type Story = fn(&FakeWorld) -> std::pin::Pin<Box<dyn Future<Output = bool> + '_>>;
     let stories: [(&str, bool, Story); 5] = [
         ("mirror", false, |fake| Box::pin(async { asked(fake, mirror(fake, "2.0.0")).await.is_ok() })),
         ("mirror --off", true, |fake| {
@@ -262,40 +249,27 @@ async fn recovery_repairs_kill_at_any_step_with_proxy() {
             Box::pin(async { kill(&fake.world, &kill_of(fake, "2.0.0")).await.is_ok() })
         }),
     ];
-    for (name, mirrored, story) in stories {
-        let mut deeds = 0;
-        loop {
-            let fake = two().await;
-            if mirrored {
-                asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
-            }
-            fake.failure_point.set_limit(Some(deeds));
-            let done = story(&fake).await && fake.failure_point.try_proceed();
-            fake.failure_point.set_limit(None);
-            let at = format!("{name}, killed after {deeds}");
+    for (name, is_mirrored, story) in stories {
+        let prepare = async || if is_mirrored { mirrored().await } else { two().await };
+        kill_at_every_deed(name, prepare, story, async |fake, at| {
             rules::reconcile(&fake.world, "repair").await.unwrap();
-            assert_eq!(leads_to_somebody(&fake), Ok(()), "{at}");
+            assert_eq!(leads_to_somebody(fake), Ok(()), "{at}");
             restore_instances(&fake.world).await.unwrap();
             bypass_dead_proxy(&fake.world, &actor()).await.unwrap();
-            watched(&fake, tokio::time::sleep(MS * 180_000)).await;
-            assert_eq!(leads_to_somebody(&fake), Ok(()), "{at}");
+            watched(fake, tokio::time::sleep(MS * 180_000)).await;
+            assert_eq!(leads_to_somebody(fake), Ok(()), "{at}");
             let record = fake.store.records.lock().unwrap()[0].clone();
             let main = record.forward.target.get();
             if record.layer7.traffic_split.is_empty() {
                 assert_eq!(record.layer7.place, None, "{at}");
                 assert!(!*fake.proxy.is_running.lock().unwrap(), "{at}");
-                assert!(rules(&fake).contains(&("route", main)), "{at}");
+                assert!(rules(fake).contains(&("route", main)), "{at}");
             } else {
-                assert!(rules(&fake).contains(&("route", PROXY)), "{at}");
-                assert_eq!(told(&fake), (main, 1, false, false), "{at}");
+                assert!(is_proxied(fake), "{at}");
+                assert_eq!(told(fake), (main, 1, false, false), "{at}");
             }
-            if done {
-                break;
-            }
-            deeds += 1;
-            assert!(deeds < 100, "{name} never ends");
-        }
-        assert!(deeds > 3, "{name}: {deeds} deeds");
+        })
+        .await;
     }
 }
 
@@ -303,17 +277,8 @@ async fn recovery_repairs_kill_at_any_step_with_proxy() {
 async fn proxy_stops_when_drained() {
     let fake = two().await;
     let connections = |connections| {
-        let service = shop();
-        let (legs, shadows, rejected) = (vec![], vec![], std::collections::BTreeMap::new());
-        fake.proxy.stats.lock().unwrap().services = vec![ServiceStats {
-            service,
-            connections,
-            upgraded: 0,
-            in_flight: 0,
-            upstreams: legs,
-            shadows,
-            rejected,
-        }];
+        let stats = ServiceStats { connections, ..example::make_service_stats("shop", vec![]) };
+        fake.proxy.stats.lock().unwrap().services = vec![stats];
     };
     asked(&fake, canary(&fake, "2.0.0")).await.unwrap();
     connections(1);
@@ -330,26 +295,24 @@ async fn proxy_stops_when_drained() {
 
 #[tokio::test(start_paused = true)]
 async fn boot_bypasses_missing_proxy() {
-    let fake = two().await;
-    asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+    let fake = mirrored().await;
     *fake.proxy.is_running.lock().unwrap() = false;
     bypass_dead_proxy(&fake.world, &actor()).await.unwrap();
     assert_eq!(rules(&fake), all_to(20000, 20000));
     // It is wanted still.
-    watched(&fake, until(|| rules(&fake).contains(&("route", PROXY)))).await;
+    watched(&fake, until(|| is_proxied(&fake))).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn private_service_is_not_proxied_until_public_again() {
-    let fake = two().await;
-    asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+    let fake = mirrored().await;
     let to = |public| AccessRequest { public, actor: actor() };
     watched(&fake, async {
         set_access(&fake.world, &shop(), &to(false)).await.unwrap();
         assert_eq!(rules(&fake), BTreeSet::new());
         tokio::time::sleep(MS * 60_000).await;
         set_access(&fake.world, &shop(), &to(true)).await.unwrap();
-        assert!(rules(&fake).contains(&("route", PROXY)));
+        assert!(is_proxied(&fake));
     })
     .await;
     assert_eq!(told(&fake), (20000, 1, false, false));
@@ -357,16 +320,12 @@ async fn private_service_is_not_proxied_until_public_again() {
 
 #[tokio::test(start_paused = true)]
 async fn restarted_proxy_is_bypassed_until_configured() {
-    let fake = two().await;
-    asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+    let fake = mirrored().await;
     watched(&fake, async {
         tokio::time::sleep(MS * 5000).await;
-        let began = tokio::time::Instant::now();
         // It answers at every moment, and listens on no port.
         fake.proxy.replace();
-        until(|| rules(&fake) == all_to(20000, 20000)).await;
-        assert!(began.elapsed() < MS * 1000, "{:?}", began.elapsed());
-        until(|| rules(&fake).contains(&("route", PROXY))).await;
+        until_bypassed_and_back(&fake).await;
     })
     .await;
     assert_eq!(fake.proxy.active_config.lock().unwrap().services[0].traffic_split.mirrors.len(), 1);
@@ -378,8 +337,7 @@ async fn restarted_proxy_is_bypassed_until_configured() {
 
 #[tokio::test(start_paused = true)]
 async fn reconciler_pushes_config_to_differing_proxy() {
-    let fake = two().await;
-    asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+    let fake = mirrored().await;
     let right = fake.proxy.active_config.lock().unwrap().clone();
     fake.proxy.active_config.lock().unwrap().services[0].traffic_split.mirrors.clear();
     let again = asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
@@ -393,19 +351,9 @@ async fn reconciler_pushes_config_to_differing_proxy() {
 async fn cart(fake: &FakeWorld) -> ServiceName {
     let cart = beside(fake).await;
     let which = DeploymentRef::Version { service: cart.clone(), version: "9.0.0".parse().unwrap() };
-    let shadow =
-        versions::find_deployment(&fake.world.deployments.all().unwrap(), &which).unwrap().id.clone();
-    let TrafficSplitChange::SetMirror(shop) = mirror(fake, "2.0.0") else { panic!("no mirror") };
-    let change = TrafficSplitChange::SetMirror(Mirror { deployment: shadow, ..shop });
-    let range = (port(20000), port(PROXY));
-    let request = TrafficSplitRequest {
-        change,
-        port_range: range,
-        forwarded: None,
-        actor: actor(),
-        detail: String::new(),
-    };
-    assert!(apply_split(&fake.world, &cart, &request).await.unwrap().inserted);
+    let all = fake.world.deployments.all().unwrap();
+    let shadow = example::make_mirror(&versions::find_deployment(&all, &which).unwrap().id);
+    assert!(ask_of(fake, &cart, TrafficSplitChange::SetMirror(shadow)).await.unwrap().inserted);
     cart
 }
 
@@ -417,15 +365,14 @@ fn place_of(fake: &FakeWorld, service: &ServiceName) -> Option<Port> {
 
 #[tokio::test(start_paused = true)]
 async fn slow_insert_does_not_delay_other_services() {
-    let fake = two().await;
-    asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+    let fake = mirrored().await;
     let cart = cart(&fake).await;
     let place = |service: &ServiceName| place_of(&fake, service);
     let is_in = |service: &ServiceName| place(service).is_some();
     *fake.versions.unhealthy_port.lock().unwrap() = place(&cart);
     watched(&fake, async {
         for death in 0..4 {
-            let began = tokio::time::Instant::now();
+            let began = Instant::now();
             fake.proxy.kill();
             until(|| !is_in(&shop())).await;
             assert!(began.elapsed() < MS * 1000, "{:?}", began.elapsed());
@@ -444,8 +391,7 @@ async fn slow_insert_does_not_delay_other_services() {
 
 #[tokio::test(start_paused = true)]
 async fn hung_proxy_does_not_block_rules_lock() {
-    let fake = two().await;
-    asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+    let fake = mirrored().await;
     *fake.proxy.is_unresponsive.lock().unwrap() = true;
     let actor = actor();
     let to_new = to("2.0.0");
@@ -454,7 +400,7 @@ async fn hung_proxy_does_not_block_rules_lock() {
         until(|| fake.store.records.lock().unwrap()[0].forward.target.get() == 20001).await;
         // The assign waits for the proxy now.
         tokio::time::sleep(MS * 100).await;
-        let began = tokio::time::Instant::now();
+        let began = Instant::now();
         bypass_dead_proxy(&fake.world, &actor).await.unwrap();
         assert!(began.elapsed() < MS * 1000, "{:?}", began.elapsed());
     };
@@ -476,14 +422,13 @@ async fn proxy_port_is_kept_while_connections_are_unknown() {
 
 #[tokio::test(start_paused = true)]
 async fn second_agent_takes_over_when_first_ends() {
-    let fake = two().await;
-    asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+    let fake = mirrored().await;
     *fake.proxy.is_watched_elsewhere.lock().unwrap() = true;
     watched(&fake, async {
         tokio::time::sleep(MS * 10_000).await;
         fake.proxy.kill();
         tokio::time::sleep(MS * 10_000).await;
-        assert!(rules(&fake).contains(&("route", PROXY)), "the other one's business");
+        assert!(is_proxied(&fake), "the other one's business");
         *fake.proxy.is_watched_elsewhere.lock().unwrap() = false;
         until(|| rules(&fake) == all_to(20000, 20000)).await;
     })
@@ -492,8 +437,7 @@ async fn second_agent_takes_over_when_first_ends() {
 
 #[tokio::test(start_paused = true)]
 async fn taken_port_affects_only_its_service() {
-    let fake = two().await;
-    asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+    let fake = mirrored().await;
     let cart = cart(&fake).await;
     let place = |service: &ServiceName| place_of(&fake, service);
     *fake.proxy.occupied_port.lock().unwrap() = place(&cart);
@@ -536,8 +480,7 @@ async fn failed_split_keeps_concurrent_changes() {
 
 #[tokio::test(start_paused = true)]
 async fn failed_bypass_is_retried_and_reported_once() {
-    let fake = two().await;
-    asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+    let fake = mirrored().await;
     let rows = || fake.store.history.lock().unwrap().len();
     watched(&fake, async {
         let before = rows();
@@ -546,7 +489,7 @@ async fn failed_bypass_is_retried_and_reported_once() {
         fake.proxy.kill();
         tokio::time::sleep(MS * 10_000).await;
         assert_eq!(rows(), before);
-        assert!(rules(&fake).contains(&("route", PROXY)));
+        assert!(is_proxied(&fake));
         *fake.store.write_error.lock().unwrap() = None;
         until(|| rules(&fake) == all_to(20000, 20000)).await;
     })
@@ -564,7 +507,7 @@ async fn stop_request_ends_proxy_self_test() {
     let fake = two().await;
     *fake.versions.unhealthy_port.lock().unwrap() = Some(port(PROXY));
     let change = mirror(&fake, "2.0.0");
-    let began = tokio::time::Instant::now();
+    let began = Instant::now();
     let (asked, ()) = tokio::join!(asked(&fake, change), async {
         tokio::time::sleep(MS * 500).await;
         fake.stopper.stop();
@@ -575,14 +518,13 @@ async fn stop_request_ends_proxy_self_test() {
 
 #[tokio::test(start_paused = true)]
 async fn insert_and_config_push_run_concurrently() {
-    let fake = two().await;
-    asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+    let fake = mirrored().await;
     *fake.proxy.configure_delay.lock().unwrap() = MS * 1700;
     watched(&fake, async {
-        let began = tokio::time::Instant::now();
+        let began = Instant::now();
         fake.proxy.kill();
         until(|| rules(&fake) == all_to(20000, 20000)).await;
-        until(|| rules(&fake).contains(&("route", PROXY))).await;
+        until(|| is_proxied(&fake)).await;
         assert!(began.elapsed() < MS * 15_000, "{:?}", began.elapsed());
     })
     .await;

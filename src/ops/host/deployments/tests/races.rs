@@ -22,10 +22,7 @@ async fn while_assigned<T>(fake: &FakeWorld, version: &str, story: impl Future<O
 
 /// Three versions; the second is main and on trial for so long, the first was before it.
 async fn three(trial: Duration) -> FakeWorld {
-    let fake = fake();
-    for version in ["1.0.0", "2.0.0", "3.0.0"] {
-        deploy(&fake.world, &request(&fake, version)).await.unwrap();
-    }
+    let fake = with_versions(&["1.0.0", "2.0.0", "3.0.0"]).await;
     assign(&fake.world, &AssignRequest { trial, ..to("2.0.0") }).await.unwrap();
     assert_eq!(rules(&fake), all_to(20001, if trial.is_zero() { 20001 } else { 20000 }));
     fake

@@ -6,7 +6,6 @@ use nix::sys::resource::{UsageWho, getrusage};
 
 use super::{CachedBalancer, Deaf, shared};
 use crate::model::example;
-use crate::model::history::Actor;
 use crate::model::roll::{Batch, RollSpec};
 use crate::ops::fleet::roll::run;
 use crate::ops::testing::site::site;
@@ -38,7 +37,7 @@ async fn cost_of_a_roll_over_a_thousand_hosts() {
     fake.world.reporter = std::sync::Arc::new(Deaf);
     let hosts = fake.fleet.hosts.iter().map(|host| host.name.clone()).collect();
     let spec = RollSpec { hosts, batch: Batch::Percent(5), ..example::make_roll_spec(&[]) };
-    let actor = Actor { user: "ops".into(), pid: 7 };
+    let actor = example::make_actor();
     let (resident, used, began) = (memory("VmRSS:"), processor_time(), tokio::time::Instant::now());
     let report = run(&fake.world, &fake.fleet, &spec, &actor).await.unwrap();
     assert!(report.is_complete());

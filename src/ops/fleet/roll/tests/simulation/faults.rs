@@ -6,47 +6,28 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::rng::Dice;
-use crate::model::failure::ErrorCode;
 use crate::model::name::HostName;
-use crate::ops::testing::site::{FakeSite, SiteHost};
+use crate::ops::testing::site::FakeSite;
+use crate::ops::testing::site_fault::HostFault;
 use crate::world::fake::MS;
-use crate::world::link::LinkError;
 
-/// The faults of one host.
-#[derive(Debug, Clone, Copy)]
-pub enum OfHost {
-    CommandFails,
-    CommandBreaksMain,
-    CommandIsSlow,
-    LinkDown,
-    AnswersLost,
-    NeverDrains,
-    BackupDown,
-    SwitchRefused,
-    Flapping,
-    /// Another operator takes it out, and puts it back later.
-    TakenOutByOther,
-    /// Another operator puts the host into service, regardless of its step.
-    PutBackByOther,
-}
-
-const OF_HOST: [OfHost; 11] = [
-    OfHost::CommandFails,
-    OfHost::CommandBreaksMain,
-    OfHost::CommandIsSlow,
-    OfHost::LinkDown,
-    OfHost::AnswersLost,
-    OfHost::NeverDrains,
-    OfHost::BackupDown,
-    OfHost::SwitchRefused,
-    OfHost::Flapping,
-    OfHost::TakenOutByOther,
-    OfHost::PutBackByOther,
+const HOST_FAULTS: [HostFault; 11] = [
+    HostFault::CommandFails,
+    HostFault::CommandBreaksMain,
+    HostFault::CommandIsSlow,
+    HostFault::LinkDown,
+    HostFault::AnswersLost,
+    HostFault::NeverDrains,
+    HostFault::BackupDown,
+    HostFault::SwitchRefused,
+    HostFault::Flapping,
+    HostFault::TakenOutByOther,
+    HostFault::PutBackByOther,
 ];
 
 #[derive(Debug, Clone)]
 pub enum Fault {
-    Host(HostName, OfHost),
+    Host(HostName, HostFault),
     BalancerUnread(String),
     /// The number of further rows that fit on the disk.
     JournalFull(usize),
@@ -81,7 +62,7 @@ impl Weather {
         let bad = dice.pick(&[0, 3, 10, 30]);
         for host in &fake.fleet.hosts {
             if dice.percent(bad) {
-                let kind = dice.pick(&OF_HOST);
+                let kind = dice.pick(&HOST_FAULTS);
                 add(dice, Fault::Host(host.name.clone(), kind));
             }
         }
@@ -115,8 +96,8 @@ impl Weather {
         let mut state = fake.site.lock();
         state.unreadable_balancers.clear();
         for host in state.hosts.values_mut() {
-            for kind in OF_HOST {
-                of_host(host, kind, false);
+            for kind in HOST_FAULTS {
+                host.set_fault(kind, false);
             }
             host.is_healthy |= mended;
             if host.is_switched_by_other {
@@ -128,7 +109,7 @@ impl Weather {
 
 fn apply(fake: &FakeSite, fault: &Fault, begins: bool) {
     match fault {
-        Fault::Host(name, kind) => fake.site.of(name, |host| of_host(host, *kind, begins)),
+        Fault::Host(name, kind) => fake.site.of(name, |host| host.set_fault(*kind, begins)),
         Fault::BalancerUnread(name) if begins => {
             fake.site.lock().unreadable_balancers.insert(name.clone());
         }
@@ -136,24 +117,5 @@ fn apply(fake: &FakeSite, fault: &Fault, begins: bool) {
             fake.site.lock().unreadable_balancers.remove(name);
         }
         Fault::JournalFull(room) => *fake.journal.free_entries.lock().unwrap() = begins.then_some(*room),
-    }
-}
-
-fn of_host(host: &mut SiteHost, kind: OfHost, begins: bool) {
-    let refused = || LinkError::Refused { code: ErrorCode::RulesLocked, message: "xtables is locked".into() };
-    match kind {
-        OfHost::CommandFails => host.command_status = if begins { 9 } else { 0 },
-        OfHost::CommandBreaksMain => host.command_breaks_health = begins,
-        OfHost::CommandIsSlow => host.command_duration = if begins { MS * 20_000 } else { MS * 300 },
-        OfHost::LinkDown => host.is_reachable = !begins,
-        OfHost::AnswersLost => host.lost_answers = u32::from(begins),
-        OfHost::NeverDrains => host.drain_duration = if begins { None } else { Some(MS * 1500) },
-        OfHost::BackupDown => host.is_backup_up = !begins,
-        OfHost::SwitchRefused => host.switch_error = begins.then(refused),
-        OfHost::Flapping => host.is_flapping = begins,
-        OfHost::TakenOutByOther if begins => host.switch_by_other(false),
-        OfHost::TakenOutByOther if host.is_switched_by_other => host.switch_by_other(true),
-        OfHost::PutBackByOther if begins => host.switch_by_other(true),
-        OfHost::TakenOutByOther | OfHost::PutBackByOther => {}
     }
 }

@@ -33,15 +33,7 @@ pub fn in_order(fake: &FakeSite, spec: &RollSpec) -> Result<(), String> {
     let rows = fake.journal.rolls.lock().unwrap().clone();
     let plan = plan_roll(&fake.fleet, spec).map_err(|error| error.to_string())?;
     let steps: Vec<Step> = plan.steps.iter().map(|planned| planned.step).collect();
-    let is_head = |row: &JournalEntry| {
-        matches!(
-            row.kind,
-            JournalEntryKind::Began { .. }
-                | JournalEntryKind::Resumed { .. }
-                | JournalEntryKind::Aborting { .. }
-        )
-    };
-    let heads: Vec<usize> = (0..rows.len()).filter(|at| is_head(&rows[*at])).collect();
+    let heads: Vec<usize> = (0..rows.len()).filter(|at| begins_run(&rows[*at])).collect();
     for (number, head) in heads.iter().enumerate() {
         let end = heads.get(number + 1).copied().unwrap_or(rows.len());
         let before = build_progress(&rows[..=*head]).ok_or("no first row")?;
@@ -49,6 +41,11 @@ pub fn in_order(fake: &FakeSite, spec: &RollSpec) -> Result<(), String> {
         one_run(&before, &rows[head + 1..end], &steps, aborting)?;
     }
     ran_once(fake, &rows)
+}
+
+fn begins_run(row: &JournalEntry) -> bool {
+    use JournalEntryKind::{Aborting, Began, Resumed};
+    matches!(row.kind, Began { .. } | Resumed { .. } | Aborting { .. })
 }
 
 fn one_run(
@@ -196,14 +193,7 @@ fn declared(host: &HostProgress) -> Option<Switch> {
 /// After one interrupt every host this run touched has got through, or is declared as left.
 pub fn nobody_in_between(fake: &FakeSite, standing: &RollProgress) -> Result<(), String> {
     let rows = fake.journal.rolls.lock().unwrap();
-    let since = rows.iter().rposition(|row| {
-        matches!(
-            row.kind,
-            JournalEntryKind::Began { .. }
-                | JournalEntryKind::Resumed { .. }
-                | JournalEntryKind::Aborting { .. }
-        )
-    });
+    let since = rows.iter().rposition(begins_run);
     for host in &standing.hosts {
         let touched = rows[since.unwrap_or(0)..].iter().any(|row| row.host.as_ref() == Some(&host.host));
         if touched && host.may_be_out() && host.end.is_none() {
