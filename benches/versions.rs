@@ -72,6 +72,7 @@ fn world(dir: &Path) -> HostWorld {
         sockets: Arc::new(sys::sock_diag::SockDiag),
         flows: Arc::new(sys::conntrack::Conntrack),
         probe: Arc::new(sys::probe::HttpProbe),
+        packets: Arc::new(sys::packet_probe::TunProbe),
         store: store.clone(),
         deployments: store,
         releases: Arc::new(sys::releases::DirReleases::new(dir.join("releases"))),

@@ -17,7 +17,7 @@ mkdir -p "$root/DEBIAN"
 doc=$root/usr/share/doc/switchman
 
 install -D -m 755 "$binary" "$root/usr/sbin/switchman"
-install -D -m 644 -t "$root/lib/systemd/system" packaging/switchman.service packaging/switchman-restore.service packaging/switchman-proxy.service
+install -D -m 644 -t "$root/lib/systemd/system" packaging/switchman.service packaging/switchman-restore.service packaging/switchman-repair.service packaging/switchman-proxy.service
 install -D -m 644 packaging/tmpfiles.conf "$root/usr/lib/tmpfiles.d/switchman.conf"
 install -D -m 644 packaging/debian/lintian-overrides "$root/usr/share/lintian/overrides/switchman"
 # With what README.md links to, at the same relative paths.

@@ -39,6 +39,7 @@ fn build_host_world(params: HostWorldParams) -> HostWorld {
         sockets: Arc::new(sys::sock_diag::SockDiag),
         flows: Arc::new(sys::conntrack::Conntrack),
         probe: Arc::new(sys::probe::HttpProbe),
+        packets: Arc::new(sys::packet_probe::TunProbe),
         commands: Arc::new(sys::commands::LocalCommands::new(state_dir.join("commands"))),
         store: store.clone(),
         deployments: store,

@@ -22,6 +22,7 @@ use super::history::{Actor, HistoryEntry};
 use super::name::ServiceName;
 use super::observation::{self, ObservationError};
 use super::owner::Owner;
+use super::packet_proof::PacketProof;
 use super::port_forward::{Forward, Switch};
 use super::ports::Ports;
 use super::socket::SocketCount;
@@ -64,6 +65,9 @@ pub struct StatusRequest {
     /// The address where the main vhost really answers, as seen from the host.
     pub main: SocketAddr,
     pub health: Health,
+    /// Whether the host proves the forward by a packet.
+    #[serde(default)]
+    pub send_packet: bool,
 }
 
 /// The host's side of `status` at one moment. A part that could not be read carries the reason; it is never left out.
@@ -87,6 +91,9 @@ pub struct HostView {
     pub main_health: Result<(), ObservationError>,
     /// The last entry of the history.
     pub last_entry: Option<HistoryEntry>,
+    /// The proof of the forward by packets; absent where none was requested or nothing is recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packet: Option<PacketProof>,
 }
 
 impl HostView {

@@ -15,6 +15,7 @@ use super::health::Health;
 use super::history::Actor;
 use super::host::{ConnectConfig, Host, Transport};
 use super::lock::{Holder, LockPurpose};
+use super::native_rule::{NativeEffect, NativeRule};
 use super::percent::Percent;
 use super::port_forward::{Forward, Switch};
 use super::ports::{Port, Ports};
@@ -167,6 +168,23 @@ pub fn make_promotion_target() -> PromotionTarget {
     }
 }
 
+/// A native rule that redirects ports.
+pub fn make_native_rule(ports: &[(u16, u16)]) -> NativeRule {
+    NativeRule {
+        family: "inet".into(),
+        table: "fw".into(),
+        chain: "pre".into(),
+        handle: 3,
+        hook: "prerouting".into(),
+        priority: -110,
+        chain_type: "nat".into(),
+        text: "tcp dport @web redirect to :9000".into(),
+        ports: ports.to_vec(),
+        effect: NativeEffect::Translate,
+        is_conditional: false,
+    }
+}
+
 pub fn make_actor() -> Actor {
     Actor::new("ops", 7)
 }
@@ -228,6 +246,7 @@ pub fn make_host_view(switch: Switch) -> HostView {
         main_sockets: Ok(SocketCount::default()),
         main_health: Ok(()),
         last_entry: None,
+        packet: None,
     }
 }
 

@@ -18,6 +18,8 @@ pub enum ErrorCode {
     RulesMalformed,
     /// Another program keeps changing our chain.
     RulesContested,
+    /// The forward is set, but packets do not get the answer that it requires.
+    ForwardContradicted,
     /// The change failed, and so did taking it back.
     RevertFailed,
     StateFailed,

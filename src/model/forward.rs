@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::deployment::{Access, DeploymentId};
 use super::history::{Actor, HistoryEntry, OperationId, Phase};
 use super::owner::Owner;
+use super::packet_proof::PacketProof;
 use super::port_forward::{Forward, Switch};
 use super::ports::Port;
 use super::proxy::Layer7;
@@ -245,6 +246,9 @@ pub struct ChangeResult {
     pub generation: u32,
     /// The reason why the history has no successful end for the change, which is made and recorded.
     pub unfinished_history: Option<String>,
+    /// The proof of the forward by packets; absent where none was sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packet: Option<PacketProof>,
 }
 
 /// The forward of one service in one address family, as the kernel holds it.

@@ -84,6 +84,28 @@ pub struct Ports {
     pub backup: Port,
 }
 
+/// The ports that the kernel gives to clients (net.ipv4.ip_local_port_range), without those that it reserves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientPorts {
+    pub first: u16,
+    pub last: u16,
+    /// Ranges of net.ipv4.ip_local_reserved_ports.
+    pub reserved: Vec<(u16, u16)>,
+}
+
+impl ClientPorts {
+    /// Parses the texts of both settings: `32768\t60999` and `20000-29999,30080`.
+    pub fn parse(range: &str, reserved: &str) -> Option<Self> {
+        let mut bounds = range.split_whitespace().map(str::parse);
+        let (first, last) = (bounds.next()?.ok()?, bounds.next()?.ok()?);
+        let ranges = reserved.trim().split(',').filter_map(|part| {
+            let (low, high) = part.split_once('-').unwrap_or((part, part));
+            Some((low.parse().ok()?, high.parse().ok()?))
+        });
+        Some(Self { first, last, reserved: ranges.collect() })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

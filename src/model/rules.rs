@@ -74,6 +74,14 @@ impl fmt::Display for Variant {
     }
 }
 
+/// Builds the jump into our chain. Only packets for this host: without `--dst-type LOCAL` forwarded (container) traffic would
+/// be taken as well.
+pub fn build_jump_rule(chain: &str) -> Rule {
+    let words =
+        ["-m", "addrtype", "--dst-type", "LOCAL", "-m", "comment", "--comment", JUMP_COMMENT, "-j", CHAIN];
+    Rule { chain: chain.to_owned(), words: words.map(str::to_owned).to_vec() }
+}
+
 /// A `-A CHAIN ...` line of `iptables-save`, unquoted and cut into words; the chain is not among them.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rule {
@@ -152,6 +160,8 @@ pub struct Table {
     pub chains: BTreeMap<String, Option<String>>,
     /// In the kernel's order.
     pub rules: Vec<Rule>,
+    /// Chains that iptables cannot print, because a native rule of nftables is in them. Of their rules only our jump is listed.
+    pub unprintable_chains: Vec<String>,
 }
 
 impl Table {

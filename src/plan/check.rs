@@ -8,6 +8,7 @@ use crate::model::deployment::Access;
 use crate::model::finding::{Finding, Severity};
 use crate::model::fleet::Fleet;
 use crate::model::history::Phase;
+use crate::model::native_rule::{NativeEffect, NativeRule};
 use crate::model::observation::ObservationError;
 use crate::model::port_forward::Switch;
 use crate::model::ports::Port;
@@ -16,14 +17,14 @@ use crate::model::rules::{CHAIN, Family, Rule, Table, Tables};
 use self::balancers::{check_capacity_floor, check_policy, check_servers, require_view};
 use self::facts::CheckFacts;
 use self::finding::{build_finding, build_note, build_ok, build_problem, build_warning};
-use self::port_match::{rule_names_port, statement_matches};
+use self::port_match::rule_names_port;
 
 mod balancers;
-mod data_ports;
+pub(in crate::plan) mod data_ports;
 pub mod facts;
 mod finding;
 pub mod fleet;
-mod port_match;
+pub(in crate::plan) mod port_match;
 
 /// All findings, in the order of the snapshot, including those that need no repair.
 pub fn collect_findings(fleet: &Fleet, facts: &CheckFacts) -> Vec<Finding> {
@@ -38,11 +39,14 @@ pub fn collect_findings(fleet: &Fleet, facts: &CheckFacts) -> Vec<Finding> {
         Ok(tables) => {
             for (family, tables) in tables {
                 all.extend(check_family_rules(fleet, *family, tables));
+                all.extend(check_unprintable_chains(facts, *family, tables));
             }
             all.extend(check_ipv6(facts, tables));
         }
     }
-    all.extend(check_native_rules(fleet, &facts.native_statements));
+    all.extend(check_native_rules(fleet, &facts.native_rules));
+    all.extend(check_hidden_legacy(facts));
+    all.extend(check_client_ports(fleet, facts));
     all.extend(data_ports::collect_findings(fleet, facts));
     all.extend(check_drift(fleet, facts));
     all.extend(
@@ -128,6 +132,29 @@ fn check_family_rules(fleet: &Fleet, family: Family, tables: &Tables) -> Vec<Fin
     all
 }
 
+/// Chains of iptables with native rules in them: iptables prints nothing of the whole table, and `iptables-save` saves none of it.
+fn check_unprintable_chains(facts: &CheckFacts, family: Family, tables: &Tables) -> Vec<Finding> {
+    let table = if family == Family::V4 { "ip" } else { "ip6" };
+    let chains = tables.nf_tables.iter().flat_map(|nat| &nat.unprintable_chains);
+    let finding = |chain: &String| {
+        let native = facts.native_rules.iter().flatten();
+        let inside: Vec<String> = native
+            .filter(|rule| rule.family == table && rule.table == "nat" && &rule.chain == chain)
+            .map(|rule| format!("`{}` (handle {})", rule.text, rule.handle))
+            .collect();
+        let rules = if inside.is_empty() { "a native rule".to_owned() } else { inside.join(", ") };
+        build_warning(
+            "native-in-iptables-chain",
+            &format!("{} nat", family.command_stem()),
+            format!(
+                "iptables cannot print the chain {chain}, which holds {rules} of nftables: `iptables-save` prints and saves nothing of this table"
+            ),
+            "move the rule to a table of its own; `nft -a list ruleset` shows its handle",
+        )
+    };
+    chains.map(finding).collect()
+}
+
 /// Rules of others that take connections to the check port, and rules in our chain that are not ours.
 fn check_foreign_rules(fleet: &Fleet, family: Family, subject: &str, table: &Table) -> Vec<Finding> {
     let check = fleet.ports.check;
@@ -162,20 +189,20 @@ fn check_foreign_rules(fleet: &Fleet, family: Family, subject: &str, table: &Tab
     on_port.chain(inside).collect()
 }
 
-/// A native rule on the check port. Sets and maps by name are not looked into.
-fn check_native_rules(fleet: &Fleet, statements: &Result<Vec<String>, ObservationError>) -> Vec<Finding> {
+/// A native rule that translates the check port.
+fn check_native_rules(fleet: &Fleet, rules: &Result<Vec<NativeRule>, ObservationError>) -> Vec<Finding> {
     let check = fleet.ports.check;
-    match statements {
+    match rules {
         Err(error) => vec![build_warning("native-unreadable", "nftables", error.clone(), "run as root")],
-        Ok(statements) => statements
+        Ok(rules) => rules
             .iter()
-            .filter(|statement| statement_matches(statement, check))
-            .map(|statement| {
+            .filter(|rule| rule.effect == NativeEffect::Translate && rule.matches_port(check))
+            .map(|rule| {
                 build_problem(
                     "native-on-check-port",
                     "nftables",
-                    format!("a native nftables rule takes the check port {check}: `{statement}`; it answers when the forward is off"),
-                    "remove it: `nft -a list ruleset` shows its handle",
+                    format!("a native nftables rule takes the check port {check}: `{rule}`; it answers when the forward is off"),
+                    format!("remove it: `{}`", rule.delete_command()),
                 )
             })
             .collect(),
@@ -331,7 +358,7 @@ fn check_input_filter(
                 "input-hides-port",
                 &subject,
                 format!("port {port} of the {vhost} vhost is not let in ({text}): INPUT sees the port after nat, so the check port does not help"),
-                format!("`{} -I INPUT -p tcp --dport {port} -j ACCEPT`, for the load balancers", family.command_stem()),
+                format!("{}, for the load balancers", suggest_opening(facts, family, table, port)),
             )),
             FilterVerdict::Depends { rule } => all.push(build_note("input-depends",
                 &subject,
@@ -346,10 +373,89 @@ fn check_input_filter(
         all.push(build_note("check-port-dropped",
             &subject,
             format!("with the forward off, the check port {} is dropped and not refused ({text}): DOWN takes a check timeout longer", fleet.ports.check),
-            format!("`{} -I INPUT -p tcp --dport {} -j REJECT --reject-with tcp-reset`", family.command_stem(), fleet.ports.check),
+            suggest_refusal(facts, family, table, fleet.ports.check),
         ));
     }
     all
+}
+
+/// The program that manages the filter of this host.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum FirewallManager {
+    Ufw,
+    Firewalld,
+    None,
+}
+
+fn detect_manager(facts: &CheckFacts, filter: &Table) -> FirewallManager {
+    let is_firewalld = facts.native_rules.iter().flatten().any(|rule| rule.table == "firewalld");
+    if filter.chains.contains_key("ufw-before-input") {
+        FirewallManager::Ufw
+    } else if is_firewalld || filter.chains.contains_key("INPUT_ZONES") {
+        FirewallManager::Firewalld
+    } else {
+        FirewallManager::None
+    }
+}
+
+/// Returns the command that lets a port in, in the words of the firewall in use: it replaces the rules of others.
+fn suggest_opening(facts: &CheckFacts, family: Family, filter: &Table, port: Port) -> String {
+    match detect_manager(facts, filter) {
+        FirewallManager::Ufw => format!("`ufw allow {port}/tcp`"),
+        FirewallManager::Firewalld => {
+            format!("`firewall-cmd --permanent --add-port={port}/tcp && firewall-cmd --reload`")
+        }
+        FirewallManager::None => {
+            format!("`{} -I INPUT -p tcp --dport {port} -j ACCEPT`", family.command_stem())
+        }
+    }
+}
+
+fn suggest_refusal(facts: &CheckFacts, family: Family, filter: &Table, port: Port) -> String {
+    match detect_manager(facts, filter) {
+        FirewallManager::Ufw => format!("`ufw reject {port}/tcp`"),
+        // A zone of firewalld that lets a port in refuses it by the kernel while no process listens.
+        FirewallManager::Firewalld => suggest_opening(facts, family, filter, port),
+        FirewallManager::None => format!(
+            "`{} -I INPUT -p tcp --dport {port} -j REJECT --reject-with tcp-reset`",
+            family.command_stem()
+        ),
+    }
+}
+
+/// Ports that the kernel gives to clients and that instances need.
+fn check_client_ports(fleet: &Fleet, facts: &CheckFacts) -> Option<Finding> {
+    let clients = facts.client_ports.as_ref()?;
+    let (first, last) = fleet.versions.port_range;
+    let both = (clients.first.max(first.get()), clients.last.min(last.get()));
+    let is_reserved = |(low, high): &(u16, u16)| *low <= both.0 && both.1 <= *high;
+    if both.0 > both.1 || clients.reserved.iter().any(is_reserved) {
+        return None;
+    }
+    Some(build_warning(
+        "client-ports-overlap",
+        "instance ports",
+        format!(
+            "the kernel gives the ports {}-{} to clients, and instances use {first}-{last}: an instance that restarts may find its port in use",
+            clients.first, clients.last
+        ),
+        format!(
+            "`sysctl -w net.ipv4.ip_local_reserved_ports={first}-{last}`, and the same line in /etc/sysctl.d"
+        ),
+    ))
+}
+
+/// Legacy rules are live, and no tool of this host prints them.
+fn check_hidden_legacy(facts: &CheckFacts) -> Vec<Finding> {
+    let finding = |family: &Family| {
+        build_warning(
+            "legacy-unreadable",
+            &format!("{} nat (legacy)", family.command_stem()),
+            "the kernel has a legacy nat table, and no legacy iptables is installed: its rules are not seen, and switchman uses nf_tables",
+            "`apt-get install iptables` brings the legacy tools; `switchman status` shows whether a packet gets through",
+        )
+    };
+    facts.hidden_legacy.iter().map(finding).collect()
 }
 
 fn check_listeners(fleet: &Fleet, facts: &CheckFacts) -> Vec<Finding> {

@@ -13,7 +13,7 @@ use crate::model::port_forward::{Forward, Switch};
 use crate::model::ports::Port;
 use crate::model::rules::{
     ANCHOR_COMMENT, CHAIN, DesiredRules, Family, JUMP_COMMENT, Redirect, RedirectKind, Rule, Table, Tables,
-    Transaction, Variant,
+    Transaction, Variant, build_jump_rule,
 };
 
 pub mod drift;
@@ -188,13 +188,9 @@ fn build_anchor_rule() -> Rule {
     build_rule(CHAIN, &["-m", "conntrack", "--ctstate", "NEW", "-m", "comment", "--comment", ANCHOR_COMMENT])
 }
 
-/// Only packets for this host: without `--dst-type LOCAL` forwarded (container) traffic would be taken as well.
 fn build_jump_rules(from_self: bool) -> Vec<Rule> {
-    let jump = |chain| {
-        let local = ["-m", "addrtype", "--dst-type", "LOCAL", "-m", "comment", "--comment", JUMP_COMMENT];
-        build_rule(chain, &[&local[..], &["-j", CHAIN]].concat())
-    };
-    if from_self { vec![jump("PREROUTING"), jump("OUTPUT")] } else { vec![jump("PREROUTING")] }
+    let chains: &[&str] = if from_self { &["PREROUTING", "OUTPUT"] } else { &["PREROUTING"] };
+    chains.iter().map(|chain| build_jump_rule(chain)).collect()
 }
 
 /// In the words `iptables-save` prints it with, so that what is read back compares equal.

@@ -111,14 +111,16 @@ fn refuse(rule: &Rule, target: RefusalTarget) -> RuleDecision {
     RuleDecision::Refuse(RefusingRule { text: rule.to_string(), target })
 }
 
-enum Match {
+/// Whether a rule matches the first packet of a connection to a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Match {
     Yes,
     No,
     Maybe,
 }
 
 /// A first packet of a TCP connection, state NEW, from an unknown source, not through loopback.
-fn match_rule(rule: &Rule, port: Port) -> Match {
+pub fn match_rule(rule: &Rule, port: Port) -> Match {
     if rule.has_option("!") {
         return Match::Maybe;
     }
@@ -128,7 +130,7 @@ fn match_rule(rule: &Rule, port: Port) -> Match {
         let one = match word {
             "-j" | "-g" => break,
             "-m" => match words.next() {
-                Some("tcp" | "comment" | "state" | "conntrack" | "multiport") => Match::Yes,
+                Some("tcp" | "comment" | "state" | "conntrack" | "multiport" | "addrtype") => Match::Yes,
                 Some("udp" | "icmp" | "icmp6") => Match::No,
                 _ => Match::Maybe,
             },
@@ -141,6 +143,9 @@ fn match_rule(rule: &Rule, port: Port) -> Match {
                 words.next();
                 Match::Yes
             }
+            // A packet to this host, and not to a group of hosts.
+            "--dst-type" if words.next() == Some("LOCAL") => Match::Yes,
+            "--dst-type" => Match::No,
             "--state" | "--ctstate" => match_states(words.next().unwrap_or("")),
             "-i" if words.next() == Some("lo") => Match::No,
             _ => Match::Maybe,
@@ -243,6 +248,36 @@ mod tests {
     fn comment_that_names_reject_does_not_make_a_drop_one() {
         let rule = "-A INPUT -m comment --comment REJECT -j DROP";
         assert_eq!(evaluate_rules("ACCEPT", &[rule]), make_refused(rule, RefusalTarget::Drop));
+    }
+
+    /// The rules of ufw 0.36 on Debian 12 after `ufw allow 8080/tcp` and `ufw enable`, without those that log.
+    const UFW: [&str; 13] = [
+        "-A INPUT -j ufw-before-input",
+        "-A INPUT -j ufw-after-input",
+        "-A ufw-before-input -i lo -j ACCEPT",
+        "-A ufw-before-input -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        "-A ufw-before-input -m conntrack --ctstate INVALID -j DROP",
+        "-A ufw-before-input -p icmp -m icmp --icmp-type 8 -j ACCEPT",
+        "-A ufw-before-input -j ufw-not-local",
+        "-A ufw-before-input -d 224.0.0.251/32 -p udp -m udp --dport 5353 -j ACCEPT",
+        "-A ufw-before-input -j ufw-user-input",
+        "-A ufw-not-local -m addrtype --dst-type LOCAL -j RETURN",
+        "-A ufw-not-local -m addrtype --dst-type MULTICAST -j RETURN",
+        "-A ufw-not-local -j DROP",
+        "-A ufw-user-input -p tcp -m tcp --dport 8080 -j ACCEPT",
+    ];
+
+    #[test]
+    fn ufw_lets_in_what_it_allows_and_nothing_else() {
+        let evaluate = |port| {
+            let mut table = make_table("DROP", &UFW);
+            for chain in ["ufw-before-input", "ufw-after-input", "ufw-not-local", "ufw-user-input"] {
+                table.chains.insert(chain.into(), None);
+            }
+            evaluate_filter(&table, Port::new(port).unwrap())
+        };
+        assert_eq!(evaluate(8080), FilterVerdict::Accepted);
+        assert_eq!(evaluate(80), make_refused("the policy DROP of INPUT", RefusalTarget::Drop));
     }
 
     #[test]

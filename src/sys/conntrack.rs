@@ -50,6 +50,20 @@ impl ConnectionTracker for Conntrack {
     }
 }
 
+/// The address that answers a connection, after every translation; `None` where the kernel does not track it. Only the zone
+/// 0 is searched.
+pub(super) fn find_answerer(
+    client: SocketAddr,
+    server: SocketAddr,
+) -> Result<Option<SocketAddr>, NetlinkError> {
+    let netlink = netlink::open(SockProtocol::NetlinkNetFilter).map_err(NetlinkError::Open)?;
+    netlink::send(&netlink, &wire::build_lookup(client, server, 1))?;
+    let mut buffer = vec![0; BUFFER];
+    let mut receive = |buffer: &mut [u8]| netlink::receive(&netlink, buffer);
+    let length = netlink::receive_datagram(&mut receive, &mut buffer)?;
+    wire::parse_lookup(&buffer[..length])
+}
+
 fn dump(
     netlink: &OwnedFd,
     family: AddressFamily,

@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::model::rules::{Family, Table, Tables, Transaction, Variant};
+use crate::model::native_rule::NativeRule;
+use crate::model::rules::{Family, Table, Tables, Transaction, Variant, build_jump_rule};
 use crate::world::firewall::{Firewall, FirewallError};
 
 use super::exec::{ExecError, Program, find};
 
 mod native;
+mod native_match;
 mod save;
 
 /// How long a command waits for the xtables lock: `-w`, without which iptables-legacy 1.8.9 waits for ever
@@ -50,10 +52,10 @@ impl Firewall for Iptables {
     async fn nat(&self, family: Family) -> Result<Tables, FirewallError> {
         let default = detect_default_variant(family).await?;
         let legacy = async {
-            if list_legacy_tables(family).iter().any(|table| table == "nat") {
-                return list_table(family, Variant::Legacy, default, "nat").await.map(Some);
+            if !has_legacy_nat(family) || is_hidden(family, default) {
+                return Ok(None);
             }
-            Ok(None)
+            list_table(family, Variant::Legacy, default, "nat").await.map(Some)
         };
         let nf_tables = async {
             match list_table(family, Variant::NfTables, default, "nat").await {
@@ -77,14 +79,45 @@ impl Firewall for Iptables {
         list_table(family, variant, detect_default_variant(family).await?, "filter").await
     }
 
-    async fn read_native_nat(&self) -> Result<Vec<String>, FirewallError> {
-        match find("nft") {
-            // -s: without counters. Warnings on stderr name the tables of iptables-nft.
-            Some(nft) => Ok(native::find_statements(
-                &run(&Program::new(nft).args(["-s", "list", "ruleset"]), b"").await?,
-            )),
-            None => Ok(vec![]),
+    async fn packet_tables(&self, family: Family) -> Result<Vec<(String, Table)>, FirewallError> {
+        let default = detect_default_variant(family).await?;
+        let legacy = list_legacy_tables(family);
+        let mut tables = Vec::new();
+        for table in ["raw", "mangle", "filter"] {
+            if legacy.iter().any(|name| name == table) {
+                tables.push((table.to_owned(), list_table(family, Variant::Legacy, default, table).await?));
+            }
+            match list_table(family, Variant::NfTables, default, table).await {
+                Ok(listed) => tables.push((table.to_owned(), listed)),
+                Err(why) => log::debug!("no table {table} of nf_tables here: {why}"),
+            }
         }
+        Ok(tables)
+    }
+
+    async fn list_hidden_legacy(&self) -> Vec<Family> {
+        let mut hidden = Vec::new();
+        for family in [Family::V4, Family::V6] {
+            let default = detect_default_variant(family).await.unwrap_or(Variant::NfTables);
+            if has_legacy_nat(family) && is_hidden(family, default) {
+                hidden.push(family);
+            }
+        }
+        hidden
+    }
+
+    async fn read_native_rules(&self) -> Result<Vec<NativeRule>, FirewallError> {
+        let Some(nft) = find("nft") else { return Ok(vec![]) };
+        // -n: ports as numbers; -s: without counters; -a: with handles. Warnings on stderr name the tables of iptables-nft.
+        let list = |options: &[&str]| Program::new(&nft).args(options).args(["list", "ruleset"]);
+        let (json, listing) = (list(&["-n", "-j"]), list(&["-n", "-s", "-a"]));
+        let (printed, listing) = tokio::try_join!(run(&json, b""), run(&listing, b""))?;
+        let json_value = serde_json::from_str(&printed).map_err(|error| FirewallError::Malformed {
+            command: json.to_string(),
+            line: error.line(),
+            found: error.to_string(),
+        })?;
+        Ok(native::find_rules(&json_value, &listing))
     }
 
     /// Not owned by a process (`flags owner` would outlive `nft flush ruleset` too): with such a table there, no program
@@ -96,9 +129,19 @@ impl Firewall for Iptables {
     async fn commit(&self, transaction: &Transaction) -> Result<(), FirewallError> {
         let (family, variant) = (transaction.family, transaction.variant);
         let patience = LOCK_TIMEOUT.as_secs().to_string();
-        let restore = build_program(family, variant, detect_default_variant(family).await?, "restore")
-            .args(["--noflush", "-w", patience.as_str()]);
-        run(&restore, transaction.text.as_bytes()).await.map(|_| ())
+        let default = detect_default_variant(family).await?;
+        let restore = |variant| {
+            build_program(family, variant, default, "restore").args(["--noflush", "-w", patience.as_str()])
+        };
+        let committed = run(&restore(variant), transaction.text.as_bytes()).await;
+        if variant == Variant::Legacy
+            && let Err(FirewallError::Failed { stderr, .. }) = &committed
+            && stderr.contains("Table does not exist")
+        {
+            log::warn!("this kernel has no legacy nat table: the rules of {family} go into nf_tables");
+            return run(&restore(Variant::NfTables), transaction.text.as_bytes()).await.map(|_| ());
+        }
+        committed.map(|_| ())
     }
 }
 
@@ -110,6 +153,9 @@ async fn list_table(
 ) -> Result<Table, FirewallError> {
     let save = build_program(family, variant, default, "save").args(["-t", table]);
     let listing = run(&save, b"").await?;
+    if variant == Variant::NfTables && is_unprintable(&listing) {
+        return list_chains(family, default, table).await;
+    }
     save::parse(&listing).map_err(|wrong| FirewallError::Malformed {
         command: save.to_string(),
         line: wrong.line,
@@ -117,12 +163,53 @@ async fn list_table(
     })
 }
 
+/// A native rule that iptables cannot print is in the table: then nothing of it is printed, and the status is 0.
+fn is_unprintable(listing: &str) -> bool {
+    listing.lines().any(|line| line.starts_with("# Table `") && line.contains("is incompatible"))
+}
+
+/// Reads a table chain by chain. A chain that cannot be printed holds our jump or not, which a check of it shows.
+async fn list_chains(family: Family, default: Variant, table: &str) -> Result<Table, FirewallError> {
+    let program = build_program(family, Variant::NfTables, default, "");
+    let wait = LOCK_TIMEOUT.as_secs().to_string();
+    let program = program.args(["-w", wait.as_str(), "-t", table]);
+    let mut found = Table::default();
+    for chain in list_chain_names(family, table).await {
+        if let Ok(listing) = run(&program.clone().args(["-S", chain.as_str()]), b"").await {
+            save::parse_chain(&listing, &mut found);
+            continue;
+        }
+        let policy = ["PREROUTING", "INPUT", "OUTPUT", "POSTROUTING", "FORWARD"].contains(&chain.as_str());
+        let jump = build_jump_rule(&chain);
+        let check = program.clone().args(["-C", chain.as_str()]).args(&jump.words);
+        if run(&check, b"").await.is_ok() {
+            found.rules.push(jump);
+        }
+        found.chains.insert(chain.clone(), policy.then(|| "ACCEPT".to_owned()));
+        found.unprintable_chains.push(chain);
+    }
+    Ok(found)
+}
+
+/// The chains of a table: all of them where `nft` is there, else those that matter here.
+async fn list_chain_names(family: Family, table: &str) -> Vec<String> {
+    let nft_family = if family == Family::V4 { "ip" } else { "ip6" };
+    if let Some(nft) = find("nft")
+        && let Ok(json) = run(&Program::new(nft).args(["-j", "list", "table", nft_family, table]), b"").await
+        && let Ok(json) = serde_json::from_str(&json)
+    {
+        return native::list_chain_names(&json);
+    }
+    ["PREROUTING", "OUTPUT"].map(str::to_owned).to_vec()
+}
+
 /// `iptables-nft-save`, or plain `iptables-save` on machines that have only one variant and no names with an infix.
 fn build_program(family: Family, variant: Variant, default: Variant, verb: &str) -> Program {
-    let exact = format!("{}-{}-{verb}", family.command_stem(), variant.infix());
+    let verb = if verb.is_empty() { String::new() } else { format!("-{verb}") };
+    let exact = format!("{}-{}{verb}", family.command_stem(), variant.infix());
     match find(&exact) {
         Some(path) => Program::new(path),
-        None if variant == default => Program::new(format!("{}-{verb}", family.command_stem())),
+        None if variant == default => Program::new(format!("{}{verb}", family.command_stem())),
         None => Program::new(exact),
     }
 }
@@ -145,10 +232,19 @@ async fn detect_default_variant(family: Family) -> Result<Variant, FirewallError
 
 /// The legacy nat table of one family; `None` where the kernel has none. Reading creates no table.
 pub(super) async fn read_legacy_nat(family: Family) -> Result<Option<Table>, FirewallError> {
-    if !list_legacy_tables(family).iter().any(|table| table == "nat") {
+    if !has_legacy_nat(family) || is_hidden(family, Variant::NfTables) {
         return Ok(None);
     }
     list_table(family, Variant::Legacy, Variant::Legacy, "nat").await.map(Some)
+}
+
+fn has_legacy_nat(family: Family) -> bool {
+    list_legacy_tables(family).iter().any(|table| table == "nat")
+}
+
+/// Hosts of k3s and k0s have legacy tables, which a program in a container made, and no legacy iptables.
+fn is_hidden(family: Family, default: Variant) -> bool {
+    default != Variant::Legacy && find(&format!("{}-legacy-save", family.command_stem())).is_none()
 }
 
 /// Lists the legacy tables of this network namespace. The kernel's list is read, because a mere `iptables-legacy-save`

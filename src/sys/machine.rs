@@ -8,7 +8,7 @@ use std::path::Path;
 
 use nix::ifaddrs::getifaddrs;
 
-use crate::model::ports::Port;
+use crate::model::ports::{ClientPorts, Port};
 use crate::world::machine::{ListeningProcess, Machine, MachineError};
 
 /// capabilities(7).
@@ -52,6 +52,12 @@ impl Machine for LocalMachine {
             pids.filter(|pid| has_socket_open(*pid, &inodes)).map(describe_listener).collect();
         found.sort();
         Ok(found)
+    }
+
+    fn read_client_ports(&self) -> Option<ClientPorts> {
+        let read = |name| fs::read_to_string(Path::new("/proc/sys/net/ipv4").join(name));
+        let reserved = read("ip_local_reserved_ports").unwrap_or_default();
+        ClientPorts::parse(&read("ip_local_port_range").ok()?, &reserved)
     }
 
     fn read_boot_time(&self) -> Result<jiff::Timestamp, MachineError> {

@@ -14,6 +14,7 @@ pub mod link;
 pub mod machine;
 mod netlink;
 pub mod outputs;
+pub mod packet_probe;
 pub mod probe;
 pub mod proxy;
 pub mod releases;

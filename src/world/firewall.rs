@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::model::native_rule::NativeRule;
 use crate::model::rules::{Family, Table, Tables, Transaction, Variant};
 
 /// Why the rules could not be read or changed. After any of these the table is as it was before.
@@ -36,9 +37,18 @@ pub trait Firewall: Send + Sync {
     /// The filter table: whether the real port is reachable at all.
     async fn filter(&self, family: Family, variant: Variant) -> Result<Table, FirewallError>;
 
-    /// Statements of native nftables tables (those no iptables tool manages) that redirect or translate, each as nft prints
-    /// it behind its table: `inet fw: tcp dport 8888 redirect to :9000`.
-    async fn read_native_nat(&self) -> Result<Vec<String>, FirewallError>;
+    /// The tables beside nat that decide whether a packet gets through, in both variants: `raw`, `mangle` and `filter`,
+    /// each with its name. Those that the kernel does not have are left out.
+    async fn packet_tables(&self, family: Family) -> Result<Vec<(String, Table)>, FirewallError>;
+
+    /// The families whose legacy nat table is in the kernel while no program of this host can print it.
+    async fn list_hidden_legacy(&self) -> Vec<Family> {
+        vec![]
+    }
+
+    /// The rules of nftables that no iptables tool prints, as far as a hook reaches them and they decide about a packet to
+    /// this host, in the kernel's order for each hook.
+    async fn read_native_rules(&self) -> Result<Vec<NativeRule>, FirewallError>;
 
     /// Makes open connections outlive a moment without our rules: the kernel goes on tracking and translating them even
     /// when iptables' tables are empty. Idempotent; costs milliseconds. Kernels and machines without nftables cannot.

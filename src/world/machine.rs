@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::model::ports::Port;
+use crate::model::ports::{ClientPorts, Port};
 
 /// A fact that the machine did not give.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +30,9 @@ pub trait Machine: Send + Sync {
 
     /// Who listens on a TCP port of any address; all processes that share the socket.
     fn list_listeners(&self, port: Port) -> Result<Vec<ListeningProcess>, MachineError>;
+
+    /// The ports that the kernel gives to clients; `None` where it does not show them.
+    fn read_client_ports(&self) -> Option<ClientPorts>;
 
     /// When the machine was booted.
     fn read_boot_time(&self) -> Result<jiff::Timestamp, MachineError>;

@@ -22,6 +22,7 @@ pub mod lock;
 pub mod machine;
 pub mod notifier;
 pub mod outputs;
+pub mod packet_probe;
 pub mod probe;
 pub mod proxy;
 pub mod releases;
@@ -45,6 +46,7 @@ pub struct HostWorld {
     pub sockets: Arc<dyn sockets::SocketTable>,
     pub flows: Arc<dyn flows::ConnectionTracker>,
     pub probe: Arc<dyn probe::Probe>,
+    pub packets: Arc<dyn packet_probe::PacketProbe>,
     pub store: Arc<dyn store::Store>,
     pub deployments: Arc<dyn deployments::DeploymentStore>,
     pub releases: Arc<dyn releases::ReleaseStore>,

@@ -119,6 +119,7 @@ impl Stage {
             balancers: vec![],
             sockets: Arc::new(sys::sock_diag::SockDiag),
             probe: Arc::new(sys::probe::HttpProbe),
+            packets: Arc::new(sys::packet_probe::TunProbe),
             store,
             clock: Arc::new(sys::clock::SystemClock),
             machine: Arc::new(sys::machine::LocalMachine),

@@ -19,6 +19,7 @@ mod layering;
 mod metrics;
 mod open_connections;
 mod owner;
+mod packet_proof;
 mod promote;
 mod proxy;
 mod quick_start;

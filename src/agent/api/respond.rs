@@ -73,6 +73,7 @@ pub(in crate::agent) const fn to_status_code(code: ErrorCode) -> StatusCode {
         | ErrorCode::Owned
         | ErrorCode::RulesLocked
         | ErrorCode::RulesContested
+        | ErrorCode::ForwardContradicted
         | ErrorCode::Exists
         | ErrorCode::EndpointTaken
         | ErrorCode::ReleaseExists

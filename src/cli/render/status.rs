@@ -62,6 +62,11 @@ fn write_host_side(text: &mut String, status: &HostStatus, view: &HostView) {
     let main = status.ports.main;
     let _ = writeln!(text, "forward   {}", format_forward(status, view));
     let _ = writeln!(text, "rules     {}", format_rules(view));
+    if let Some(packet) = &view.packet {
+        let proof = packet.to_string();
+        let is_contradicted = packet.describe_contradiction().is_some();
+        let _ = writeln!(text, "packet    {}", if is_contradicted { proof.red().to_string() } else { proof });
+    }
     let health = match &view.main_health {
         Ok(()) => format!("main vhost healthy on {main}"),
         Err(error) => format!("{} {error}", "main vhost not healthy:".red()),

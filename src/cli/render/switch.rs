@@ -11,7 +11,7 @@ use crate::model::forward::ServiceRecord;
 use crate::model::name::HostName;
 use crate::model::port_forward::Switch;
 use crate::ops::fleet::balancer_wait::WaitOutcome;
-use crate::ops::fleet::forward::{SwitchReport, SwitchResults};
+use crate::ops::fleet::forward::{SwitchProof, SwitchReport, SwitchResults};
 use crate::ops::host::restore::RestoreReport;
 
 impl Renderer {
@@ -66,6 +66,14 @@ fn format_switch(switched: &SwitchReport) -> String {
         Switch::On => format!("{host}: {already}in service, forward on"),
         Switch::Off => format!("{host}: {already}in maintenance, forward off"),
     };
+    // What a balancer reports is printed below, and is the stronger proof.
+    match (&switched.proof, &switched.packet) {
+        (SwitchProof::Balancer, _) => {}
+        (_, Some(packet)) => {
+            let _ = write!(text, "; {packet}");
+        }
+        (_, None) => text.push_str("; not verified by a packet"),
+    }
     for observed in &switched.observed {
         let _ = match &observed.outcome {
             WaitOutcome::Reported { status } => write!(text, "; {} reports {status}", observed.balancer),

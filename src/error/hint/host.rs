@@ -32,6 +32,9 @@ pub const fn error_code_hint(code: ErrorCode) -> &'static str {
         ErrorCode::RulesContested => {
             "find who: `iptables-save -t nat | grep SWITCHMAN`, then run the command again"
         }
+        ErrorCode::ForwardContradicted => {
+            "remove the cause, then run the command again; `switchman check` lists the rules of other programs"
+        }
         ErrorCode::RevertFailed => {
             "kernel and record may disagree: `switchman status` shows it, `switchman restore` repairs it"
         }

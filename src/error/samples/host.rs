@@ -67,6 +67,11 @@ pub(super) fn list_change_errors() -> Vec<Sample<ChangeError>> {
         Owned: [OwnedByOther { owner: Box::new(make_owner()) }.into()],
         Interrupted: [ChangeError::Interrupted],
         Contested: [ChangeError::Contested { family: Family::V4 }],
+        Contradicted: [ChangeError::Contradicted(
+            "the forward is off, but a packet to port 8888 is answered by `10.9.0.5:9000` (IPv4): the native rule `inet fw pre: tcp \
+             dport 8888 redirect to :9000 (handle 4, prerouting priority -110)` takes the port first"
+                .into(),
+        )],
         HalfDone: [ChangeError::HalfDone { change: boxed(firewall(4)), undo: boxed(firewall(3)) }],
     });
     all.extend(wrap(list_firewall_errors(), ChangeError::Firewall));

@@ -31,7 +31,7 @@ impl Table {
     pub fn empty_nat() -> Self {
         let policy = Some("ACCEPT".to_owned());
         let chains = ["INPUT", "OUTPUT", "POSTROUTING", "PREROUTING"];
-        Self { chains: chains.map(|chain| (chain.to_owned(), policy.clone())).into(), rules: Vec::new() }
+        Self { chains: chains.map(|chain| (chain.to_owned(), policy.clone())).into(), ..Self::default() }
     }
 
     /// All of the transaction, or the reason why none of it.

@@ -11,6 +11,7 @@ use crate::model::forward::ChangeResult;
 use crate::model::history::Actor;
 use crate::model::host::Host;
 use crate::model::name::HostName;
+use crate::model::packet_proof::PacketProof;
 use crate::model::port_forward::{Forward, Switch};
 use crate::plan::server_lines::ignores_forward;
 use crate::plan::switch::{Refusal, find_disable_refusals};
@@ -18,7 +19,7 @@ use crate::world::FleetWorld;
 use crate::world::link::LinkError;
 use crate::world::reporter::Event;
 
-use super::balancer_wait::{self, BalancerObserved, BalancerWaitError};
+use super::balancer_wait::{self, BalancerObserved, BalancerWaitError, WaitOutcome};
 use super::drain::{self, DrainError};
 use super::lock::{self, LockError};
 use super::owner::{derive_actor, read_owner};
@@ -54,6 +55,23 @@ pub struct SwitchReport {
     pub drained_after: Option<Duration>,
     /// With `--force`: requests still in flight when the drain's time was up.
     pub not_drained: Option<u64>,
+    /// The strongest evidence that the switch has its effect.
+    pub proof: SwitchProof,
+    /// What packets to the check port found; absent where the host's switchman sends none.
+    pub packet: Option<PacketProof>,
+}
+
+/// The strongest evidence that a switch has its effect.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "by", rename_all = "kebab-case")]
+pub enum SwitchProof {
+    /// A balancer reports the change.
+    Balancer,
+    /// A packet to the check port got the answer that the switch requires.
+    Packet,
+    Unverified {
+        reason: String,
+    },
 }
 
 /// Why a switch was not made, or not observed, or the host not drained.
@@ -92,12 +110,14 @@ async fn start_maintenance(
     options: &SwitchOptions,
     overridden: Vec<Refusal>,
 ) -> Result<SwitchReport, SwitchError> {
-    let (changed, generation) = set_switch(world, fleet, host, Switch::Off, options, &overridden).await?;
+    let changed = set_switch(world, fleet, host, Switch::Off, options, &overridden).await?;
+    let generation = changed.generation;
     let mut switched = SwitchReport::new(host, Switch::Off, changed, overridden);
     if options.wait || options.drain {
         switched.observed = balancer_wait::wait(world, fleet, host, Switch::Off, generation, options.timeout)
             .await
             .map_err(|source| not_observed_error(host, Switch::Off, source))?;
+        switched.record_observation();
     }
     if options.drain {
         match drain::wait(world, fleet, host, generation, fleet.limits.drain_timeout).await {
@@ -129,12 +149,14 @@ pub async fn enable(
         ProbeResult::Unhealthy { reason } => vec![Refusal::Unhealthy { cause: reason }],
     };
     let overridden = check_refusals(world, host.name.as_str(), Switch::On, refusals, options.force)?;
-    let (changed, generation) = set_switch(world, fleet, host, Switch::On, options, &overridden).await?;
+    let changed = set_switch(world, fleet, host, Switch::On, options, &overridden).await?;
+    let generation = changed.generation;
     let mut switched = SwitchReport::new(host, Switch::On, changed, overridden);
     if options.wait {
         switched.observed = balancer_wait::wait(world, fleet, host, Switch::On, generation, options.timeout)
             .await
             .map_err(|source| not_observed_error(host, Switch::On, source))?;
+        switched.record_observation();
     }
     Ok(switched)
 }
@@ -248,12 +270,11 @@ async fn set_switch(
     switch: Switch,
     options: &SwitchOptions,
     overridden: &[Refusal],
-) -> Result<(bool, u32), SwitchError> {
+) -> Result<ChangeResult, SwitchError> {
     let detail: Vec<String> = overridden.iter().map(|refusal| format!("overrode: {refusal}")).collect();
     let actor = derive_actor(world, read_owner(world, fleet, host).await.as_ref(), &options.actor);
     let changed = switch_host(world, fleet, host, switch, &actor, &detail.join("; ")).await;
-    let changed = changed.map_err(|source| not_changed_error(host, switch, source))?;
-    Ok((!changed.transactions.is_empty(), changed.generation))
+    changed.map_err(|source| not_changed_error(host, switch, source))
 }
 
 /// Sends the switch to the host, and reports the result to the operator.
@@ -326,9 +347,24 @@ fn not_observed_error(host: &Host, switch: Switch, source: BalancerWaitError) ->
 }
 
 impl SwitchReport {
-    fn new(host: &Host, switch: Switch, changed: bool, overridden: Vec<Refusal>) -> Self {
-        let host = host.clone();
-        Self { host, switch, changed, overridden, observed: vec![], drained_after: None, not_drained: None }
+    fn new(host: &Host, switch: Switch, change: ChangeResult, overridden: Vec<Refusal>) -> Self {
+        let (host, changed, packet) = (host.clone(), !change.transactions.is_empty(), change.packet);
+        let proof = match &packet {
+            Some(packet) if packet.is_proven() => SwitchProof::Packet,
+            Some(packet) => SwitchProof::Unverified { reason: packet.describe_unverified() },
+            None => {
+                SwitchProof::Unverified { reason: "the switchman of the host sends no packets".to_owned() }
+            }
+        };
+        let (observed, drained_after, not_drained) = (vec![], None, None);
+        Self { host, switch, changed, overridden, observed, drained_after, not_drained, proof, packet }
+    }
+
+    /// What a balancer reports is stronger than a packet: it includes rules by interface and by source.
+    fn record_observation(&mut self) {
+        if self.observed.iter().any(|one| matches!(one.outcome, WaitOutcome::Reported { .. })) {
+            self.proof = SwitchProof::Balancer;
+        }
     }
 }
 

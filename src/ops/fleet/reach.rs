@@ -38,6 +38,7 @@ pub fn build_status_request(fleet: &Fleet, host: &Host) -> StatusRequest {
         ports: fleet.ports,
         main: fleet.main_endpoint(host),
         health: fleet.health.clone(),
+        send_packet: false,
     }
 }
 

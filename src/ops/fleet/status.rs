@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::model::api::HostView;
+use crate::model::api::{HostView, StatusRequest};
 use crate::model::balancer::{BalancerSpec, ServerView};
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
@@ -60,7 +60,8 @@ impl HostStatus {
 
 /// Takes a snapshot of one host, from the operator machine.
 pub async fn read_status(world: &FleetWorld, fleet: &Fleet, host: &Host) -> HostStatus {
-    let read_view = async { find_link(world, host)?.fetch_status(&build_status_request(fleet, host)).await };
+    let request = StatusRequest { send_packet: true, ..build_status_request(fleet, host) };
+    let read_view = async { find_link(world, host)?.fetch_status(&request).await };
     let (view, balancers) = tokio::join!(read_view, read_balancer_status(world, fleet, host));
     HostStatus { host: host.clone(), service: fleet.service.clone(), ports: fleet.ports, view, balancers }
 }

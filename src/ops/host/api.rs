@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use async_trait::async_trait;
 
 use super::error_code::{change_code, release_code, store_code};
+use super::packet_proof;
 use super::port_sockets;
 use super::rules::{self, ChangeError};
 use super::status::read_view;
@@ -107,7 +108,8 @@ impl HostLink for LocalHost {
 
     async fn set_forward(&self, request: &ForwardRequest) -> LinkResult<ChangeResult> {
         let intent = request.clone().into();
-        rules::change(&self.world, &intent).await.map_err(|error| from_change_error(&error))
+        let changed = packet_proof::change_and_prove(&self.world, &intent).await;
+        changed.map_err(|error| from_change_error(&error))
     }
 
     async fn run(&self, request: &RunRequest, heard: SharedLineSink) -> LinkResult<RunOutcome> {

@@ -29,7 +29,7 @@ async fn collect_facts(world: &HostWorld, fleet: &Fleet, host: &Host) -> CheckFa
         SocketAddr::new(host.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), fleet.ports.backup.get());
     let (tables, native, views, main_health, backup_health) = tokio::join!(
         rules::observe(world),
-        world.firewall.read_native_nat(),
+        world.firewall.read_native_rules(),
         futures_util::future::join_all(world.balancers.iter().map(|balancer| balancer.read())),
         world.probe.check(fleet.main_endpoint(host), &fleet.health),
         world.probe.check(backup, &fleet.health),
@@ -51,7 +51,9 @@ async fn collect_facts(world: &HostWorld, fleet: &Fleet, host: &Host) -> CheckFa
         host: host.clone(),
         can_change_rules: world.machine.can_change_rules().map_err(ObservationError::new),
         tables: tables.map_err(ObservationError::new),
-        native_statements: native.map_err(ObservationError::new),
+        native_rules: native.map_err(ObservationError::new),
+        hidden_legacy: world.firewall.list_hidden_legacy().await,
+        client_ports: world.machine.read_client_ports(),
         filters,
         records: recorded.map_err(ObservationError::new),
         last_entry: world.store.load_history(Some(&fleet.service), 1).ok().and_then(|mut rows| rows.pop()),

@@ -6,6 +6,7 @@ pub mod check;
 pub mod deployments;
 pub mod error_code;
 pub mod metrics;
+pub mod packet_proof;
 pub mod port_sockets;
 pub mod proxy;
 pub mod restore;

@@ -31,6 +31,9 @@ pub enum ChangeError {
     Interrupted,
     #[error("another program keeps changing the chain `SWITCHMAN` of the {family} nat table")]
     Contested { family: Family },
+    /// Rules and record are as requested.
+    #[error("the rules are set and recorded, and packets find otherwise: {0}")]
+    Contradicted(String),
     /// The only way to a disagreement: the change failed, and so did taking it back.
     #[error("{change}; the change could not be reverted: {undo}")]
     HalfDone { change: Box<ChangeError>, undo: Box<ChangeError> },
@@ -86,6 +89,7 @@ async fn apply_intent(
             transactions: vec![],
             generation: previous.generation,
             unfinished_history: None,
+            packet: None,
         });
     }
     let (operation, mine) = world.store.begin(intent, world.clock.now())?;
@@ -98,7 +102,7 @@ async fn apply_intent(
                 transactions.iter().map(|step| format!("{} {}", step.family, step.variant)).collect();
             let ended = end(&ChangeOutcome::Done { detail: detail.join(", ") });
             let unfinished_history = ended.err().map(|error| error.to_string());
-            Ok(ChangeResult { transactions, generation: mine.generation, unfinished_history })
+            Ok(ChangeResult { transactions, generation: mine.generation, unfinished_history, packet: None })
         }
         Err(change) => {
             let kernel = restore_kernel(world, &wanted_before).await;

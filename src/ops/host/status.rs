@@ -10,15 +10,20 @@ use crate::plan::drain;
 use crate::plan::firewall;
 use crate::world::HostWorld;
 
-use super::{port_sockets, rules};
+use super::{packet_proof, port_sockets, rules};
 
 /// Collects the host's half of `status`.
 pub async fn read_view(world: &HostWorld, question: &StatusRequest) -> HostView {
     let recorded = world.store.load_records();
     let records = recorded.as_deref().unwrap_or_default();
     let record = records.iter().find(|record| record.forward.service == question.service);
-    let (tables, sockets, health) = tokio::join!(
+    let packet = async {
+        let record = record.filter(|_| question.send_packet)?;
+        Some(packet_proof::prove_forward(world, record).await)
+    };
+    let (tables, packet, sockets, health) = tokio::join!(
         rules::observe(world),
+        packet,
         port_sockets::read_port_sockets(world, record, question.ports.main),
         world.probe.check(port_sockets::resolve_target(records, question.main), &question.health),
     );
@@ -41,6 +46,7 @@ pub async fn read_view(world: &HostWorld, question: &StatusRequest) -> HostView 
             .map_err(ObservationError::new),
         main_health: health.map_err(ObservationError::new),
         last_entry: last,
+        packet,
     }
 }
 

@@ -67,7 +67,7 @@ fn build_record(host: &SiteHost) -> ServiceRecord {
 }
 
 fn build_change(host: &SiteHost) -> ChangeResult {
-    ChangeResult { transactions: vec![], generation: host.generation, unfinished_history: None }
+    ChangeResult { transactions: vec![], generation: host.generation, unfinished_history: None, packet: None }
 }
 
 impl SiteLink {

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 
 use super::facts::CheckFacts;
 use super::finding::{build_problem, build_warning};
-use super::port_match::{rule_names_port, statement_matches};
+use super::port_match::rule_names_port;
 use crate::model::finding::Finding;
 use crate::model::fleet::Fleet;
+use crate::model::native_rule::{NativeEffect, NativeRule};
 use crate::model::ports::Port;
 use crate::model::rules::{CHAIN, Family, JUMP_COMMENT, Rule, Table};
 
@@ -32,9 +33,13 @@ pub(super) fn collect_findings(fleet: &Fleet, facts: &CheckFacts) -> Vec<Finding
                 all.extend(rules.map(|rule| build_foreign_rule_finding(*family, service, vhost, port, rule)));
             }
         }
-        for statement in facts.native_statements.iter().flatten() {
-            if statement_matches(statement, port) && !statement_matches(statement, fleet.ports.check) {
-                all.push(build_native_rule_finding(service, vhost, port, statement));
+        for rule in facts.native_rules.iter().flatten() {
+            // A rule for every port is reported at the check port.
+            if rule.effect == NativeEffect::Translate
+                && rule.names_port(port)
+                && !rule.matches_port(fleet.ports.check)
+            {
+                all.push(build_native_rule_finding(service, vhost, port, rule));
             }
         }
     }
@@ -63,20 +68,20 @@ fn build_foreign_rule_finding(
     )
 }
 
-fn build_native_rule_finding(service: &str, vhost: &str, port: Port, statement: &str) -> Finding {
+fn build_native_rule_finding(service: &str, vhost: &str, port: Port, rule: &NativeRule) -> Finding {
     build_warning(
         "native-on-data-port",
         "nftables",
         format!(
-            "a native nftables rule takes the data port {port}, which has a route of `{service}` ({vhost}): `{statement}`; \
+            "a native nftables rule takes the data port {port}, which has a route of `{service}` ({vhost}): `{rule}`; \
              where its chain has a priority below -100 it comes first"
         ),
-        "remove it: `nft -a list ruleset` shows its handle",
+        format!("remove it: `{}`", rule.delete_command()),
     )
 }
 
 /// Rules that decide about new connections to a port ahead of our jump. Without the jump all do.
-fn rules_before_jump(table: &Table, port: Port) -> impl Iterator<Item = &Rule> {
+pub(in crate::plan) fn rules_before_jump(table: &Table, port: Port) -> impl Iterator<Item = &Rule> {
     let on_port = move |rule: &&Rule| {
         !rule.is_ours() && (rule_names_port(rule, "--dport", port) || rule_names_port(rule, "--dports", port))
     };
@@ -123,7 +128,7 @@ fn jump_reaches<'a>(table: &'a Table, jump: &'a Rule, chain: &str, seen: &mut BT
 pub(super) mod tests {
     use super::*;
     use crate::model::deployment::DeploymentId;
-    use crate::model::example::port;
+    use crate::model::example::{make_native_rule, port};
     use crate::model::finding::Severity;
     use crate::model::forward::{Route, Routes};
     use crate::model::port_forward::Switch;
@@ -212,7 +217,7 @@ pub(super) mod tests {
                 if managed_too {
                     add_managed_service(facts, &[], &[]);
                 }
-                facts.native_statements = Ok(vec!["inet fw: tcp dport 8080 redirect to :9000".to_owned()]);
+                facts.native_rules = Ok(vec![make_native_rule(&[(8080, 8080)])]);
             })
         };
         assert_eq!(native(true), [("native-on-data-port", Severity::Warning)]);

@@ -6,7 +6,9 @@ use crate::model::balancer::BackendView;
 use crate::model::forward::ServiceRecord;
 use crate::model::history::HistoryEntry;
 use crate::model::host::Host;
+use crate::model::native_rule::NativeRule;
 use crate::model::observation::ObservationError;
+use crate::model::ports::ClientPorts;
 use crate::model::rules::{Family, Table, Tables};
 
 /// A snapshot of a host. A part that could not be read is its error.
@@ -15,8 +17,12 @@ pub struct CheckFacts {
     pub host: Host,
     pub can_change_rules: Result<bool, ObservationError>,
     pub tables: Result<Vec<(Family, Tables)>, ObservationError>,
-    /// Native nftables statements that translate, each after its table.
-    pub native_statements: Result<Vec<String>, ObservationError>,
+    /// Rules of nftables that no iptables tool prints.
+    pub native_rules: Result<Vec<NativeRule>, ObservationError>,
+    /// Families whose legacy nat table no tool of this host can print.
+    pub hidden_legacy: Vec<Family>,
+    /// `None` where the kernel does not show them.
+    pub client_ports: Option<ClientPorts>,
     /// Filter tables of the variants in use.
     pub filters: Vec<(Family, Result<Table, ObservationError>)>,
     pub records: Result<Vec<ServiceRecord>, ObservationError>,

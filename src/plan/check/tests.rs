@@ -1,6 +1,6 @@
 use super::*;
 use crate::model::balancer::{AdminState, BackendView, ServerState, ServerView};
-use crate::model::example::{self, port};
+use crate::model::example::{self, make_native_rule, port};
 use crate::model::forward::ServiceRecord;
 use crate::model::history::{Actor, HistoryEntry, OperationId};
 use crate::model::host::Host;
@@ -91,7 +91,9 @@ pub(super) fn good() -> CheckFacts {
         },
         can_change_rules: Ok(true),
         tables: Ok(vec![(Family::V4, nat()), (Family::V6, nat())]),
-        native_statements: Ok(vec![]),
+        native_rules: Ok(vec![]),
+        hidden_legacy: vec![],
+        client_ports: None,
         filters: vec![(Family::V4, Ok(Table::default()))],
         records: Ok(vec![recorded(Switch::On)]),
         last_entry: None,
@@ -152,14 +154,14 @@ fn check_reports_foreign_rules_and_variants() {
     }
     let inside = with(|facts| rule(facts, "-A SWITCHMAN -p tcp -m tcp --dport 22 -j ACCEPT"));
     assert_eq!(inside, [("stranger-in-chain", Severity::Warning)]);
-    for (statement, found) in [
-        ("inet fw: tcp dport 8888 redirect to :9000", true),
-        ("inet fw: tcp dport { 80, 8000-9000 } dnat to 10.0.0.9", true),
-        ("inet fw: tcp dport 80 redirect to :8888", false),
-        ("inet fw: tcp dport 88881 redirect to :1", false),
+    for (ports, found) in [
+        (vec![(8888, 8888)], true),
+        (vec![(80, 80), (8000, 9000)], true),
+        (vec![], true),
+        (vec![(80, 80)], false),
     ] {
-        let all = with(|facts| facts.native_statements = Ok(vec![statement.to_owned()]));
-        assert_eq!(all.contains(&("native-on-check-port", Severity::Problem)), found, "{statement}");
+        let all = with(|facts| facts.native_rules = Ok(vec![make_native_rule(&ports)]));
+        assert_eq!(all.contains(&("native-on-check-port", Severity::Problem)), found, "{ports:?}");
     }
     let mixed = with(|facts| facts.tables.as_mut().unwrap()[0].1.legacy = Some(make_foreign_table()));
     assert_eq!(mixed, [("mixed-variants", Severity::Warning)]);
@@ -251,4 +253,39 @@ fn check_reports_balancer_states() {
     );
     assert_eq!(servers(|all| all[1].name = "other".into()), [("no-server", Severity::Problem)]);
     assert_eq!(servers(|all| all.truncate(2)), [("floor-never-met", Severity::Warning)]);
+}
+
+/// A filter of a program that lets nothing in.
+fn make_managed_filter(chain: &str) -> Table {
+    let mut filter = Table::default();
+    filter.chains.insert("INPUT".into(), Some("DROP".into()));
+    filter.chains.insert(chain.into(), None);
+    filter
+}
+
+#[test]
+fn fixes_are_in_the_words_of_the_firewall_in_use() {
+    for (chain, opening) in [
+        ("ufw-before-input", "`ufw allow 8080/tcp`, for the load balancers"),
+        (
+            "INPUT_ZONES",
+            "`firewall-cmd --permanent --add-port=8080/tcp && firewall-cmd --reload`, for the load balancers",
+        ),
+        ("other", "`iptables -I INPUT -p tcp --dport 8080 -j ACCEPT`, for the load balancers"),
+    ] {
+        let facts = CheckFacts { filters: vec![(Family::V4, Ok(make_managed_filter(chain)))], ..good() };
+        let all = collect_findings(&fleet(), &facts);
+        let hidden = all.iter().find(|finding| finding.id == "input-hides-port").unwrap();
+        assert_eq!(hidden.fix, opening);
+    }
+}
+
+#[test]
+fn client_ports_over_the_instance_ports_are_a_warning() {
+    let find = |range, reserved| {
+        with(|facts| facts.client_ports = crate::model::ports::ClientPorts::parse(range, reserved))
+    };
+    assert_eq!(find("1024\t65535\n", "\n"), [("client-ports-overlap", Severity::Warning)]);
+    assert_eq!(find("32768\t60999\n", "\n"), []);
+    assert_eq!(find("1024\t65535\n", "8080,20000-29999\n"), []);
 }

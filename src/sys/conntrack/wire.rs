@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use nix::errno::Errno;
+use nix::sys::socket::AddressFamily;
 
 use crate::model::ports::Port;
 use crate::sys::netlink::{
@@ -23,8 +24,10 @@ const CTA_FILTER: u16 = 25;
 /// Inside a tuple.
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
-/// Inside its address: the destination, IPv4 and IPv6.
+/// Inside its address: source and destination, IPv4 and IPv6.
+const CTA_IP_V4_SRC: u16 = 1;
 const CTA_IP_V4_DST: u16 = 2;
+const CTA_IP_V6_SRC: u16 = 3;
 const CTA_IP_V6_DST: u16 = 4;
 /// Inside its protocol.
 const CTA_PROTO_NUM: u16 = 1;
@@ -101,6 +104,49 @@ pub(super) fn build_request(family: u8, wanted: Option<FlowFilter>, sequence: u3
     netlink::build_message(CT_GET, NLM_F_REQUEST | NLM_F_DUMP, sequence, &body)
 }
 
+/// Builds the request for the one connection that a client opened to a server.
+pub(super) fn build_lookup(client: SocketAddr, server: SocketAddr, sequence: u32) -> Vec<u8> {
+    let address = |v4, v6, address: IpAddr| match address {
+        IpAddr::V4(address) => build_attribute(v4, &address.octets()),
+        IpAddr::V6(address) => build_attribute(v6, &address.octets()),
+    };
+    let addresses = [
+        address(CTA_IP_V4_SRC, CTA_IP_V6_SRC, client.ip()),
+        address(CTA_IP_V4_DST, CTA_IP_V6_DST, server.ip()),
+    ];
+    let ports = [
+        build_attribute(CTA_PROTO_NUM, &[IPPROTO_TCP]),
+        build_attribute(CTA_PROTO_SRC_PORT, &client.port().to_be_bytes()),
+        build_attribute(CTA_PROTO_DST_PORT, &server.port().to_be_bytes()),
+    ];
+    let tuple = [build_nested(CTA_TUPLE_IP, &addresses), build_nested(CTA_TUPLE_PROTO, &ports)];
+    let family = if client.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let mut body = vec![family as u8, 0, 0, 0];
+    body.extend(build_nested(CTA_TUPLE_ORIG, &tuple));
+    netlink::build_message(CT_GET, NLM_F_REQUEST, sequence, &body)
+}
+
+/// Parses the answer to such a request: the address that answers the client, or `None` where the kernel does not track
+/// the connection.
+pub(super) fn parse_lookup(datagram: &[u8]) -> Result<Option<SocketAddr>, NetlinkError> {
+    match parse_messages(datagram).into_iter().next() {
+        Some(Ok(message)) if message.kind == NLMSG_ERROR => match message.error() {
+            None | Some(Errno::ENOENT) => Ok(None),
+            Some(error) => Err(NetlinkError::Refused(error)),
+        },
+        Some(Ok(message)) if message.kind == CT_NEW => {
+            let attributes = message.body.get(NFGENMSG_BYTES..).unwrap_or_default();
+            let reply = find_attribute(attributes, CTA_TUPLE_REPLY).ok_or(NetlinkError::NoTuples)?;
+            Ok(read_address(reply, CTA_IP_V4_SRC, CTA_IP_V6_SRC)
+                .zip(read_port(reply, CTA_PROTO_SRC_PORT))
+                .map(|(address, port)| SocketAddr::new(address, port)))
+        }
+        Some(Ok(message)) => Err(NetlinkError::UnexpectedType(message.kind)),
+        Some(Err(error)) => Err(error),
+        None => Ok(None),
+    }
+}
+
 /// The parts of one datagram; a malformed one ends it with an error.
 pub(super) fn parse_parts(datagram: &[u8], sequence: u32) -> Vec<Result<DumpPart, NetlinkError>> {
     let mut parts = Vec::new();
@@ -149,11 +195,15 @@ fn read_port(tuple: &[u8], kind: u16) -> Option<u16> {
 }
 
 fn read_destination(tuple: &[u8]) -> Option<IpAddr> {
+    read_address(tuple, CTA_IP_V4_DST, CTA_IP_V6_DST)
+}
+
+fn read_address(tuple: &[u8], v4: u16, v6: u16) -> Option<IpAddr> {
     let address = find_attribute(tuple, CTA_TUPLE_IP)?;
-    if let Some(v4) = find_attribute(address, CTA_IP_V4_DST) {
+    if let Some(v4) = find_attribute(address, v4) {
         return Some(Ipv4Addr::from(<[u8; 4]>::try_from(v4).ok()?).into());
     }
-    Some(Ipv6Addr::from(<[u8; 16]>::try_from(find_attribute(address, CTA_IP_V6_DST)?).ok()?).into())
+    Some(Ipv6Addr::from(<[u8; 16]>::try_from(find_attribute(address, v6)?).ok()?).into())
 }
 
 #[cfg(test)]

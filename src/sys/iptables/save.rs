@@ -37,6 +37,21 @@ pub(super) fn parse(listing: &str) -> Result<Table, UnexpectedLine> {
     Ok(table)
 }
 
+/// Adds what `iptables -S CHAIN` prints: `-P CHAIN POLICY` or `-N CHAIN`, then the rules.
+pub(super) fn parse_chain(listing: &str, table: &mut Table) {
+    for line in listing.lines() {
+        match line.split_whitespace().collect::<Vec<_>>()[..] {
+            ["-P", chain, policy, ..] => {
+                table.chains.insert(chain.to_owned(), Some(policy.to_owned()));
+            }
+            ["-N", chain] => {
+                table.chains.insert(chain.to_owned(), None);
+            }
+            _ => table.rules.extend(Rule::parse(line)),
+        }
+    }
+}
+
 /// `:PREROUTING ACCEPT [0:0]`, `:SWITCHMAN - [0:0]`.
 fn parse_chain_line(line: &str) -> Option<(String, Option<String>)> {
     let mut words = line.strip_prefix(':')?.split_whitespace();

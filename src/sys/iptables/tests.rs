@@ -79,10 +79,39 @@ fn native_nftables_rules_are_listed_beside_iptables_rules() {
         let output =
             Program::new("nft").args(["-f", "-"]).run(native.as_bytes(), COMMAND_TIMEOUT).await.unwrap();
         assert_eq!(output.status, 0, "{}", output.stderr);
+        let rules = Iptables.read_native_rules().await.unwrap();
         assert_eq!(
-            Iptables.read_native_nat().await.unwrap(),
-            ["inet swm-test: tcp dport { 8888, 9999 } redirect to :9000"]
+            rules.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            [
+                "inet swm-test pre: tcp dport { 8888, 9999 } redirect to :9000 (handle 3, prerouting priority -110)"
+            ]
         );
+        assert_eq!(rules[0].ports, [(8888, 8888), (9999, 9999)]);
+    });
+}
+
+/// netbirdio/netbird and containers/podman#13507: `iptables-save` prints "Table `nat' is incompatible, use 'nft' tool" and
+/// returns 0, so that the table looked empty.
+#[test]
+fn table_with_a_native_rule_is_read_chain_by_chain() {
+    run_in_namespace(|| async {
+        Iptables.commit(&transaction(Family::V4, Variant::NfTables, ON)).await.unwrap();
+        let before = Iptables.nat(Family::V4).await.unwrap().nf_tables.unwrap();
+        let native = "add rule ip nat PREROUTING tcp dport { 22, 8888 } redirect to :9000";
+        let output =
+            Program::new("nft").args(["-f", "-"]).run(native.as_bytes(), COMMAND_TIMEOUT).await.unwrap();
+        assert_eq!(output.status, 0, "{}", output.stderr);
+        let after = Iptables.nat(Family::V4).await.unwrap().nf_tables.unwrap();
+        assert_eq!(after.unprintable_chains, ["PREROUTING"]);
+        assert_eq!(
+            after.rules.iter().collect::<std::collections::BTreeSet<_>>(),
+            before.rules.iter().collect()
+        );
+        assert_eq!(after.chains.get("SWITCHMAN"), Some(&None));
+        // A change is committed and read back as ever.
+        Iptables.commit(&transaction(Family::V4, Variant::NfTables, ON)).await.unwrap();
+        let jumps = Iptables.nat(Family::V4).await.unwrap().nf_tables.unwrap();
+        assert!(jumps.rules.contains(&build_jump_rule("PREROUTING")));
     });
 }
 

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
+use crate::model::native_rule::NativeRule;
 use crate::model::rules::{Family, Table, Tables, Transaction, Variant};
 use crate::world::firewall::{Firewall, FirewallError};
 
@@ -65,7 +66,11 @@ impl Firewall for FakeFirewall {
         Ok(Table::default())
     }
 
-    async fn read_native_nat(&self) -> Result<Vec<String>, FirewallError> {
+    async fn packet_tables(&self, _: Family) -> Result<Vec<(String, Table)>, FirewallError> {
+        Ok(vec![])
+    }
+
+    async fn read_native_rules(&self) -> Result<Vec<NativeRule>, FirewallError> {
         Ok(vec![])
     }
 

@@ -20,7 +20,7 @@ use super::stop::{self, StopHandle};
 use super::watch::{RuleSubscription, RuleWatch};
 use crate::model::api::{RunOutcome, RunRequest};
 use crate::model::health::Health;
-use crate::model::ports::Port;
+use crate::model::ports::{ClientPorts, Port};
 use crate::model::socket::Socket;
 
 pub mod balancer;
@@ -28,6 +28,7 @@ pub mod deployments;
 pub mod firewall;
 pub mod fuse;
 pub mod journal;
+pub mod packets;
 pub mod paused;
 pub mod proxy;
 pub mod store;
@@ -36,6 +37,7 @@ use balancer::FakeBalancer;
 use deployments::FakeDeployments;
 use firewall::FakeFirewall;
 use fuse::FailurePoint;
+use packets::FakePackets;
 use proxy::FakeProxy;
 use store::FakeStore;
 
@@ -48,6 +50,7 @@ pub struct FakeWorld {
     pub host: Arc<FakeHost>,
     pub versions: Arc<FakeDeployments>,
     pub proxy: Arc<FakeProxy>,
+    pub packets: Arc<FakePackets>,
     pub stopper: StopHandle,
     pub failure_point: FailurePoint,
 }
@@ -72,6 +75,7 @@ pub fn world(balancers: Vec<FakeBalancer>, firewall: Arc<FakeFirewall>) -> FakeW
     let balancers: Vec<_> = balancers.into_iter().map(Arc::new).collect();
     let (stopper, stop) = stop::create_channel();
     let proxy = Arc::new(FakeProxy { fuse: fuse.clone(), ..FakeProxy::default() });
+    let packets = Arc::new(FakePackets::default());
     let world = HostWorld {
         firewall: firewall.clone(),
         rule_watch: host.clone(),
@@ -82,6 +86,7 @@ pub fn world(balancers: Vec<FakeBalancer>, firewall: Arc<FakeFirewall>) -> FakeW
         sockets: host.clone(),
         flows: versions.clone(),
         probe: Arc::new(FakeProbe { host: host.clone(), deployments: versions.clone() }),
+        packets: packets.clone(),
         store: store.clone(),
         deployments: versions.clone(),
         releases: versions.clone(),
@@ -94,7 +99,18 @@ pub fn world(balancers: Vec<FakeBalancer>, firewall: Arc<FakeFirewall>) -> FakeW
         reporter: host.clone(),
         stop,
     };
-    FakeWorld { world, firewall, balancers, store, host, versions, proxy, stopper, failure_point: fuse }
+    FakeWorld {
+        world,
+        firewall,
+        balancers,
+        store,
+        host,
+        versions,
+        proxy,
+        packets,
+        stopper,
+        failure_point: fuse,
+    }
 }
 
 impl Clock for FakeHost {
@@ -169,6 +185,10 @@ impl Machine for FakeHost {
 
     fn list_listeners(&self, _: Port) -> Result<Vec<ListeningProcess>, MachineError> {
         Ok(vec![])
+    }
+
+    fn read_client_ports(&self) -> Option<ClientPorts> {
+        None
     }
 
     fn read_boot_time(&self) -> Result<jiff::Timestamp, MachineError> {

@@ -2,12 +2,19 @@
 
 use super::*;
 use crate::model::finding::samples;
+use crate::model::ports::ClientPorts;
 use crate::model::roll::Batch;
 use crate::plan::check::data_ports::tests::{REDIRECT_RULE, add_managed_service};
 
 /// Changes of the host on which all is well.
-const CHANGES: [Change; 30] = [
+const CHANGES: [Change; 33] = [
     |_| {},
+    |facts| facts.hidden_legacy = vec![Family::V4],
+    |facts| facts.client_ports = ClientPorts::parse("1024\t65535", ""),
+    |facts| {
+        let nat = facts.tables.as_mut().unwrap()[0].1.nf_tables.as_mut().unwrap();
+        nat.unprintable_chains = vec!["PREROUTING".to_owned()];
+    },
     |facts| facts.can_change_rules = Ok(false),
     |facts| facts.records = Ok(vec![]),
     |facts| {
@@ -17,8 +24,8 @@ const CHANGES: [Change; 30] = [
     |facts| facts.tables = Err(ObservationError::new("`iptables-save` is not installed")),
     |facts| rule(facts, "-A PREROUTING -p tcp -m tcp --dport 8888 -j REDIRECT --to-ports 9000"),
     |facts| rule(facts, "-A SWITCHMAN -p tcp -m tcp --dport 22 -j ACCEPT"),
-    |facts| facts.native_statements = Ok(vec!["inet fw: tcp dport 8888 redirect to :9000".into()]),
-    |facts| facts.native_statements = Err(ObservationError::new("`nft` failed with status 1")),
+    |facts| facts.native_rules = Ok(vec![make_native_rule(&[(8888, 8888)])]),
+    |facts| facts.native_rules = Err(ObservationError::new("`nft` failed with status 1")),
     |facts| facts.tables.as_mut().unwrap()[0].1.legacy = Some(make_foreign_table()),
     |facts| {
         let tables = &mut facts.tables.as_mut().unwrap()[0].1;
@@ -76,7 +83,7 @@ fn check_findings_are_those_of_the_snapshots() {
     }
     let mut facts = good();
     add_managed_service(&mut facts, &[], &[]);
-    facts.native_statements = Ok(vec!["inet fw: tcp dport 8080 redirect to :9000".into()]);
+    facts.native_rules = Ok(vec![make_native_rule(&[(8080, 8080)])]);
     all.extend(collect_findings(&fleet(), &facts));
     let mut alone = fleet();
     alone.balancers.clear();

@@ -57,6 +57,7 @@ async fn call_everything(link: &dyn HostLink, archive: &std::path::Path) -> Vec<
         ports: example::make_ports(),
         main: "127.0.0.1:8080".parse().unwrap(),
         health: main.health.clone(),
+        send_packet: false,
     };
     let run = json!({"key": "k", "argv": ["true"], "env": {}, "dir": null, "timeout_ms": null});
     let forward = json!({

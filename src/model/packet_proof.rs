@@ -1,0 +1,128 @@
+//! The proof of a forward by a packet: how the check port answers a connection that takes the real path into this host.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::ports::Port;
+use super::rules::Family;
+
+/// The answer to the first packet of a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum PacketAnswer {
+    /// A process accepted the connection.
+    Accepted {
+        /// The address that answers, after every translation; absent where the kernel does not track the connection.
+        by: Option<SocketAddr>,
+    },
+    /// The connection was refused at once.
+    Refused,
+    /// No answer came: a filter dropped the packet, or the answer took another route.
+    Silent,
+}
+
+impl fmt::Display for PacketAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Accepted { by: Some(address) } => write!(f, "is answered by `{address}`"),
+            Self::Accepted { by: None } => f.write_str("is answered"),
+            Self::Refused => f.write_str("is refused"),
+            Self::Silent => f.write_str("gets no answer"),
+        }
+    }
+}
+
+/// The verdict on a forward in one address family.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "proof", rename_all = "kebab-case")]
+pub enum PacketVerdict {
+    /// The packet got the answer that the record requires.
+    Packet { answer: PacketAnswer },
+    /// The packet proves nothing.
+    Unverified { reason: String },
+    /// The packet got another answer than the record requires.
+    Contradicted {
+        fact: String,
+        /// The rule or process that is the cause, where the rules show it.
+        cause: Option<String>,
+    },
+}
+
+/// The verdict on a forward in one address family, with the family.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FamilyProof {
+    pub family: Family,
+    pub verdict: PacketVerdict,
+}
+
+/// The verdicts on a forward. The packet comes in by an interface of its own: it proves nothing about rules that match an
+/// interface or a source address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PacketProof {
+    pub check: Port,
+    pub families: Vec<FamilyProof>,
+}
+
+impl PacketProof {
+    /// Returns what the packets found against the record, with the cause where it is known.
+    pub fn describe_contradiction(&self) -> Option<String> {
+        let texts: Vec<String> = self.families.iter().filter_map(describe_family_contradiction).collect();
+        (!texts.is_empty()).then(|| texts.join("; "))
+    }
+
+    /// Returns whether at least one packet got the required answer, and no packet another one.
+    pub fn is_proven(&self) -> bool {
+        self.describe_contradiction().is_none()
+            && self.families.iter().any(|one| matches!(one.verdict, PacketVerdict::Packet { .. }))
+    }
+
+    /// Returns why the forward is not verified in any family.
+    pub fn describe_unverified(&self) -> String {
+        let reasons = self.families.iter().filter_map(|one| match &one.verdict {
+            PacketVerdict::Unverified { reason } => Some(format!("{}: {reason}", one.family)),
+            _ => None,
+        });
+        reasons.collect::<Vec<_>>().join("; ")
+    }
+}
+
+fn describe_family_contradiction(one: &FamilyProof) -> Option<String> {
+    match &one.verdict {
+        PacketVerdict::Contradicted { fact, cause: Some(cause) } => {
+            Some(format!("{fact} ({}): {cause}", one.family))
+        }
+        PacketVerdict::Contradicted { fact, cause: None } => Some(format!("{fact} ({})", one.family)),
+        _ => None,
+    }
+}
+
+impl fmt::Display for PacketProof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(text) = self.describe_contradiction() {
+            return f.write_str(&text);
+        }
+        if !self.is_proven() {
+            return write!(f, "not verified by a packet: {}", self.describe_unverified());
+        }
+        // The families with the same answer together: in IPv4 and IPv6 it is nearly always one.
+        let mut answers: Vec<(String, Vec<String>)> = Vec::new();
+        for one in &self.families {
+            let PacketVerdict::Packet { answer } = &one.verdict else { continue };
+            let text = match answer {
+                PacketAnswer::Accepted { by: Some(address) } => {
+                    format!("is answered by port {}", address.port())
+                }
+                other => other.to_string(),
+            };
+            match answers.iter_mut().find(|(known, _)| *known == text) {
+                Some((_, families)) => families.push(one.family.to_string()),
+                None => answers.push((text, vec![one.family.to_string()])),
+            }
+        }
+        let texts = answers.iter().map(|(text, families)| format!("{text} ({})", families.join(", ")));
+        write!(f, "a packet to {} {}", self.check, texts.collect::<Vec<_>>().join(", "))
+    }
+}

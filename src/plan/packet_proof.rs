@@ -1,0 +1,272 @@
+//! The verdict on a forward by the answer to a packet: proven, unverified, or contradicted with the cause that the rules
+//! show.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::check::data_ports::rules_before_jump;
+use super::check::port_match::rule_names_port;
+use super::input_filter::{FilterVerdict, Match, evaluate_filter, match_rule};
+use crate::model::deployment::Access;
+use crate::model::forward::ServiceRecord;
+use crate::model::native_rule::{NativeEffect, NativeRule};
+use crate::model::packet_proof::{PacketAnswer, PacketVerdict};
+use crate::model::port_forward::Switch;
+use crate::model::ports::Port;
+use crate::model::rules::{Family, Rule, Table, Tables};
+
+/// The priority of our jump's hook: `dstnat`.
+const DSTNAT: i64 = -100;
+
+/// What the record requires of the check port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    pub switch: Switch,
+    pub check: Port,
+    /// The port to which the forward redirects.
+    pub target: Port,
+}
+
+impl Claim {
+    pub fn from_record(record: &ServiceRecord) -> Self {
+        // No rule routes to a private service.
+        let switch = if record.access == Access::Private { Switch::Off } else { record.switch };
+        let target = record.layer7.inserted().unwrap_or(record.forward.target);
+        Self { switch, check: record.forward.check, target }
+    }
+}
+
+/// The state of the host beside the forward, which is read only where the answer alone decides nothing.
+#[derive(Debug, Clone)]
+pub struct PacketFacts {
+    /// The nat tables of the family.
+    pub nat: Option<Tables>,
+    /// Raw, mangle and filter of the family.
+    pub tables: Vec<(String, Table)>,
+    pub native: Vec<NativeRule>,
+    /// Addresses on which a process listens on the check port and on the target.
+    pub check_listeners: Vec<SocketAddr>,
+    pub target_listeners: Vec<SocketAddr>,
+    /// The processes that listen on the check port: `nginx (pid 7)`.
+    pub check_processes: Vec<String>,
+}
+
+/// Judges an answer that needs no further facts.
+pub fn judge_answer(claim: Claim, address: SocketAddr, answer: &PacketAnswer) -> Option<PacketVerdict> {
+    let is_as_claimed = match (claim.switch, answer) {
+        (Switch::On, PacketAnswer::Accepted { by: Some(by) }) => {
+            by.ip() == address.ip() && by.port() == claim.target.get()
+        }
+        (Switch::Off, PacketAnswer::Refused) => true,
+        _ => false,
+    };
+    is_as_claimed.then(|| PacketVerdict::Packet { answer: answer.clone() })
+}
+
+/// Judges an answer with the facts that explain it.
+pub fn explain_answer(
+    claim: Claim,
+    family: Family,
+    address: SocketAddr,
+    answer: &PacketAnswer,
+    facts: &PacketFacts,
+) -> PacketVerdict {
+    if let Some(verdict) = judge_answer(claim, address, answer) {
+        return verdict;
+    }
+    let fact = format!("the forward is {}, but a packet to port {} {answer}", claim.switch, claim.check);
+    let contradicted = |cause| PacketVerdict::Contradicted { fact: fact.clone(), cause };
+    let unverified = |reason| PacketVerdict::Unverified { reason };
+    if let PacketAnswer::Accepted { by } = answer {
+        let is_untracked = by.is_none() && facts.check_listeners.is_empty();
+        if claim.switch == Switch::On && is_untracked {
+            return unverified("the kernel does not show which process answers".to_owned());
+        }
+        return contradicted(find_answerer(claim, family, *by, facts));
+    }
+    // The filters see the target where the forward is on, and the check port where it is off.
+    let filtered = if claim.switch == Switch::On { claim.target } else { claim.check };
+    match (claim.switch, find_obstacle(claim, family, filtered, facts)) {
+        (Switch::On, Obstacle::Certain(cause)) => contradicted(Some(cause)),
+        (Switch::Off, Obstacle::Certain(_) | Obstacle::None) => {
+            PacketVerdict::Packet { answer: answer.clone() }
+        }
+        (_, Obstacle::Depends(rule)) => unverified(format!(
+            "a packet to port {} {answer}, and the filter may depend on its interface or source: `{rule}`",
+            claim.check
+        )),
+        (Switch::On, Obstacle::None) => match find_missing_listener(claim, address.ip(), facts) {
+            Some(reason) => unverified(reason),
+            None => contradicted(None),
+        },
+    }
+}
+
+/// Why no process can accept what the forward redirects here; `None` where one can. A redirect goes to the address of the
+/// interface by which the packet comes in.
+fn find_missing_listener(claim: Claim, address: IpAddr, facts: &PacketFacts) -> Option<String> {
+    let target = claim.target;
+    let usable = |listener: &&SocketAddr| listener.is_ipv6() || listener.is_ipv4() == address.is_ipv4();
+    let listeners: Vec<&SocketAddr> = facts.target_listeners.iter().filter(usable).collect();
+    if address.is_ipv6() && !listeners.iter().any(|listener| listener.is_ipv6()) || listeners.is_empty() {
+        return Some(format!("no process listens on port {target}"));
+    }
+    // A listener on `::` may be limited to IPv6.
+    let is_open =
+        |listener: &&&SocketAddr| listener.ip().is_unspecified() && listener.is_ipv4() == address.is_ipv4();
+    if listeners.iter().any(|listener| is_open(&listener)) {
+        return None;
+    }
+    let names: Vec<String> = listeners.iter().map(|listener| format!("`{listener}`")).collect();
+    Some(format!(
+        "port {target} listens on {} only, to which a packet of another interface is not redirected",
+        names.join(", ")
+    ))
+}
+
+/// The rule or the process that makes an address answer against the record.
+fn find_answerer(
+    claim: Claim,
+    family: Family,
+    by: Option<SocketAddr>,
+    facts: &PacketFacts,
+) -> Option<String> {
+    let is_untranslated = by.is_none_or(|by| by.port() == claim.check.get());
+    if is_untranslated && !facts.check_processes.is_empty() {
+        return Some(format!("`{}` listens on the check port itself", facts.check_processes.join("`, `")));
+    }
+    let native = facts.native.iter().filter(|rule| rule.matches_family(family));
+    let mut translations = native.filter(|rule| rule.effect == NativeEffect::Translate);
+    find_translation(facts, claim.check)
+        .map(|rule| format!("the rule `{rule}` takes the port first"))
+        .or_else(|| {
+            let rule = translations.find(|rule| rule.matches_port(claim.check))?;
+            Some(format!("the native rule `{rule}` takes the port first"))
+        })
+        .or_else(|| {
+            let by = by.filter(|_| claim.switch == Switch::Off)?;
+            (by.port() == claim.target.get())
+                .then(|| "a rule that switchman does not know redirects it to main".to_owned())
+        })
+}
+
+fn find_translation(facts: &PacketFacts, check: Port) -> Option<&Rule> {
+    let nat = facts.nat.as_ref()?;
+    [&nat.nf_tables, &nat.legacy].into_iter().flatten().find_map(|table| {
+        let mut translations = rules_before_jump(table, check)
+            .filter(|rule| matches!(rule.option_value("-j"), Some("DNAT" | "REDIRECT" | "NETMAP")));
+        translations.next()
+    })
+}
+
+/// What keeps a packet from the process.
+enum Obstacle {
+    None,
+    /// A rule that matches every packet to the port.
+    Certain(String),
+    /// A rule that may match the packets of a balancer or not.
+    Depends(String),
+}
+
+fn find_obstacle(claim: Claim, family: Family, filtered: Port, facts: &PacketFacts) -> Obstacle {
+    let mut depends = None;
+    for (name, table) in &facts.tables {
+        let found = match name.as_str() {
+            "filter" => evaluate_input(table, filtered),
+            // Both come before nat.
+            _ => find_early_rule(table, claim.check),
+        };
+        match found {
+            Obstacle::Certain(cause) => return Obstacle::Certain(cause),
+            Obstacle::Depends(rule) => depends = depends.or(Some(rule)),
+            Obstacle::None => {}
+        }
+    }
+    if let Some(rule) = find_translation(facts, claim.check).filter(|_| claim.switch == Switch::On) {
+        return Obstacle::Certain(format!("the rule `{rule}` takes the port first"));
+    }
+    let native: Vec<&NativeRule> = facts.native.iter().filter(|rule| rule.matches_family(family)).collect();
+    match find_native_obstacle(claim, filtered, &native) {
+        Obstacle::None => depends.map_or(Obstacle::None, Obstacle::Depends),
+        found => found,
+    }
+}
+
+fn evaluate_input(table: &Table, port: Port) -> Obstacle {
+    match evaluate_filter(table, port) {
+        FilterVerdict::Accepted => Obstacle::None,
+        FilterVerdict::Refused(refusal) => {
+            Obstacle::Certain(format!("the filter of INPUT refuses port {port}: `{}`", refusal.text))
+        }
+        FilterVerdict::Depends { rule } => Obstacle::Depends(rule),
+    }
+}
+
+/// A rule of raw or mangle that keeps the check port from nat.
+fn find_early_rule(table: &Table, check: Port) -> Obstacle {
+    let mut depends = None;
+    for rule in table.rules.iter().filter(|rule| !["OUTPUT", "POSTROUTING"].contains(&rule.chain.as_str())) {
+        let names_port = rule_names_port(rule, "--dport", check) || rule_names_port(rule, "--dports", check);
+        let effect = match rule.option_value("-j") {
+            Some("NOTRACK") => "turns connection tracking off, without which no redirect works",
+            Some("CT") if rule.has_option("--notrack") => {
+                "turns connection tracking off, without which no redirect works"
+            }
+            Some("CT") if rule.has_option("--zone") && names_port => {
+                "moves the connection into another zone of connection tracking"
+            }
+            Some("DROP") => "drops the packet before nat",
+            Some("MARK") if names_port => "marks the packet, which may choose another routing table",
+            Some("TPROXY") => "takes the packet before nat",
+            _ => continue,
+        };
+        match match_rule(rule, check) {
+            Match::No => {}
+            Match::Yes => return Obstacle::Certain(format!("the rule `{rule}` {effect}")),
+            Match::Maybe => depends = depends.or_else(|| Some(rule.to_string())),
+        }
+    }
+    depends.map_or(Obstacle::None, Obstacle::Depends)
+}
+
+/// Walks the hooks in the kernel's order. An accepting rule ends its own hook and priority only.
+fn find_native_obstacle(claim: Claim, filtered: Port, rules: &[&NativeRule]) -> Obstacle {
+    let mut depends: Option<String> = None;
+    let mut passed = None;
+    let mut may_pass = None;
+    for rule in rules {
+        let place = (&rule.family, &rule.table, &rule.hook, rule.priority);
+        let port = if rule.hook == "input" || rule.priority > DSTNAT { filtered } else { claim.check };
+        if passed == Some(place) || !rule.matches_port(port) {
+            continue;
+        }
+        let effect = match rule.effect {
+            NativeEffect::Accept if rule.is_conditional => {
+                may_pass = Some(place);
+                continue;
+            }
+            NativeEffect::Accept => {
+                passed = Some(place);
+                continue;
+            }
+            NativeEffect::Drop | NativeEffect::Reject => "refuses the packet",
+            NativeEffect::Notrack => "turns connection tracking off, without which no redirect works",
+            NativeEffect::Translate if claim.switch == Switch::On => "takes the port first",
+            NativeEffect::Mark if rule.names_port(port) => {
+                "marks the packet, which may choose another routing table"
+            }
+            NativeEffect::Zone if rule.names_port(port) => {
+                "moves the connection into another zone of connection tracking"
+            }
+            NativeEffect::Translate | NativeEffect::Mark | NativeEffect::Zone => continue,
+        };
+        if rule.is_conditional || may_pass == Some(place) {
+            depends = depends.or_else(|| Some(rule.to_string()));
+        } else {
+            return Obstacle::Certain(format!("the native rule `{rule}` {effect}"));
+        }
+    }
+    depends.map_or(Obstacle::None, Obstacle::Depends)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,155 @@
+//! Verdicts on answers, with rules as they are printed.
+
+use super::*;
+use crate::model::example::{make_native_rule, port};
+
+const ADDRESS: &str = "10.9.0.5:8888";
+
+fn claim(switch: Switch) -> Claim {
+    Claim { switch, check: port(8888), target: port(8080) }
+}
+
+fn facts() -> PacketFacts {
+    PacketFacts {
+        nat: None,
+        tables: vec![],
+        native: vec![],
+        check_listeners: vec![],
+        target_listeners: vec!["0.0.0.0:8080".parse().unwrap()],
+        check_processes: vec![],
+    }
+}
+
+fn table(chain: &str, policy: &str, rules: &[&str]) -> Table {
+    let mut table = Table::default();
+    table.chains.insert(chain.into(), Some(policy.into()));
+    table.rules = rules.iter().map(|rule| Rule::parse(rule).unwrap()).collect();
+    table
+}
+
+fn explain(switch: Switch, answer: &PacketAnswer, facts: &PacketFacts) -> PacketVerdict {
+    explain_answer(claim(switch), Family::V4, ADDRESS.parse().unwrap(), answer, facts)
+}
+
+fn cause(verdict: PacketVerdict) -> Option<String> {
+    match verdict {
+        PacketVerdict::Contradicted { cause, .. } => cause,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn reason(verdict: PacketVerdict) -> String {
+    match verdict {
+        PacketVerdict::Unverified { reason } => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn accepted(by: &str) -> PacketAnswer {
+    PacketAnswer::Accepted { by: Some(by.parse().unwrap()) }
+}
+
+#[test]
+fn answer_of_main_proves_on_and_refusal_proves_off() {
+    let judge = |switch, answer: &PacketAnswer| {
+        judge_answer(claim(switch), ADDRESS.parse().unwrap(), answer).is_some()
+    };
+    assert!(judge(Switch::On, &accepted("10.9.0.5:8080")));
+    assert!(!judge(Switch::On, &accepted("172.17.0.2:8080")), "a container");
+    assert!(!judge(Switch::On, &accepted("10.9.0.5:9000")));
+    assert!(judge(Switch::Off, &PacketAnswer::Refused));
+    for answer in [accepted("10.9.0.5:8080"), PacketAnswer::Silent] {
+        assert!(!judge(Switch::Off, &answer));
+    }
+}
+
+#[test]
+fn answer_with_the_forward_off_names_its_cause() {
+    let facts_of = |change: fn(&mut PacketFacts)| {
+        let mut facts = facts();
+        change(&mut facts);
+        facts
+    };
+    let listening = facts_of(|facts| facts.check_processes = vec!["docker-proxy (pid 7)".into()]);
+    assert_eq!(
+        cause(explain(Switch::Off, &accepted(ADDRESS), &listening)).unwrap(),
+        "`docker-proxy (pid 7)` listens on the check port itself"
+    );
+    let native = facts_of(|facts| facts.native = vec![make_native_rule(&[(8000, 9000)])]);
+    assert_eq!(
+        cause(explain(Switch::Off, &accepted("10.9.0.5:9000"), &native)).unwrap(),
+        "the native rule `inet fw pre: tcp dport @web redirect to :9000 (handle 3, prerouting priority -110)` takes the port first"
+    );
+    assert_eq!(cause(explain(Switch::Off, &accepted("10.9.0.5:9000"), &facts())), None, "the fact remains");
+}
+
+#[test]
+fn silence_with_the_forward_on_names_the_rule_in_raw_or_mangle() {
+    for (name, rule, effect) in [
+        ("raw", "-A PREROUTING -p tcp -m tcp --dport 8888 -j CT --notrack", "turns connection tracking off"),
+        ("raw", "-A PREROUTING -j NOTRACK", "turns connection tracking off"),
+        ("raw", "-A PREROUTING -p tcp -m tcp --dport 8888 -j CT --zone 5", "another zone"),
+        ("mangle", "-A PREROUTING -p tcp -m tcp --dport 8888 -j DROP", "drops the packet before nat"),
+        ("mangle", "-A PREROUTING -p tcp -m tcp --dport 8888 -j MARK --set-xmark 0x1/0xffffffff", "marks"),
+    ] {
+        let facts = PacketFacts {
+            tables: vec![(name.to_owned(), table("PREROUTING", "ACCEPT", &[rule]))],
+            ..facts()
+        };
+        let text = cause(explain(Switch::On, &PacketAnswer::Silent, &facts)).unwrap();
+        assert!(text.contains(effect) && text.contains(rule), "{text}");
+    }
+}
+
+#[test]
+fn filter_by_source_makes_the_packet_prove_nothing() {
+    let rules = ["-A INPUT -s 10.0.0.0/8 -p tcp -m tcp --dport 8080 -j ACCEPT"];
+    let by_source =
+        PacketFacts { tables: vec![("filter".into(), table("INPUT", "DROP", &rules))], ..facts() };
+    let text = reason(explain(Switch::On, &PacketAnswer::Silent, &by_source));
+    assert!(text.contains("may depend on its interface or source"), "{text}");
+    let closed = PacketFacts { tables: vec![("filter".into(), table("INPUT", "DROP", &[]))], ..facts() };
+    let text = cause(explain(Switch::On, &PacketAnswer::Silent, &closed)).unwrap();
+    assert_eq!(text, "the filter of INPUT refuses port 8080: `the policy DROP of INPUT`");
+    let proven = explain(Switch::Off, &PacketAnswer::Silent, &closed);
+    assert_eq!(proven, PacketVerdict::Packet { answer: PacketAnswer::Silent });
+}
+
+#[test]
+fn refusal_without_a_listener_proves_nothing() {
+    let mut facts = facts();
+    assert_eq!(cause(explain(Switch::On, &PacketAnswer::Refused, &facts)), None);
+    facts.target_listeners = vec!["10.9.0.5:8080".parse().unwrap()];
+    let text = reason(explain(Switch::On, &PacketAnswer::Refused, &facts));
+    assert_eq!(
+        text,
+        "port 8080 listens on `10.9.0.5:8080` only, to which a packet of another interface is not redirected"
+    );
+    facts.target_listeners.clear();
+    let text = reason(explain(Switch::On, &PacketAnswer::Refused, &facts));
+    assert_eq!(text, "no process listens on port 8080");
+    let v6: SocketAddr = "[fd00::5]:8888".parse().unwrap();
+    facts.target_listeners = vec!["0.0.0.0:8080".parse().unwrap()];
+    let verdict = explain_answer(claim(Switch::On), Family::V6, v6, &PacketAnswer::Refused, &facts);
+    assert_eq!(reason(verdict), "no process listens on port 8080");
+}
+
+#[test]
+fn native_filter_is_walked_in_order() {
+    let rule = |effect, ports: &[(u16, u16)], is_conditional| NativeRule {
+        hook: "input".into(),
+        priority: 0,
+        effect,
+        is_conditional,
+        ..make_native_rule(ports)
+    };
+    let walk = |rules: &[NativeRule]| {
+        explain(Switch::On, &PacketAnswer::Silent, &PacketFacts { native: rules.to_vec(), ..facts() })
+    };
+    let policy = rule(NativeEffect::Drop, &[], false);
+    let dropped = walk(&[rule(NativeEffect::Accept, &[(22, 22)], false), policy.clone()]);
+    assert!(cause(dropped).unwrap().ends_with("refuses the packet"));
+    let by_source = walk(&[rule(NativeEffect::Accept, &[(8080, 8080)], true), policy.clone()]);
+    assert!(reason(by_source).contains("may depend"));
+    assert_eq!(cause(walk(&[rule(NativeEffect::Accept, &[(8080, 8080)], false), policy])), None);
+}
