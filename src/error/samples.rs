@@ -474,13 +474,22 @@ fn list_wait_errors() -> Vec<Sample<BalancerWaitError>> {
 
 fn list_drain_errors() -> Vec<Sample<DrainError>> {
     samples!(DrainError {
-        TimedOut: [DrainError::TimedOut {
-            senders: vec!["lb1 servers/main-web1 (2)".into(), "lb1 websockets/web1 (1)".into()],
-            waited: secs(30),
-            in_flight: 3,
-            reason: NotDrainedReason::Sessions,
-            detail: None,
-        }],
+        TimedOut: [
+            DrainError::TimedOut {
+                senders: vec!["lb1 servers/main-web1 (2)".into(), "lb1 websockets/web1 (1)".into()],
+                waited: secs(30),
+                in_flight: 3,
+                reason: NotDrainedReason::Sessions,
+                detail: None,
+            },
+            DrainError::TimedOut {
+                waited: secs(30),
+                in_flight: 1,
+                reason: NotDrainedReason::UnexplainedConnections { count: 1 },
+                senders: vec![],
+                detail: None,
+            }
+        ],
         Overtaken: [DrainError::Overtaken],
         Interrupted: [DrainError::Interrupted { in_flight: 3 }],
     })

@@ -54,7 +54,7 @@ impl Host {
         std::fs::write(
             path("haproxy.cfg"),
             format!(
-                "global\n stats socket {socket} level admin expose-fd listeners\n hard-stop-after 60s\n\
+                "global\n stats socket {socket} level user expose-fd listeners\n hard-stop-after 60s\n\
                  defaults\n mode http\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n timeout tunnel 60s\n\
                  frontend users\n bind 127.0.0.1:8000\n default_backend servers\n\
                  frontend sockets\n bind 127.0.0.1:8001\n default_backend websockets\n\
