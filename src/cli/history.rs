@@ -20,7 +20,7 @@ pub struct HistoryArgs {
     /// Show changes of this service on every host [default: all changes of this host, and past rolls]
     #[arg(id = "history_of", value_name = "SERVICE")]
     service: Option<ServiceName>,
-    /// Show at most this many rows, latest first
+    /// Show the latest rows, at most this many
     #[arg(short = 'n', long, default_value_t = 20)]
     limit: u32,
     /// Show this roll, host by host

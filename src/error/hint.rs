@@ -2,12 +2,14 @@
 
 use crate::config::ConfigError;
 use crate::lab::LabError;
+use crate::model::failure::ErrorCode;
 use crate::model::port_forward::Switch;
 use crate::ops::fleet::balancer_wait::BalancerWaitError;
 use crate::ops::fleet::drain::DrainError;
 use crate::ops::fleet::forward::SwitchError;
 use crate::plan::host_selection::SelectionError;
 use crate::plan::switch::Refusal;
+use crate::world::link::LinkError;
 
 pub mod deployments;
 pub mod fleet;
@@ -55,6 +57,13 @@ pub(super) const fn lab_hint(error: &LabError) -> &'static str {
 pub(super) fn switch_hint(error: &SwitchError) -> String {
     match error {
         SwitchError::Refused { refusals, .. } => refusal_hint(refusals).into(),
+        SwitchError::NotChanged { host, switch, source: LinkError::Refused { code: ErrorCode::Owned, .. } } => {
+            let command = format!("{}-forward --host {host} --force --reason TEXT", switch_verb(*switch));
+            format!(
+                "nothing was changed; `switchman status --host {host}` shows more; `switchman {command}` takes the host over, and \
+                 both histories record it"
+            )
+        }
         SwitchError::NotChanged { source, .. } => host::link_hint(source),
         SwitchError::NotObserved { source: BalancerWaitError::TimedOut { .. }, switch: Switch::Off, .. } => {
             "the host still answers, so nothing is lost; `switchman check --haproxy-cfg FILE` looks for the reason, \
@@ -106,5 +115,12 @@ fn refusal_hint(refusals: &[Refusal]) -> &'static str {
         Some(Refusal::Unhealthy { .. }) | None => {
             "repair the main vhost first; `--force` switches all the same, and HAProxy's own check decides"
         }
+    }
+}
+
+const fn switch_verb(switch: Switch) -> &'static str {
+    match switch {
+        Switch::On => "enable",
+        Switch::Off => "disable",
     }
 }

@@ -530,7 +530,7 @@ fn list_lock_errors() -> Vec<Sample<LockError>> {
         Journal: [list_journal_errors().remove(0).1.into()],
         Interrupted: [LockError::Interrupted { lock: command() }],
         NotLocked: [LockError::NotLocked],
-        OtherHolder: [LockError::OtherHolder { lock: operator(), user: "ops".into() }],
+        OtherHolder: [LockError::OtherHolder { lock: operator(), user: "ops on ops2".into() }],
     }));
     all
 }

@@ -49,6 +49,14 @@ impl Actor {
         }
     }
 
+    /// Returns the user, with the operator machine where it is known: `ann on ops1`.
+    pub fn name(&self) -> String {
+        match self.machine.as_str() {
+            "" => self.user.clone(),
+            machine => format!("{} on {machine}", self.user),
+        }
+    }
+
     /// Returns the actor with the reason of `--reason`, which takes a host over with `--force`.
     #[must_use]
     pub fn with_reason(self, reason: Option<&str>, force: bool) -> Self {
@@ -59,10 +67,7 @@ impl Actor {
 
 impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.machine.as_str() {
-            "" => write!(f, "{} (pid {})", self.user, self.pid),
-            machine => write!(f, "{} on {machine} (pid {})", self.user, self.pid),
-        }
+        write!(f, "{} (pid {})", self.name(), self.pid)
     }
 }
 

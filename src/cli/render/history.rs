@@ -60,7 +60,7 @@ fn format_history(rows: &[HistoryEntry]) -> String {
     let row = |entry: &HistoryEntry| {
         vec![
             table::format_time(entry.at),
-            entry.actor.user.clone(),
+            entry.actor.name(),
             entry.service.to_string(),
             entry.action.clone(),
             entry.phase.as_str().to_owned(),

@@ -86,12 +86,8 @@ fn write_host_side(text: &mut String, status: &HostStatus, view: &HostView) {
         let _ = writeln!(text, "owner     {owner}");
     }
     if let Some(last) = &view.last_entry {
-        let (action, phase, user, at) = (&last.action, last.phase.as_str(), &last.actor.user, last.at);
-        let machine = match last.actor.machine.as_str() {
-            "" => String::new(),
-            machine => format!(" on {machine}"),
-        };
-        let _ = writeln!(text, "last      {action} {phase} by {user}{machine} at {at:.0}");
+        let (action, phase, name, at) = (&last.action, last.phase.as_str(), last.actor.name(), last.at);
+        let _ = writeln!(text, "last      {action} {phase} by {name} at {at:.0}");
     }
 }
 

@@ -21,8 +21,8 @@ pub fn lock_hint(error: &LockError) -> String {
     match error {
         LockError::Locked { lock } | LockError::OtherHolder { lock, .. } => match &lock.holder.purpose {
             LockPurpose::Operator { .. } => format!(
-                "contact {}, or force it: `switchman lock release --force --reason TEXT`",
-                lock.holder.user
+                "contact {} on {}, or force it: `switchman lock release --force --reason TEXT`",
+                lock.holder.user, lock.holder.machine
             ),
             LockPurpose::Roll { .. } => "wait for it: `switchman roll --status` shows how far it is".into(),
             LockPurpose::Promotion { service, .. } => format!(

@@ -22,7 +22,7 @@ use crate::world::reporter::Event;
 use super::balancer_wait::{self, BalancerObserved, BalancerWaitError, WaitOutcome};
 use super::drain::{self, DrainError};
 use super::lock::{self, LockError};
-use super::owner::{derive_actor, read_owner};
+use super::owner::decide_actor;
 use super::reach::{find_link, is_off, probe_main, read_balancers};
 use super::server_lines::read_lines_to_main;
 
@@ -272,7 +272,7 @@ async fn set_switch(
     overridden: &[Refusal],
 ) -> Result<ChangeResult, SwitchError> {
     let detail: Vec<String> = overridden.iter().map(|refusal| format!("overrode: {refusal}")).collect();
-    let actor = derive_actor(world, read_owner(world, fleet, host).await.as_ref(), &options.actor);
+    let actor = decide_actor(world, fleet, host, &options.actor).await;
     let changed = switch_host(world, fleet, host, switch, &actor, &detail.join("; ")).await;
     changed.map_err(|source| not_changed_error(host, switch, source))
 }

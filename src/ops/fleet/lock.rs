@@ -103,10 +103,15 @@ pub async fn acquire_for_person(world: &FleetWorld, user: &str, message: &str) -
 /// Releases the lock: the operator's own, or another holder's by force and with a reason, which the history keeps.
 pub fn release(world: &FleetWorld, user: &str, force: Option<&str>) -> Result<LockView, LockError> {
     let lock = world.lock.read_holder()?.ok_or(LockError::NotLocked)?;
-    let is_own = lock.holder.user == user && matches!(lock.holder.purpose, LockPurpose::Operator { .. });
+    let own = world.lock.holder(user, lock.holder.purpose.clone(), world.clock.now());
+    let is_own = (&lock.holder.user, &lock.holder.machine) == (&own.user, &own.machine)
+        && matches!(lock.holder.purpose, LockPurpose::Operator { .. });
     let text = match force {
         None if is_own => format!("released the lock: {}", lock.holder.purpose),
-        None => return Err(LockError::OtherHolder { lock: Box::new(lock), user: user.to_owned() }),
+        None => {
+            let user = format!("{user} on {}", own.machine);
+            return Err(LockError::OtherHolder { lock: Box::new(lock), user });
+        }
         Some(reason) => format!("released by force the lock of {}: {reason}", lock.holder),
     };
     world.lock.release(&lock.holder)?;

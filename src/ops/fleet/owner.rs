@@ -3,15 +3,27 @@
 use crate::model::fleet::Fleet;
 use crate::model::history::Actor;
 use crate::model::host::Host;
-use crate::model::owner::Owner;
+use crate::model::owner::{Owner, check_owner};
 use crate::plan::roll::progress::build_progress;
 use crate::world::FleetWorld;
+use crate::world::reporter::Event;
 
 use super::reach::find_link;
 
 /// Returns the owner of a host's maintenance, or `None` if there is none or the host cannot be read now.
 pub(super) async fn read_owner(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Option<Owner> {
     find_link(world, host).ok()?.fetch_activity(&fleet.service, fleet.ports.main).await.ok()?.owner
+}
+
+/// Returns the actor for a switch of a host, and reports whom the actor replaces.
+pub(super) async fn decide_actor(world: &FleetWorld, fleet: &Fleet, host: &Host, actor: &Actor) -> Actor {
+    let owner = read_owner(world, fleet, host).await;
+    let actor = derive_actor(world, owner.as_ref(), actor);
+    if let Ok(Some(replaced)) = check_owner(owner.as_ref(), &actor) {
+        let text = format!("{}: taken over from {replaced}; reason: {}", host.name, actor.purpose);
+        world.reporter.report(&Event::Warning { text });
+    }
+    actor
 }
 
 /// Returns the actor for a switch of a host. If the host was left in maintenance by a roll that this journal has as finished,

@@ -29,7 +29,7 @@ use crate::world::stop::StopToken;
 use super::forward;
 use super::hooks::{self, Hook};
 use super::lock::{self, LockError};
-use super::owner::{derive_actor, read_owner};
+use super::owner::{decide_actor, derive_actor, read_owner};
 use super::reach;
 
 mod announcement;
@@ -406,7 +406,7 @@ impl<'a> RollRun<'a> {
 
     /// The actor that takes this host out of service.
     async fn derive_first_actor(&self, host: &Host) -> Actor {
-        derive_actor(self.world, read_owner(self.world, self.fleet, host).await.as_ref(), &self.taking_over())
+        decide_actor(self.world, self.fleet, host, &self.taking_over()).await
     }
 
     async fn stop(&self, reason: &str) -> Result<RollReport, RollError> {

@@ -89,11 +89,14 @@ pub async fn deploy(
         actor: options.actor.clone(),
         dry_run,
     };
-    let planned = all_or_partial(
-        for_each_host(world, hosts, async |host, link| link.deploy(&request(host, true)).await).await,
-    )?;
+    let planned =
+        for_each_host(world, hosts, async |host, link| link.deploy(&request(host, true)).await).await;
+    if planned.iter().any(|(_, result)| result.is_err()) {
+        // Nothing is sent yet, so this is no partial success either.
+        return Err(collect_errors(planned));
+    }
     let planned: Vec<HostDeployPlan> =
-        planned.into_iter().map(|(host, deployed)| plan_host(host, &deployed)).collect();
+        all_or_partial(planned)?.into_iter().map(|(host, deployed)| plan_host(host, &deployed)).collect();
     for plan in &planned {
         report_progress(world, Some(&plan.host), describe_plan(plan, options));
     }
