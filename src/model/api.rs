@@ -8,7 +8,7 @@ pub mod endpoint;
 pub mod endpoints;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -44,6 +44,9 @@ pub struct Hello {
     pub version: String,
     /// The machine's own name.
     pub machine: String,
+    /// The machine's addresses, without loopback and link-local ones.
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
 }
 
 /// The answer to a monitor of the agent.

@@ -85,7 +85,8 @@ pub struct OwnedByOther {
 pub fn check_owner<'a>(owner: Option<&'a Owner>, actor: &Actor) -> Result<Option<&'a Owner>, OwnedByOther> {
     match owner {
         Some(owner) if owner.admits(actor) => Ok(None),
-        Some(owner) if actor.takes_over => Ok(Some(owner)),
+        // A takeover has a reason: the host records it.
+        Some(owner) if actor.takes_over && !actor.purpose.trim().is_empty() => Ok(Some(owner)),
         Some(owner) => Err(OwnedByOther { owner: Box::new(owner.clone()) }),
         None => Ok(None),
     }
@@ -141,6 +142,8 @@ mod tests {
     fn takeover_returns_the_replaced_owner() {
         let owner = owned_by(&actor("alice", "ops1", Some(ROLL)));
         let bob = Actor { takes_over: true, ..actor("bob", "ops2", None) };
+        assert!(check_owner(Some(&owner), &bob).is_err(), "without a reason");
+        let bob = Actor { purpose: "alice is ill".into(), ..bob };
         assert_eq!(check_owner(Some(&owner), &bob), Ok(Some(&owner)));
         let alice = Actor { takes_over: true, ..actor("alice", "ops1", Some(ROLL)) };
         assert_eq!(check_owner(Some(&owner), &alice), Ok(None), "an owner takes nothing over");

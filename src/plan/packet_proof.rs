@@ -87,15 +87,23 @@ pub fn explain_answer(
     let filtered = if claim.switch == Switch::On { claim.target } else { claim.check };
     match (claim.switch, find_obstacle(claim, family, filtered, facts)) {
         (Switch::On, Obstacle::Certain(cause)) => contradicted(Some(cause)),
-        (Switch::Off, Obstacle::Certain(_) | Obstacle::None) => {
-            PacketVerdict::Packet { answer: answer.clone() }
-        }
+        // A filter that admits only the balancer drops this packet; the balancer's would follow the rule.
+        (Switch::Off, Obstacle::Certain(_) | Obstacle::None) => match find_rule_on_port(claim, family, facts)
+        {
+            Some(rule) => unverified(format!("a packet to port {} {answer}, but {rule}", claim.check)),
+            None => PacketVerdict::Packet { answer: answer.clone() },
+        },
         (_, Obstacle::Depends(rule)) => unverified(format!(
             "a packet to port {} {answer}, and the filter may depend on its interface or source: `{rule}`",
             claim.check
         )),
         (Switch::On, Obstacle::None) => match find_missing_listener(claim, address.ip(), facts) {
             Some(reason) => unverified(reason),
+            // Silence has causes that no rule shows: a filter of what leaves the host, a limit.
+            None if *answer == PacketAnswer::Silent => unverified(format!(
+                "a packet to port {} {answer}, and no rule explains that: a filter of OUTPUT or a limit may drop it",
+                claim.check
+            )),
             None => contradicted(None),
         },
     }
@@ -134,6 +142,15 @@ fn find_answerer(
     if is_untranslated && !facts.check_processes.is_empty() {
         return Some(format!("`{}` listens on the check port itself", facts.check_processes.join("`, `")));
     }
+    find_rule_on_port(claim, family, facts).or_else(|| {
+        let by = by.filter(|_| claim.switch == Switch::Off)?;
+        (by.port() == claim.target.get())
+            .then(|| "a rule that switchman does not know redirects it to main".to_owned())
+    })
+}
+
+/// A rule of another program that translates connections to the check port.
+fn find_rule_on_port(claim: Claim, family: Family, facts: &PacketFacts) -> Option<String> {
     let native = facts.native.iter().filter(|rule| rule.matches_family(family));
     let mut translations = native.filter(|rule| rule.effect == NativeEffect::Translate);
     find_translation(facts, claim.check)
@@ -141,11 +158,6 @@ fn find_answerer(
         .or_else(|| {
             let rule = translations.find(|rule| rule.matches_port(claim.check))?;
             Some(format!("the native rule `{rule}` takes the port first"))
-        })
-        .or_else(|| {
-            let by = by.filter(|_| claim.switch == Switch::Off)?;
-            (by.port() == claim.target.get())
-                .then(|| "a rule that switchman does not know redirects it to main".to_owned())
         })
 }
 

@@ -6,17 +6,18 @@ use crate::model::balancer::ServerLine;
 use crate::model::ports::Port;
 
 /// Returns the lines of a balancer that send requests to the main vhost of a host, other than its own main line, which is
-/// `(backend, server)`. They are found by address and port: those of the host's own main line and the configured ones.
+/// `(backend, server)`. They are found by address and port: those of the host's own main line, and `endpoints`, the main vhost's
+/// port on every address that is known of the host.
 pub fn find_lines_to_main<'a>(
     lines: &'a [ServerLine],
     (backend, server): (&str, &str),
-    configured: SocketAddr,
+    endpoints: &[SocketAddr],
 ) -> Vec<&'a ServerLine> {
     let is_own = |line: &&ServerLine| line.backend == backend && line.server == server;
     let own = lines.iter().find(is_own).map(|line| canonical(line.address));
     let reaches = |line: &&ServerLine| {
         let address = canonical(line.address);
-        address == canonical(configured) || Some(address) == own
+        Some(address) == own || endpoints.iter().any(|endpoint| canonical(*endpoint) == address)
     };
     lines.iter().filter(|line| !is_own(line) && reaches(line)).collect()
 }
@@ -63,12 +64,19 @@ mod tests {
             line("other/x", "10.9.9.9:8080", None),
         ];
         let find = |server: &str, configured: &str| -> Vec<String> {
-            let found = find_lines_to_main(&lines, ("servers", server), configured.parse().unwrap());
+            let endpoints: Vec<SocketAddr> =
+                configured.split(' ').map(|endpoint| endpoint.parse().unwrap()).collect();
+            let found = find_lines_to_main(&lines, ("servers", server), &endpoints);
             found.into_iter().map(ToString::to_string).collect()
         };
         assert_eq!(find("main-web1", "10.0.0.11:8080"), ["ws/web1", "api/a"]);
         assert_eq!(find("main-web2", "10.0.0.12:8080"), ["ws/web2", "other/x"]);
         assert_eq!(find("main-web3", "10.0.0.13:8080"), [""; 0]);
+        assert_eq!(
+            find("main-web3", "10.0.0.13:8080 10.0.0.12:8080"),
+            ["ws/web2"],
+            "another address of the host"
+        );
     }
 
     #[test]

@@ -69,8 +69,15 @@ pub async fn kill(args: KillArgs, context: &Context) -> Result<(), Failure> {
             None => context.renderer.print_remark("the number of closed requests is unknown"),
         }
     };
-    let killed =
-        deployments::kill(&target.world, &target.hosts, &listing.rows, &options, report_killed).await?;
+    let killed = deployments::kill(
+        &target.world,
+        &target.fleet,
+        &target.hosts,
+        &listing.rows,
+        &options,
+        report_killed,
+    )
+    .await?;
     context.renderer.print_kill(&killed);
     Ok(())
 }

@@ -23,6 +23,13 @@ pub fn deployments_hint(error: &FleetDeployError) -> String {
             Some((_, error)) => return link_hint(error),
             None => "`switchman ls --wide` shows every host",
         },
+        FleetDeployError::Owned { hosts } => {
+            let host = hosts.first().map(|(host, _)| host.to_string()).unwrap_or_default();
+            return format!(
+                "no host was changed; `switchman status` shows every owner; `switchman disable-forward --host {host} --force --reason \
+                 TEXT` takes a host over"
+            );
+        }
         FleetDeployError::Lock(error) => return lock_hint(error),
         FleetDeployError::Roll(RollError::Plan(PlanError::CapacityFloor { .. })) => {
             "take a smaller `--batch`, or lower `roll.min_up`; `--strategy flip` takes no host out"

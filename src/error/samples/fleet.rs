@@ -135,6 +135,7 @@ pub(super) fn list_deploy_errors() -> Vec<Sample<FleetDeployError>> {
             RollError::Plan(PlanError::CapacityFloor { batch: 2, left: 1, all: 3, min_up: 2 }).into(),
             list_roll_errors().remove(1).1.into(),
         ],
+        Owned: [FleetDeployError::Owned { hosts: vec![(name("web2"), make_owner())] }],
         RollIncomplete: [
             FleetDeployError::RollIncomplete {
                 done: 1,

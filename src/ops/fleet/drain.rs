@@ -20,7 +20,7 @@ use crate::world::link::LinkError;
 use crate::world::reporter::Event;
 
 use super::reach::{find_link, read_balancers, sleep_or_stop};
-use super::server_lines::read_lines_to_main;
+use super::server_lines::{list_main_endpoints, read_lines_to_main};
 
 /// The interval between two reads of the counters.
 const READ_INTERVAL: Duration = Duration::from_millis(200);
@@ -67,10 +67,11 @@ pub async fn wait(
     let started_at = Instant::now();
     let mut drain = DrainTracker::new(world.balancers.len() < fleet.balancers.len());
     let mut reported = None;
+    let endpoints = list_main_endpoints(world, fleet, host).await;
     loop {
         let (mains, others, activity) = tokio::join!(
             read_server_work(world, host),
-            read_lines_to_main(world, fleet, host),
+            read_lines_to_main(world, host, &endpoints),
             read_activity(world, fleet, host)
         );
         if activity.as_ref().is_ok_and(|activity| activity.generation != generation) {

@@ -6,11 +6,13 @@ use serde::Serialize;
 
 use crate::model::api::{ForwardRequest, ProbeResult};
 use crate::model::duration;
+use crate::model::failure::ErrorCode;
 use crate::model::fleet::Fleet;
 use crate::model::forward::ChangeResult;
 use crate::model::history::Actor;
 use crate::model::host::Host;
 use crate::model::name::HostName;
+use crate::model::owner::OwnedByOther;
 use crate::model::packet_proof::PacketProof;
 use crate::model::port_forward::{Forward, Switch};
 use crate::plan::server_lines::ignores_forward;
@@ -22,9 +24,9 @@ use crate::world::reporter::Event;
 use super::balancer_wait::{self, BalancerObserved, BalancerWaitError, WaitOutcome};
 use super::drain::{self, DrainError};
 use super::lock::{self, LockError};
-use super::owner::decide_actor;
+use super::owner::{decide_actor, read_owner, require_owned};
 use super::reach::{find_link, is_off, probe_main, read_balancers};
-use super::server_lines::read_lines_to_main;
+use super::server_lines::{list_main_endpoints, read_lines_to_main};
 
 /// The operator's options for a switch.
 #[derive(Debug, Clone)]
@@ -173,6 +175,18 @@ pub async fn switch_many(
     switch: Switch,
     options: &SwitchOptions,
 ) -> Result<SwitchResults, SwitchManyError> {
+    let actor = require_owned(world, fleet, hosts, &options.actor).await.map_err(|owned| {
+        let (host, owner) = owned.into_iter().next().unzip();
+        let message =
+            owner.map(|owner| OwnedByOther { owner: Box::new(owner) }.to_string()).unwrap_or_default();
+        let source = LinkError::Refused { code: ErrorCode::Owned, message };
+        SwitchError::NotChanged {
+            host: host.map(|host: HostName| host.to_string()).unwrap_or_default(),
+            switch,
+            source,
+        }
+    })?;
+    let options = &SwitchOptions { actor, ..options.clone() };
     let work = async {
         let overridden = match switch {
             Switch::On => vec![],
@@ -234,8 +248,10 @@ pub async fn find_refusals(world: &FleetWorld, fleet: &Fleet, hosts: &[&HostName
         .collect();
     let mut refusals = find_disable_refusals(fleet, hosts, &readings);
     let hosts = hosts.iter().filter_map(|name| fleet.find_recorded_host(name));
-    let lines =
-        futures_util::future::join_all(hosts.map(async |host| read_lines_to_main(world, fleet, &host).await));
+    let lines = futures_util::future::join_all(hosts.map(async |host| {
+        let endpoints = list_main_endpoints(world, fleet, &host).await;
+        read_lines_to_main(world, &host, &endpoints).await
+    }));
     let check = fleet.ports.check;
     let others = lines.await.into_iter().flatten().filter(|(_, line)| ignores_forward(line, check));
     refusals.extend(others.map(|(balancer, line)| Refusal::OtherLine {
@@ -273,6 +289,10 @@ async fn set_switch(
 ) -> Result<ChangeResult, SwitchError> {
     let detail: Vec<String> = overridden.iter().map(|refusal| format!("overrode: {refusal}")).collect();
     let actor = decide_actor(world, fleet, host, &options.actor).await;
+    // The command of a roll continues that roll; a maintenance that begins here is by hand, whatever the environment has.
+    let is_continued =
+        read_owner(world, fleet, host).await.is_some_and(|owner| owner.is_continued_by(&actor));
+    let actor = if is_continued { actor } else { Actor { roll: None, ..actor } };
     let changed = switch_host(world, fleet, host, switch, &actor, &detail.join("; ")).await;
     changed.map_err(|source| not_changed_error(host, switch, source))
 }

@@ -1,8 +1,10 @@
-//! Acting on a host that a finished roll left in maintenance: nobody else continues that roll.
+//! Acting on hosts that may be in the maintenance of another operation: who may, and on whose behalf.
 
 use crate::model::fleet::Fleet;
 use crate::model::history::Actor;
 use crate::model::host::Host;
+use crate::model::lock::Liveness;
+use crate::model::name::HostName;
 use crate::model::owner::{Owner, check_owner};
 use crate::plan::roll::progress::build_progress;
 use crate::world::FleetWorld;
@@ -10,9 +12,40 @@ use crate::world::reporter::Event;
 
 use super::reach::find_link;
 
+/// The hosts that other operations took out of service.
+pub(super) type OwnedHosts = Vec<(HostName, Owner)>;
+
+/// Formats the hosts of a refusal: `` `web1` was taken out of service by ann on ops1, by hand, since ... ``
+pub(super) fn format_owned_hosts(hosts: &OwnedHosts) -> String {
+    let one = |(host, owner): &(HostName, Owner)| format!("`{host}` was taken out of service by {owner}");
+    hosts.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
 /// Returns the owner of a host's maintenance, or `None` if there is none or the host cannot be read now.
 pub(super) async fn read_owner(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Option<Owner> {
     find_link(world, host).ok()?.fetch_activity(&fleet.service, fleet.ports.main).await.ok()?.owner
+}
+
+/// Returns the actor for a change of these hosts, before anything is touched, or the hosts that belong to other operations. A
+/// host that cannot be read now refuses later by itself.
+pub(super) async fn require_owned(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    hosts: &[Host],
+    actor: &Actor,
+) -> Result<Actor, OwnedHosts> {
+    let read = hosts.iter().map(async |host| (host.name.clone(), read_owner(world, fleet, host).await));
+    let mut allowed = actor.clone();
+    let mut owned = OwnedHosts::new();
+    for (host, owner) in futures_util::future::join_all(read).await {
+        let derived = derive_actor(world, owner.as_ref(), actor);
+        if let Err(refused) = check_owner(owner.as_ref(), &derived) {
+            owned.push((host, *refused.owner));
+        } else if derived != *actor {
+            allowed = derived;
+        }
+    }
+    if owned.is_empty() { Ok(allowed) } else { Err(owned) }
 }
 
 /// Returns the actor for a switch of a host, and reports whom the actor replaces.
@@ -26,16 +59,24 @@ pub(super) async fn decide_actor(world: &FleetWorld, fleet: &Fleet, host: &Host,
     actor
 }
 
-/// Returns the actor for a switch of a host. If the host was left in maintenance by a roll that this journal has as finished,
-/// the actor takes it over: nothing waits for that roll any more.
+/// Returns the actor for a change of a host. A roll that this journal knows is continued where nothing else can: a finished one
+/// by every operator, and one that is stopped by the person who started it.
 pub(super) fn derive_actor(world: &FleetWorld, owner: Option<&Owner>, actor: &Actor) -> Actor {
-    let left_by = owner.filter(|owner| !owner.admits(actor)).and_then(|owner| owner.roll.as_ref());
-    let Some(roll) = left_by else { return actor.clone() };
-    let entries = world.journal.load(roll, 0).unwrap_or_default();
-    if !build_progress(&entries).is_some_and(|progress| progress.is_finished()) {
+    let Some(owner) = owner.filter(|owner| !owner.admits(actor)) else { return actor.clone() };
+    let Some(roll) = &owner.roll else { return actor.clone() };
+    let Some(progress) = build_progress(&world.journal.load(roll, 0).unwrap_or_default()) else {
         return actor.clone();
+    };
+    if progress.is_finished() {
+        let finished = || format!("roll {roll} is finished");
+        let purpose = if actor.purpose.is_empty() { finished() } else { actor.purpose.clone() };
+        return Actor { takes_over: true, purpose, ..actor.clone() };
     }
-    let purpose =
-        if actor.purpose.is_empty() { format!("roll {roll} is finished") } else { actor.purpose.clone() };
-    Actor { takes_over: true, purpose, ..actor.clone() }
+    let is_running =
+        world.lock.read_holder().ok().flatten().is_some_and(|lock| lock.liveness != Liveness::Dead);
+    let is_same_person = (&owner.user, &owner.machine) == (&actor.user, &actor.machine);
+    if is_same_person && !is_running {
+        return Actor { roll: Some(roll.clone()), ..actor.clone() };
+    }
+    actor.clone()
 }

@@ -15,7 +15,7 @@ use crate::model::host::Host;
 use crate::model::journal::{RollEntry, RollEntryKind, RollResult};
 use crate::model::lock::{Holder, Liveness, LockPurpose};
 use crate::model::name::HostName;
-use crate::model::owner::{Owner, check_owner};
+use crate::model::owner::Owner;
 use crate::model::roll::{OnFailure, RollId, RollSpec};
 use crate::plan::roll::progress::{HostProgress, HostTurn, RollProgress, build_progress};
 use crate::plan::roll::{PlanError, RollPlan, plan_resumed, plan_roll};
@@ -29,7 +29,7 @@ use crate::world::stop::StopToken;
 use super::forward;
 use super::hooks::{self, Hook};
 use super::lock::{self, LockError};
-use super::owner::{decide_actor, derive_actor, read_owner};
+use super::owner::{decide_actor, format_owned_hosts, read_owner, require_owned};
 use super::reach;
 
 mod announcement;
@@ -75,7 +75,7 @@ pub enum RollError {
     Refused { refusals: Vec<Refusal> },
     #[error("cannot start the roll: {}", .hosts.iter().map(|(host, reason)| format!("`{host}`: {reason}")).collect::<Vec<_>>().join("; "))]
     Unreachable { hosts: Vec<(HostName, String)> },
-    #[error("cannot start the roll: {}", .hosts.iter().map(|(host, owner)| format!("`{host}` was taken out of service by {owner}")).collect::<Vec<_>>().join("; "))]
+    #[error("cannot start the roll: {}", format_owned_hosts(.hosts))]
     Owned { hosts: Vec<(HostName, Owner)> },
     #[error("cannot start the roll: {0}")]
     Hook(String),
@@ -98,6 +98,7 @@ struct RollRun<'a> {
     actor: Actor,
     /// Whether hosts are taken over from another owner: `--force --reason TEXT`.
     takes_over: bool,
+    replaced_owners: Mutex<Vec<Owner>>,
     hosts: Vec<Host>,
     failures: Mutex<u32>,
     /// The hosts where the command began and its end is not known: it may still be running.
@@ -174,6 +175,7 @@ pub async fn run(
 pub async fn resume(world: &FleetWorld, fleet: &Fleet, actor: &Actor) -> Result<RollReport, RollError> {
     let (roll, _) = lock_last_roll(world, fleet, actor, "resume").await?;
     roll.run_locked(async {
+        roll.note_owners().await;
         roll.record(None, &RollEntryKind::Resumed { actor: actor.clone() })?;
         roll.run_batches().await
     })
@@ -276,6 +278,7 @@ impl<'a> RollRun<'a> {
             holder,
             actor,
             takes_over,
+            replaced_owners: Mutex::default(),
             hosts,
             failures,
             unfinished_commands,
@@ -387,26 +390,30 @@ impl<'a> RollRun<'a> {
         if unreachable.len() > allowed { Err(RollError::Unreachable { hosts: unreachable }) } else { Ok(()) }
     }
 
-    /// Before anything is touched: a host that another operation took out of service is left to it. A host that cannot be
-    /// read now refuses later by itself.
+    /// Before anything is touched: a host that another operation took out of service is left to it.
     async fn check_owners(&self) -> Result<(), RollError> {
-        let read = self.hosts.iter().map(async |host| {
-            let owner = read_owner(self.world, self.fleet, host).await?;
-            let actor = derive_actor(self.world, Some(&owner), &self.taking_over());
-            check_owner(Some(&owner), &actor).err().map(|_| (host.name.clone(), owner))
-        });
-        let hosts: Vec<_> = futures_util::future::join_all(read).await.into_iter().flatten().collect();
-        if hosts.is_empty() { Ok(()) } else { Err(RollError::Owned { hosts }) }
+        let actor = Actor { takes_over: self.takes_over, ..self.actor.clone() };
+        let owned = require_owned(self.world, self.fleet, &self.hosts, &actor).await;
+        owned.map_err(|hosts| RollError::Owned { hosts })?;
+        self.note_owners().await;
+        Ok(())
     }
 
-    /// The actor for the steps that take a host out of service: only then is another owner replaced.
-    fn taking_over(&self) -> Actor {
-        Actor { takes_over: self.takes_over, ..self.actor.clone() }
+    /// Keeps the owners that the operator takes the hosts over from: those of this moment. Later ones have the last word.
+    async fn note_owners(&self) {
+        if self.takes_over {
+            let read = self.hosts.iter().map(|host| read_owner(self.world, self.fleet, host));
+            let owners = futures_util::future::join_all(read).await.into_iter().flatten().collect();
+            *self.replaced_owners.lock().unwrap_or_else(PoisonError::into_inner) = owners;
+        }
     }
 
-    /// The actor that takes this host out of service.
+    /// The actor that takes this host out of service: only then is another owner replaced.
     async fn derive_first_actor(&self, host: &Host) -> Actor {
-        decide_actor(self.world, self.fleet, host, &self.taking_over()).await
+        let owner = read_owner(self.world, self.fleet, host).await;
+        let replaced = self.replaced_owners.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let takes_over = owner.is_some_and(|owner| replaced.contains(&owner));
+        decide_actor(self.world, self.fleet, host, &Actor { takes_over, ..self.actor.clone() }).await
     }
 
     async fn stop(&self, reason: &str) -> Result<RollReport, RollError> {

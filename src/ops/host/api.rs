@@ -74,6 +74,7 @@ impl HostLink for LocalHost {
             oldest_api: OLDEST_API_VERSION,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             machine: self.world.machine.host_name().unwrap_or_default(),
+            addresses: self.world.machine.list_addresses().unwrap_or_default(),
         })
     }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::model::example::{make_native_rule, port};
+use crate::model::rules::Variant;
 
 const ADDRESS: &str = "10.9.0.5:8888";
 
@@ -151,5 +152,20 @@ fn native_filter_is_walked_in_order() {
     assert!(cause(dropped).unwrap().ends_with("refuses the packet"));
     let by_source = walk(&[rule(NativeEffect::Accept, &[(8080, 8080)], true), policy.clone()]);
     assert!(reason(by_source).contains("may depend"));
-    assert_eq!(cause(walk(&[rule(NativeEffect::Accept, &[(8080, 8080)], false), policy])), None);
+    let accepted = walk(&[rule(NativeEffect::Accept, &[(8080, 8080)], false), policy]);
+    assert!(reason(accepted).contains("a filter of OUTPUT"), "silence that no rule explains proves nothing");
+}
+
+/// A filter that admits the balancer alone drops the probe: it does not show what the balancer's packet meets.
+#[test]
+fn silence_proves_no_maintenance_while_a_rule_is_on_the_port() {
+    let rules = ["-A PREROUTING -p tcp -m tcp --dport 8888 -j REDIRECT --to-ports 8080"];
+    let nat = Tables {
+        default: Variant::NfTables,
+        nf_tables: Some(table("PREROUTING", "ACCEPT", &rules)),
+        legacy: None,
+    };
+    let with = |nat| explain(Switch::Off, &PacketAnswer::Silent, &PacketFacts { nat, ..facts() });
+    assert!(reason(with(Some(nat))).contains("--dport 8888"), "a rule that redirects the port");
+    assert!(matches!(with(None), PacketVerdict::Packet { .. }));
 }

@@ -7,7 +7,7 @@ use futures_util::future::maybe_done;
 
 use super::assign_options::{AssignOptions, AssignReport, HostAssigned};
 use super::deployment_name::DeploymentName;
-use super::each_host::{PerHost, all_or_partial, for_each_host, report_progress};
+use super::each_host::{PerHost, all_or_partial, for_each_host, report_progress, require_owned_hosts};
 use super::error::FleetDeployError;
 use super::idle_connections::{FLUSH_TIMEOUT, find_replaced, flush_hosts};
 use super::list::{FleetDeployment, list_deployments};
@@ -105,6 +105,7 @@ where
 {
     let FleetDeployment { service, version, .. } = target;
     let AssignOptions { watch, actor, .. } = options;
+    let actor = &require_owned_hosts(world, fleet, service, hosts, actor).await?;
     let request = AssignRequest {
         which: DeploymentRef::Version { service: service.clone(), version: version.clone() },
         scope: AssignScope::MainAndBackup,

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::each_host::{
     PerHost, all_or_partial, build_host_network, for_each_host, format_elapsed, report_progress,
+    require_owned_hosts,
 };
 use super::error::FleetDeployError;
 use super::list::{Listing, list_deployments};
@@ -72,6 +73,7 @@ pub async fn deploy(
     options: &DeployOptions,
 ) -> Result<DeployReport, FleetDeployError> {
     let started_at = tokio::time::Instant::now();
+    let actor = require_owned_hosts(world, fleet, &options.service, hosts, &options.actor).await?;
     let packed = pack(world, &options.source).await?;
     let (id, revision) = choose_identity(world, options, &list_deployments(world, hosts).await);
     let digest = packed.as_ref().map(|packed| packed.digest.clone());
@@ -86,7 +88,7 @@ pub async fn deploy(
         health: options.health.clone().unwrap_or_else(|| fleet.health.clone()),
         health_timeout: fleet.versions.health_timeout,
         site: build_host_network(fleet, host),
-        actor: options.actor.clone(),
+        actor: actor.clone(),
         dry_run,
     };
     let planned =

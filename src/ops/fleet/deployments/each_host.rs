@@ -4,8 +4,10 @@ use super::error::FleetDeployError;
 use crate::model::api::deployments::HostNetwork;
 use crate::model::duration;
 use crate::model::fleet::Fleet;
+use crate::model::history::Actor;
 use crate::model::host::Host;
-use crate::model::name::HostName;
+use crate::model::name::{HostName, ServiceName};
+use crate::ops::fleet::owner::require_owned;
 use crate::ops::fleet::reach;
 use crate::world::FleetWorld;
 use crate::world::link::{HostLink, LinkError};
@@ -44,6 +46,18 @@ pub(in crate::ops::fleet) async fn for_each_host<T>(
         (host.name.clone(), result)
     });
     futures_util::future::join_all(requests).await
+}
+
+/// Returns the actor for a change of a service's versions on these hosts, before anything is touched.
+pub(super) async fn require_owned_hosts(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    service: &ServiceName,
+    hosts: &[Host],
+    actor: &Actor,
+) -> Result<Actor, FleetDeployError> {
+    let fleet = Fleet { service: service.clone(), ..fleet.clone() };
+    require_owned(world, &fleet, hosts, actor).await.map_err(|hosts| FleetDeployError::Owned { hosts })
 }
 
 /// Builds what a host has to know of the service's network in the fleet.

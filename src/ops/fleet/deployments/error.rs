@@ -4,8 +4,10 @@ use std::fmt;
 
 use crate::model::history::Actor;
 use crate::model::name::{BalancerName, HostName, ServiceName};
+use crate::model::owner::Owner;
 use crate::model::version::Version;
 use crate::ops::fleet::lock::LockError;
+use crate::ops::fleet::owner::format_owned_hosts;
 use crate::ops::fleet::roll::RollError;
 use crate::plan::compare::ComparisonVerdict;
 use crate::plan::weights::WeightsError;
@@ -33,6 +35,9 @@ pub enum FleetDeployError {
     /// The hosts that are done are printed already.
     #[error("done on {done} of {} hosts; {}", done + failed.len(), join_errors(.failed))]
     Partial { done: usize, failed: Vec<(HostName, LinkError)> },
+    /// Nothing was changed on any host.
+    #[error("cannot change versions: {}", format_owned_hosts(.hosts))]
+    Owned { hosts: Vec<(HostName, Owner)> },
     #[error("cannot assign {service} {version}: it is not deployed on {}", join_names(.hosts))]
     MissingOnHosts { service: ServiceName, version: Version, hosts: Vec<HostName> },
     #[error(transparent)]

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::each_host::{all_or_partial, for_each_host};
+use super::each_host::{all_or_partial, for_each_host, require_owned_hosts};
 use super::error::FleetDeployError;
 use super::list::FleetDeployment;
 use crate::model::api::deployments::KillRequest;
+use crate::model::fleet::Fleet;
 use crate::model::history::Actor;
 use crate::model::host::Host;
 use crate::model::name::{HostName, ServiceName};
@@ -36,6 +37,7 @@ pub struct KilledDeployment {
 /// docs/design/seed-systems.md#mvi-and-daeploy). Stops at the first refusal.
 pub async fn kill(
     world: &FleetWorld,
+    fleet: &Fleet,
     hosts: &[Host],
     rows: &[FleetDeployment],
     options: &KillOptions,
@@ -43,15 +45,20 @@ pub async fn kill(
 ) -> Result<Vec<KilledDeployment>, FleetDeployError> {
     let mut order: Vec<&FleetDeployment> = rows.iter().collect();
     order.sort_by_key(|row| (row.service.clone(), row.main != Some(false)));
+    for row in &order {
+        require_owned_hosts(world, fleet, &row.service, &row.filter_hosts(hosts), &options.actor).await?;
+    }
     let mut deployments = Vec::new();
     for row in order {
+        let actor =
+            require_owned_hosts(world, fleet, &row.service, &row.filter_hosts(hosts), &options.actor).await?;
         let hosts = row.filter_hosts(hosts);
         let request = KillRequest {
             id: row.id.clone(),
             force: options.force,
             drain_timeout: options.drain_timeout,
             keep_files: options.keep_files,
-            actor: options.actor.clone(),
+            actor,
         };
         let killed =
             all_or_partial(for_each_host(world, &hosts, async |_, link| link.kill(&request).await).await)?;

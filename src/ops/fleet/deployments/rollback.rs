@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::each_host::{all_or_partial, for_each_host, report_progress};
+use super::each_host::{all_or_partial, for_each_host, report_progress, require_owned_hosts};
 use super::error::FleetDeployError;
 use super::idle_connections::flush_hosts;
 use super::list::FleetDeployment;
@@ -46,7 +46,8 @@ pub async fn rollback(
     service: &ServiceName,
     actor: &Actor,
 ) -> Result<Vec<(HostName, AssignResponse)>, FleetDeployError> {
-    let request = RollbackRequest { actor: actor.clone(), reason: String::new(), from: None };
+    let actor = require_owned_hosts(world, fleet, service, hosts, actor).await?;
+    let request = RollbackRequest { actor, reason: String::new(), from: None };
     let results = for_each_host(world, hosts, async |_, link| link.rollback(service, &request).await).await;
     let restored = all_or_partial(results)?;
     flush_hosts(world, fleet, restored.clone(), Duration::ZERO).await;

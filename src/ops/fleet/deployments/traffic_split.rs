@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::each_host::{all_or_partial, for_each_host, report_progress};
+use super::each_host::{all_or_partial, for_each_host, report_progress, require_owned_hosts};
 use super::error::FleetDeployError;
 use super::idle_connections::{FLUSH_TIMEOUT, flush, flush_until_none_remain, format_open_connections};
 use crate::model::api::deployments::{DeploymentView, DeploymentsView};
@@ -93,11 +93,18 @@ pub(crate) async fn apply_split_under_lock(
     hosts: &[Host],
     options: &SplitOptions,
 ) -> Result<Vec<(HostName, TrafficSplitResponse)>, FleetDeployError> {
+    let adds = matches!(options.change, TrafficSplitChange::SetMirror(_) | TrafficSplitChange::SetCanary(_));
+    let actor = if adds {
+        require_owned_hosts(world, fleet, &options.service, hosts, &options.actor).await?
+    } else {
+        // What is taken away is taken away wherever a host allows it: a bad canary stays on no other host.
+        options.actor.clone()
+    };
     let request = TrafficSplitRequest {
         change: options.change.clone(),
         forwarded: options.forwarded,
         port_range: fleet.versions.port_range,
-        actor: options.actor.clone(),
+        actor,
         detail: options.detail.clone(),
     };
     all_or_partial(

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::deploy::{Source, pack};
-use super::each_host::{build_host_network, report_progress};
+use super::each_host::{build_host_network, report_progress, require_owned_hosts};
 use super::error::FleetDeployError;
 use super::idle_connections::flush_repeatedly;
 use super::list::FleetDeployment;
@@ -36,6 +36,9 @@ pub async fn update(
     row: &FleetDeployment,
     options: &UpdateOptions,
 ) -> Result<Vec<(HostName, Deployment)>, FleetDeployError> {
+    let has_row = |host: &&Host| row.hosts.iter().any(|(name, _)| *name == host.name);
+    let with_row: Vec<Host> = hosts.iter().filter(has_row).cloned().collect();
+    let actor = require_owned_hosts(world, fleet, &row.service, &with_row, &options.actor).await?;
     let packed = pack(world, &options.source).await?;
     let mut updated_hosts = Vec::new();
     for (name, view) in &row.hosts {
@@ -58,7 +61,7 @@ pub async fn update(
                 health_timeout: fleet.versions.health_timeout,
                 drain_timeout: options.drain_timeout,
                 site: Some(build_host_network(fleet, host)),
-                actor: options.actor.clone(),
+                actor: actor.clone(),
             };
             tokio::select! {
                 updated = link.update(&request) => updated,

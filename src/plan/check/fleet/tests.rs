@@ -16,7 +16,7 @@ fn fleet() -> Fleet {
 }
 
 fn hello(version: &str) -> Hello {
-    Hello { api: 1, oldest_api: 1, version: version.into(), machine: "x".into() }
+    Hello { api: 1, oldest_api: 1, version: version.into(), machine: "x".into(), addresses: vec![] }
 }
 
 fn good() -> FleetFacts {

@@ -24,7 +24,8 @@ async fn flip_lists_each_host_once() {
         for mut calls in run_assign(&site(3, 1), &options).await {
             // The connections that the old version still holds can only be counted after the change.
             assert_eq!(calls.pop(), Some("list_deployments"));
-            let expected: Vec<_> = ["list_deployments", "assign"].into_iter().chain(watching).collect();
+            let expected: Vec<_> =
+                ["list_deployments", "fetch_activity", "assign"].into_iter().chain(watching).collect();
             assert_eq!(calls, expected);
         }
     }
@@ -116,7 +117,8 @@ async fn canary_lists_each_host_once() {
     let split_hosts = split(world, &fake.fleet, hosts, &options).await.unwrap();
     assert!(split_hosts.iter().all(|host| host.is_inserted && host.bypassing_connections == Some(0)));
     // The last one counts the connections that bypass the proxy.
-    assert_eq!(take_calls(&fake), [["list_deployments", "change_traffic_split", "list_deployments"]; 2]);
+    let expected = ["list_deployments", "fetch_activity", "change_traffic_split", "list_deployments"];
+    assert_eq!(take_calls(&fake), [expected; 2]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -157,3 +157,63 @@ async fn host_left_by_a_finished_roll_is_open_to_its_journal() {
     let report = run(&fake.world, &fake.fleet, &spec, &bob()).await.unwrap();
     assert_eq!(ends(&report), [DONE; 3]);
 }
+
+/// The operator forced the owners that were there at the start, and no later one.
+#[tokio::test(start_paused = true)]
+async fn forced_roll_leaves_a_host_to_an_owner_who_came_later() {
+    let fake = site(2, 1);
+    fake.site.with_host("web1", |host| host.command_duration = MS * 5000);
+    let carol = operator("carol", "ops3").with_reason(Some("new disk"), true);
+    let takes_web2 = async {
+        while !fake.site.with_host("web1", |host| host.running) {
+            tokio::time::sleep(MS * 10).await;
+        }
+        let strange = site(0, 0).world;
+        let world = FleetWorld { journal: strange.journal, lock: strange.lock, ..fake.world.clone() };
+        let options = SwitchOptions { actor: carol, wait: false, drain: false, force: true, timeout: None };
+        forward::disable(&world, &fake.fleet, &fake.fleet.hosts[1], &options).await.unwrap();
+    };
+    let (spec, actor) = (spec(2), with_force(bob()));
+    let (report, ()) = tokio::join!(run(&fake.world, &fake.fleet, &spec, &actor), takes_web2);
+    let report = report.unwrap();
+    assert_eq!(ends(&report)[0], DONE);
+    let second = &report.progress.hosts[1];
+    assert!(second.detail.contains("carol on ops3"), "{second:?}");
+    assert!(!fake.site.with_host("web2", |host| host.forward), "carol's maintenance goes on");
+    assert!(fake.site.with_host("web2", |host| host.commands.is_empty()));
+}
+
+/// One host was switched, the other refused, and the error was: nothing was changed.
+#[tokio::test(start_paused = true)]
+async fn command_over_several_hosts_changes_none_if_one_belongs_to_another() {
+    let fake = site(3, 1);
+    switch(&fake, Switch::Off, alice()).await.unwrap();
+    let options = SwitchOptions { actor: bob(), wait: false, drain: false, force: true, timeout: None };
+    let hosts = &fake.fleet.hosts[..2];
+    let refused = forward::switch_many(&fake.world, &fake.fleet, hosts, Switch::Off, &options).await;
+    assert!(refused.unwrap_err().to_string().contains("`web1`"));
+    assert!(fake.site.with_host("web2", |host| host.forward));
+}
+
+/// The roll asks its operator to repair the host: the person who started it may.
+#[tokio::test(start_paused = true)]
+async fn operator_of_a_stopped_roll_may_repair_its_host() {
+    let fake = site(2, 1);
+    fake.site.with_host("web1", |host| host.command_breaks_health = true);
+    run(&fake.world, &fake.fleet, &spec(2), &alice()).await.unwrap();
+    fake.site.with_host("web1", |host| host.is_healthy = true);
+    let host = &fake.fleet.hosts[0];
+    let by = |actor| SwitchOptions { actor, wait: false, drain: false, force: false, timeout: None };
+    assert!(forward::enable(&fake.world, &fake.fleet, host, &by(bob())).await.is_err());
+    forward::enable(&fake.world, &fake.fleet, host, &by(alice())).await.unwrap();
+    assert!(fake.site.with_host("web1", |host| host.forward));
+}
+
+/// A variable that a roll left in a shell makes nobody a roll.
+#[tokio::test(start_paused = true)]
+async fn maintenance_by_hand_never_belongs_to_a_roll_of_the_environment() {
+    let fake = site(2, 1);
+    let leftover = Actor { roll: "r20261121-071503-5f3a".parse().ok(), ..alice() };
+    switch(&fake, Switch::Off, leftover).await.unwrap();
+    switch(&fake, Switch::On, alice()).await.unwrap();
+}
