@@ -1,7 +1,7 @@
 //! Verdicts on answers, with rules as they are printed.
 
 use super::*;
-use crate::model::example::{make_native_rule, port};
+use crate::model::example::{make_native_rule, make_table, port};
 
 const ADDRESS: &str = "10.9.0.5:8888";
 
@@ -21,10 +21,7 @@ fn facts() -> PacketFacts {
 }
 
 fn table(chain: &str, policy: &str, rules: &[&str]) -> Table {
-    let mut table = Table::default();
-    table.chains.insert(chain.into(), Some(policy.into()));
-    table.rules = rules.iter().map(|rule| Rule::parse(rule).unwrap()).collect();
-    table
+    make_table(&[(chain, Some(policy))], rules)
 }
 
 fn explain(switch: Switch, answer: &PacketAnswer, facts: &PacketFacts) -> PacketVerdict {
