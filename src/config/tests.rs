@@ -53,174 +53,137 @@ fn key_files_resolve_beside_the_file() {
     assert_eq!((here.ca, here.token_file), (path("keys/ca.pem"), path("t")));
 }
 
-/// Each wrong file with the sentence its writer reads.
+/// Wrong files after the line `service: a`, each with the sentence that its writer reads.
+const WRONG: &str = r#"
+ports: {chekc: 8888}
+-> switchman.yaml:2: `ports.chekc`: unknown key `chekc`, expected one of `check`, `main`, `backup`; did you mean `check`?
+host: {}
+-> switchman.yaml:2: `host`: unknown key `host`, expected one of `service`, `ports`, `hosts`, `load_balancers`, `health`, `roll`, `hooks`, `ssh`, `agents`, `webhooks`, `versions`, `services`; did you mean `hosts`?
+ports: {check: http}
+-> switchman.yaml:2: `ports.check`: found string "http", expected a port: a number from 1 to 65535
+ports:
+  main: 70000
+-> switchman.yaml:3: `ports.main`: found integer `70000`, expected a port: a number from 1 to 65535
+ports:
+  main: 80
+-> switchman.yaml:3: `ports.backup`: port 80 is already `ports.main`; the three ports differ
+service: b
+-> switchman.yaml:2: the key `service` appears twice
+hosts:
+  w1: {address: 10.0.0.1}
+  w1: {address: 10.0.0.2}
+-> switchman.yaml:4: `hosts`: the key `w1` appears twice
+hosts:
+  w1: {address: 10.0.0.1}
+  w2: {address: 10.0.0.1}
+-> switchman.yaml:4: `hosts.w2.address`: address 10.0.0.1 is already that of `w1`
+hosts:
+  w1: {address: web1.example}
+-> switchman.yaml:3: `hosts.w1.address`: invalid IP address syntax
+hosts:
+  w1: {address: 10.0.0.1, ssh: -oProxyCommand=x}
+-> switchman.yaml:3: `hosts.w1.ssh`: found `-oProxyCommand=x`, expected a destination of ssh such as deploy@web1
+hosts:
+  w1: {address: 10.0.0.1, agent: "https://10.0.0.1:9443"}
+-> switchman.yaml:3: `hosts.w1.agent`: `agents.ca` is missing: the agent's certificate cannot be verified
+hosts:
+  w1: {address: 10.0.0.1, agent: "http://10.0.0.1:9443"}
+agents: {ca: x}
+-> switchman.yaml:3: `hosts.w1.agent`: found `http://10.0.0.1:9443`, expected https://HOST:PORT or unix:///PATH
+health: {timeout: 2}
+-> switchman.yaml:2: `health.timeout`: found string "2", expected a number with a unit, such as 500ms, 2s or 1m30s
+health: {timeout: 0s}
+-> switchman.yaml:2: `health.timeout`: found 0, expected a time above zero
+health: {path: health}
+-> switchman.yaml:2: `health.path`: found `health`, expected a path that begins with `/`, without blanks
+health: {status: 99}
+-> switchman.yaml:2: `health.status`: found 99, expected an HTTP status from 200 to 599
+health: {rise: 0}
+-> switchman.yaml:2: `health.rise`: found 0, expected a number from 1 to 100
+load_balancers:
+- {name: l, backend: b, haproxy: lb1}
+-> switchman.yaml:3: `load_balancers[0].haproxy`: found string "lb1", expected a socket path such as /run/haproxy/admin.sock, tcp://HOST:PORT, or http://HOST:PORT/PATH of the statistics page
+load_balancers:
+- {name: l, backend: b}
+- {name: l, backend: b}
+-> switchman.yaml:4: `load_balancers[1].name`: `l` is already the name in line 3
+load_balancers:
+- {name: l, backend: b, servers: {main: web}}
+-> switchman.yaml:3: `load_balancers[0].servers.main`: found `web`, expected a server name with `{host}` in it, such as main-{host}
+load_balancers:
+- {name: l, backend: "b; quit"}
+-> switchman.yaml:3: `load_balancers[0].backend`: found `b; quit`, expected a name of letters, digits and `-_.:`
+roll: {on_failure: sotp}
+-> switchman.yaml:2: `roll.on_failure`: unknown value `sotp`, expected one of `stop`, `return`; did you mean `stop`?
+roll: {batch: 0%}
+-> switchman.yaml:2: `roll.batch`: found `0%`, expected a number of hosts or a percentage such as 25%
+roll: {health_timeout: 0s}
+-> switchman.yaml:2: `roll.health_timeout`: found 0, expected a time above zero
+roll: {max_failures: -1}
+-> switchman.yaml:2: `roll.max_failures`: found `-1`, expected a whole number, not negative
+hooks: {timeout: soon}
+-> switchman.yaml:2: `hooks.timeout`: found string "soon", expected a number with a unit, such as 500ms, 2s or 1m30s
+hooks: {before_rol: [x]}
+-> switchman.yaml:2: `hooks.before_rol`: unknown key `before_rol`, expected one of `before_roll`, `before_host`, `after_host`, `after_roll`, `on_failure`, `timeout`; did you mean `before_roll`?
+versions: {ports: 300}
+-> switchman.yaml:2: `versions.ports`: found `300`, expected two ports such as 20000-29999
+services:
+  b: {ports: {check: 8888, main: 81, backup: 82}}
+-> switchman.yaml:3: `services.b.ports.check`: port 8888 is already `ports.check`
+services:
+  a: {ports: {check: 1, main: 81, backup: 82}}
+-> switchman.yaml:3: `services.a`: `a` is the first service already
+services:
+  b: {ports: {check: 1, main: 81}}
+-> switchman.yaml:3: `services.b.ports`: the key `backup` is missing
+ssh: {switchman: " "}
+-> switchman.yaml:2: `ssh.switchman`: found ` `, expected a command line such as `sudo -n switchman`
+ssh: {option: [-4]}
+-> switchman.yaml:2: `ssh.option`: unknown key `option`, expected one of `options`, `switchman`; did you mean `options`?
+agents: {certificate: a.pem}
+-> switchman.yaml:2: `agents.certificate`: its `key` is missing
+agents:
+  key: a.key
+-> switchman.yaml:3: `agents.key`: its `certificate` is missing
+hosts:
+  w1: {address: 10.0.0.1, ssh: w1, agent: "https://w1:9443"}
+-> switchman.yaml:3: `hosts.w1.ssh`: a host has `ssh` or `agent`, not both
+hosts:
+  w1: {address: 10.0.0.1, agent: "http://w1:9443"}
+-> switchman.yaml:3: `hosts.w1.agent`: found `http://w1:9443`, expected https://HOST:PORT or unix:///PATH
+hosts:
+  w1: {address: 10.0.0.1, agent: "https://w1"}
+-> switchman.yaml:3: `hosts.w1.agent`: found `https://w1`, expected https://HOST:PORT or unix:///PATH
+webhooks:
+- {url: "ftp://chat"}
+-> switchman.yaml:3: `webhooks[0].url`: found `ftp://chat`, expected an address such as https://chat.example/hook
+webhooks:
+- {url: "https://chat/x", timeout: 0s}
+-> switchman.yaml:3: `webhooks[0].timeout`: found 0, expected a time above zero
+webhooks:
+- {}
+-> switchman.yaml:3: `webhooks[0]`: the key `url` is missing
+"#;
+
 #[test]
-#[allow(clippy::too_many_lines, reason = "a table")]
 fn errors_name_file_line_key_found_and_expected() {
-    let cases = [
+    let mut cases = vec![
+        ("ports: {check: 1}".to_owned(), "switchman.yaml:1: the key `service` is missing"),
         (
-            "service: shop\nports: {chekc: 8888}",
-            "switchman.yaml:2: `ports.chekc`: unknown key `chekc`, expected one of `check`, `main`, `backup`; did you mean `check`?",
-        ),
-        (
-            "service: shop\nhost: {}",
-            "switchman.yaml:2: `host`: unknown key `host`, expected one of `service`, `ports`, `hosts`, `load_balancers`, `health`, `roll`, `hooks`, `ssh`, `agents`, `webhooks`, `versions`, `services`; did you mean `hosts`?",
-        ),
-        ("ports: {check: 1}", "switchman.yaml:1: the key `service` is missing"),
-        (
-            "service: shop\nports: {check: http}",
-            "switchman.yaml:2: `ports.check`: found string \"http\", expected a port: a number from 1 to 65535",
-        ),
-        (
-            "service: shop\nports:\n  main: 70000",
-            "switchman.yaml:3: `ports.main`: found integer `70000`, expected a port: a number from 1 to 65535",
-        ),
-        (
-            "service: shop\nports:\n  main: 80",
-            "switchman.yaml:3: `ports.backup`: port 80 is already `ports.main`; the three ports differ",
-        ),
-        (
-            "service: ../etc",
+            "service: ../etc".to_owned(),
             "switchman.yaml:1: `service`: `../etc` is not a name: `/` is not allowed: a name has letters, digits, `-`, `_` and `.`",
         ),
-        ("service: a\nservice: b", "switchman.yaml:2: the key `service` appears twice"),
-        (
-            "service: a\nhosts:\n  w1: {address: 10.0.0.1}\n  w1: {address: 10.0.0.2}",
-            "switchman.yaml:4: `hosts`: the key `w1` appears twice",
-        ),
-        (
-            "service: a\nhosts:\n  w1: {address: 10.0.0.1}\n  w2: {address: 10.0.0.1}",
-            "switchman.yaml:4: `hosts.w2.address`: address 10.0.0.1 is already that of `w1`",
-        ),
-        (
-            "service: a\nhosts:\n  w1: {address: web1.example}",
-            "switchman.yaml:3: `hosts.w1.address`: invalid IP address syntax",
-        ),
-        (
-            "service: a\nhosts:\n  w1: {address: 10.0.0.1, ssh: -oProxyCommand=x}",
-            "switchman.yaml:3: `hosts.w1.ssh`: found `-oProxyCommand=x`, expected a destination of ssh such as deploy@web1",
-        ),
-        (
-            "service: a\nhosts:\n  w1: {address: 10.0.0.1, agent: \"https://10.0.0.1:9443\"}",
-            "switchman.yaml:3: `hosts.w1.agent`: `agents.ca` is missing: the agent's certificate cannot be verified",
-        ),
-        (
-            "service: a\nhosts:\n  w1: {address: 10.0.0.1, agent: \"http://10.0.0.1:9443\"}\nagents: {ca: x}",
-            "switchman.yaml:3: `hosts.w1.agent`: found `http://10.0.0.1:9443`, expected https://HOST:PORT or unix:///PATH",
-        ),
-        (
-            "service: a\nhealth: {timeout: 2}",
-            "switchman.yaml:2: `health.timeout`: found string \"2\", expected a number with a unit, such as 500ms, 2s or 1m30s",
-        ),
-        (
-            "service: a\nhealth: {timeout: 0s}",
-            "switchman.yaml:2: `health.timeout`: found 0, expected a time above zero",
-        ),
-        (
-            "service: a\nhealth: {path: health}",
-            "switchman.yaml:2: `health.path`: found `health`, expected a path that begins with `/`, without blanks",
-        ),
-        (
-            "service: a\nhealth: {status: 99}",
-            "switchman.yaml:2: `health.status`: found 99, expected an HTTP status from 200 to 599",
-        ),
-        (
-            "service: a\nhealth: {rise: 0}",
-            "switchman.yaml:2: `health.rise`: found 0, expected a number from 1 to 100",
-        ),
-        (
-            "service: a\nload_balancers:\n- {name: l, backend: b, haproxy: lb1}",
-            "switchman.yaml:3: `load_balancers[0].haproxy`: found string \"lb1\", expected a socket path such as /run/haproxy/admin.sock, tcp://HOST:PORT, or http://HOST:PORT/PATH of the statistics page",
-        ),
-        (
-            "service: a\nload_balancers:\n- {name: l, backend: b}\n- {name: l, backend: b}",
-            "switchman.yaml:4: `load_balancers[1].name`: `l` is already the name in line 3",
-        ),
-        (
-            "service: a\nload_balancers:\n- {name: l, backend: b, servers: {main: web}}",
-            "switchman.yaml:3: `load_balancers[0].servers.main`: found `web`, expected a server name with `{host}` in it, such as main-{host}",
-        ),
-        (
-            "service: a\nload_balancers:\n- {name: l, backend: \"b; quit\"}",
-            "switchman.yaml:3: `load_balancers[0].backend`: found `b; quit`, expected a name of letters, digits and `-_.:`",
-        ),
-        (
-            "service: a\nroll: {on_failure: sotp}",
-            "switchman.yaml:2: `roll.on_failure`: unknown value `sotp`, expected one of `stop`, `return`; did you mean `stop`?",
-        ),
-        (
-            "service: a\nroll: {batch: 0%}",
-            "switchman.yaml:2: `roll.batch`: found `0%`, expected a number of hosts or a percentage such as 25%",
-        ),
-        (
-            "service: a\nroll: {health_timeout: 0s}",
-            "switchman.yaml:2: `roll.health_timeout`: found 0, expected a time above zero",
-        ),
-        (
-            "service: a\nroll: {max_failures: -1}",
-            "switchman.yaml:2: `roll.max_failures`: found `-1`, expected a whole number, not negative",
-        ),
-        (
-            "service: a\nhooks: {timeout: soon}",
-            "switchman.yaml:2: `hooks.timeout`: found string \"soon\", expected a number with a unit, such as 500ms, 2s or 1m30s",
-        ),
-        (
-            "service: a\nhooks: {before_rol: [x]}",
-            "switchman.yaml:2: `hooks.before_rol`: unknown key `before_rol`, expected one of `before_roll`, `before_host`, `after_host`, `after_roll`, `on_failure`, `timeout`; did you mean `before_roll`?",
-        ),
-        (
-            "service: a\nversions: {ports: 300}",
-            "switchman.yaml:2: `versions.ports`: found `300`, expected two ports such as 20000-29999",
-        ),
-        (
-            "service: a\nservices:\n  b: {ports: {check: 8888, main: 81, backup: 82}}",
-            "switchman.yaml:3: `services.b.ports.check`: port 8888 is already `ports.check`",
-        ),
-        (
-            "service: a\nservices:\n  a: {ports: {check: 1, main: 81, backup: 82}}",
-            "switchman.yaml:3: `services.a`: `a` is the first service already",
-        ),
-        (
-            "service: a\nservices:\n  b: {ports: {check: 1, main: 81}}",
-            "switchman.yaml:3: `services.b.ports`: the key `backup` is missing",
-        ),
-        (
-            "service: a\nssh: {switchman: \" \"}",
-            "switchman.yaml:2: `ssh.switchman`: found ` `, expected a command line such as `sudo -n switchman`",
-        ),
-        (
-            "service: a\nssh: {option: [-4]}",
-            "switchman.yaml:2: `ssh.option`: unknown key `option`, expected one of `options`, `switchman`; did you mean `options`?",
-        ),
-        (
-            "service: a\nagents: {certificate: a.pem}",
-            "switchman.yaml:2: `agents.certificate`: its `key` is missing",
-        ),
-        ("service: a\nagents:\n  key: a.key", "switchman.yaml:3: `agents.key`: its `certificate` is missing"),
-        (
-            "service: a\nhosts:\n  w1: {address: 10.0.0.1, ssh: w1, agent: \"https://w1:9443\"}",
-            "switchman.yaml:3: `hosts.w1.ssh`: a host has `ssh` or `agent`, not both",
-        ),
-        (
-            "service: a\nhosts:\n  w1: {address: 10.0.0.1, agent: \"http://w1:9443\"}",
-            "switchman.yaml:3: `hosts.w1.agent`: found `http://w1:9443`, expected https://HOST:PORT or unix:///PATH",
-        ),
-        (
-            "service: a\nhosts:\n  w1: {address: 10.0.0.1, agent: \"https://w1\"}",
-            "switchman.yaml:3: `hosts.w1.agent`: found `https://w1`, expected https://HOST:PORT or unix:///PATH",
-        ),
-        (
-            "service: a\nwebhooks:\n- {url: \"ftp://chat\"}",
-            "switchman.yaml:3: `webhooks[0].url`: found `ftp://chat`, expected an address such as https://chat.example/hook",
-        ),
-        (
-            "service: a\nwebhooks:\n- {url: \"https://chat/x\", timeout: 0s}",
-            "switchman.yaml:3: `webhooks[0].timeout`: found 0, expected a time above zero",
-        ),
-        ("service: a\nwebhooks:\n- {}", "switchman.yaml:3: `webhooks[0]`: the key `url` is missing"),
     ];
+    let mut text = String::new();
+    for line in WRONG.trim().lines() {
+        match line.strip_prefix("-> ") {
+            Some(expected) => cases.push((format!("service: a{}", std::mem::take(&mut text)), expected)),
+            None => text.extend(["\n", line]),
+        }
+    }
+    assert_eq!((cases.len(), text.as_str()), (43, ""));
     for (text, expected) in cases {
-        assert_eq!(error(text), format!("cannot use the configuration: {expected}"), "{text}");
+        assert_eq!(error(&text), format!("cannot use the configuration: {expected}"), "{text}");
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{Failure, ServerKind};
 use crate::agent::serve::ServeError;
 use crate::config::{ConfigError, ConfigProblem};
+use crate::model::example;
 use crate::model::lock::{Holder, Liveness, LockPurpose, LockView};
 use crate::model::port_forward::Switch;
 use crate::ops::fleet::balancer_wait::{BalancerWaitError, MissingObservation};
@@ -32,10 +33,10 @@ pub(super) type Sample<E> = (String, E);
 
 /// Lists samples of an enum by their variants.
 macro_rules! samples {
-    ($error:ident { $($variant:ident: [$($sample:expr),+ $(,)?]),+ $(,)? }) => {{
+    ($error:ident { $($variant:ident: [$($sample:expr),* $(,)?]),+ $(,)? }) => {{
         let name = |sample: &$error| match sample { $($error::$variant { .. } => stringify!($variant)),+ };
-        let all = vec![$($((stringify!($variant), $sample)),+),+];
-        all.into_iter()
+        let all = [$(vec![$((stringify!($variant), $sample)),*]),+].into_iter().flatten();
+        all
             .map(|(variant, sample)| {
                 assert_eq!(name(&sample), variant, "the label of a sample of {}", stringify!($error));
                 (format!("{}::{variant}", stringify!($error)), sample)
@@ -82,18 +83,9 @@ pub(super) fn list_failures() -> Vec<Sample<Failure>> {
         list_own_failures(),
         list_server_failures(),
     ]
-    .concat_samples()
-}
-
-/// `Failure` is not `Clone`, so that `concat` of the standard library does not apply.
-trait ConcatSamples {
-    fn concat_samples(self) -> Vec<Sample<Failure>>;
-}
-
-impl<const N: usize> ConcatSamples for [Vec<Sample<Failure>>; N] {
-    fn concat_samples(self) -> Vec<Sample<Failure>> {
-        self.into_iter().flatten().collect()
-    }
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// The variants of `Failure`; those that hold another error have their samples above.
@@ -102,73 +94,49 @@ fn list_own_failures() -> Vec<Sample<Failure>> {
     let roll = || name("r20261121-085642-7e99");
     let (service, version) = (|| name("shop"), || name("2.0.0"));
     let socket = || "/run/switchman/agent.sock".into();
+    let roll_incomplete = |done, reason: &str, finished, service_flag: &str| Failure::RollIncomplete {
+        roll: roll(),
+        done,
+        of: 4,
+        reason: reason.into(),
+        finished,
+        service_flag: service_flag.into(),
+    };
+    let not_promoted = |reason: &str, unreached_hosts, finished| Failure::NotPromoted {
+        service: service(),
+        version: version(),
+        reason: reason.into(),
+        unreached_hosts,
+        finished,
+    };
     samples!(Failure {
-        Config: [Failure::Config(ConfigError::NotFound)],
-        HostSelection: [list_selection_errors().remove(0).1.into()],
-        Machine: [make_machine_error().into()],
-        Switch: [list_switch_errors().remove(0).1.into()],
-        Restore: [Failure::Restore(host::list_change_errors().remove(0).1)],
-        Store: [host::list_store_errors().remove(0).1.into()],
-        SwitchMany: [list_switch_many_errors().remove(0).1.into()],
+        Config: [],
+        HostSelection: [],
+        Machine: [],
+        Switch: [],
+        Restore: [],
+        Store: [],
+        SwitchMany: [],
         SwitchedPartially: [Failure::SwitchedPartially {
             switch: Switch::Off,
             done: 1,
             of: 6,
             failed: list_switch_errors_for_many(),
         }],
-        Roll: [fleet::list_roll_errors().remove(0).1.into()],
+        Roll: [],
         RollIncomplete: [
-            Failure::RollIncomplete {
-                roll: roll(),
-                done: 2,
-                of: 4,
-                reason: "1 failed, at most 0 may".into(),
-                finished: false,
-                service_flag: String::new(),
-            },
-            Failure::RollIncomplete {
-                roll: roll(),
-                done: 0,
-                of: 4,
-                reason: "interrupted".into(),
-                finished: false,
-                service_flag: " --service blog".into(),
-            },
-            Failure::RollIncomplete {
-                roll: roll(),
-                done: 3,
-                of: 4,
-                reason: "1 failed".into(),
-                finished: true,
-                service_flag: String::new(),
-            },
+            roll_incomplete(2, "1 failed, at most 0 may", false, ""),
+            roll_incomplete(0, "interrupted", false, " --service blog"),
+            roll_incomplete(3, "1 failed", true, ""),
         ],
-        Promotion: [fleet::list_promotion_errors().remove(0).1.into()],
+        Promotion: [],
         NotPromoted: [
-            Failure::NotPromoted {
-                service: service(),
-                version: version(),
-                reason: "2.1% of 1,204 requests failed, 0.5% are allowed".into(),
-                unreached_hosts: vec![],
-                finished: true,
-            },
-            Failure::NotPromoted {
-                service: service(),
-                version: version(),
-                reason: "interrupted".into(),
-                unreached_hosts: vec![],
-                finished: false,
-            },
-            Failure::NotPromoted {
-                service: service(),
-                version: version(),
-                reason: "aborted by ops".into(),
-                unreached_hosts: vec![name("web2"), name("web3")],
-                finished: false,
-            },
+            not_promoted("2.1% of 1,204 requests failed, 0.5% are allowed", vec![], true),
+            not_promoted("interrupted", vec![], false),
+            not_promoted("aborted by ops", vec![name("web2"), name("web3")], false),
         ],
-        Journal: [list_journal_errors().remove(0).1.into()],
-        Lock: [list_lock_errors().remove(0).1.into()],
+        Journal: [],
+        Lock: [],
         ForcedStop: [Failure::ForcedStop],
         ProblemsFound: [Failure::ProblemsFound { problems: 1 }, Failure::ProblemsFound { problems: 2 }],
         AnswersDiffer: [Failure::AnswersDiffer {
@@ -177,14 +145,14 @@ fn list_own_failures() -> Vec<Sample<Failure>> {
         InsufficientSamples: [Failure::InsufficientSamples {
             reason: "only 12 of 100 answers were compared".into(),
         }],
-        Init: [Failure::Init(list_init_errors().remove(0).1)],
-        Lab: [lab::list_lab_errors().remove(0).1.into()],
+        Init: [],
+        Lab: [],
         DemoFailed: [Failure::DemoFailed { faults: vec!["3 requests failed in `roll`".into()] }],
         UnknownService: [Failure::UnknownService {
             requested: name("shp"),
             known: vec![name("shop"), name("blog")],
         }],
-        Deployments: [fleet::list_deploy_errors().remove(0).1.into()],
+        Deployments: [],
         // The sentences of the commands: D12, D15 and R27 (docs/design/seed-systems.md).
         Declined: [
             Failure::Declined("Assign cancelled."),
@@ -227,29 +195,6 @@ fn list_own_failures() -> Vec<Sample<Failure>> {
             source: std::io::Error::other("Too many open files (os error 24)"),
         }],
     })
-    .into_iter()
-    .filter(|(_, failure)| !holds_other_error(failure))
-    .collect()
-}
-
-const fn holds_other_error(failure: &Failure) -> bool {
-    matches!(
-        failure,
-        Failure::Config(_)
-            | Failure::HostSelection(_)
-            | Failure::Machine(_)
-            | Failure::Switch(_)
-            | Failure::Restore(_)
-            | Failure::Store(_)
-            | Failure::SwitchMany(_)
-            | Failure::Roll(_)
-            | Failure::Promotion(_)
-            | Failure::Journal(_)
-            | Failure::Lock(_)
-            | Failure::Init(_)
-            | Failure::Lab(_)
-            | Failure::Deployments(_)
-    )
 }
 
 /// Errors of servers, which their commands turn into failures.
@@ -341,7 +286,7 @@ fn list_refusals() -> Vec<Sample<Refusal>> {
         OtherLine: [Refusal::OtherLine {
             balancer: name("lb1"),
             line: "websockets/web1".into(),
-            check: crate::model::example::port(8888),
+            check: example::port(8888),
         }],
         BackupNotUp: [Refusal::BackupNotUp {
             balancer: balancer(),
@@ -360,24 +305,21 @@ fn list_refusals() -> Vec<Sample<Refusal>> {
 
 pub(super) fn list_balancer_errors() -> Vec<Sample<BalancerError>> {
     let address = || "/run/haproxy/admin.sock".to_owned();
+    let (backend, server) = (|| "servers".to_owned(), || "main-web1".to_owned());
     samples!(BalancerError {
         Unreachable: [BalancerError::Unreachable { address: address(), reason: not_found().to_string() }],
         TimedOut: [BalancerError::TimedOut { address: address(), waited: secs(2) }],
         Truncated: [BalancerError::Truncated { address: address(), received: 1204 }],
         Malformed: [BalancerError::Malformed { address: address(), reason: "no column `svname`".into() }],
         Refused: [BalancerError::Refused { address: "http://lb1:8404/stats".into(), status: 401 }],
-        NoBackend: [BalancerError::NoBackend { address: address(), backend: "servers".into() }],
+        NoBackend: [BalancerError::NoBackend { address: address(), backend: backend() }],
         NotUpAfterFlush: [BalancerError::NotUpAfterFlush {
             address: address(),
-            backend: "servers".into(),
-            server: "main-web1".into(),
+            backend: backend(),
+            server: server(),
             waited: secs(13),
         }],
-        NoServer: [BalancerError::NoServer {
-            address: address(),
-            backend: "servers".into(),
-            server: "main-web1".into(),
-        }],
+        NoServer: [BalancerError::NoServer { address: address(), backend: backend(), server: server() }],
     })
 }
 
@@ -416,7 +358,6 @@ fn list_switch_errors() -> Vec<Sample<SwitchError>> {
     let host = || "web1".to_owned();
     let (off, on) = (Switch::Off, Switch::On);
     let late = || BalancerWaitError::TimedOut { waited: secs(8), missing: vec![make_missing_observation()] };
-    let (waits, drains) = (list_wait_errors(), list_drain_errors());
     let mut all = samples!(SwitchError {
         Refused: [SwitchError::Refused {
             host: host(),
@@ -440,13 +381,12 @@ fn list_switch_errors() -> Vec<Sample<SwitchError>> {
     });
     let refused = |refusal| SwitchError::Refused { host: host(), switch: off, refusals: vec![refusal] };
     all.extend(wrap(list_refusals(), refused));
-    all.extend(wrap(waits, |source| SwitchError::NotObserved { host: host(), switch: off, source }));
-    all.extend(wrap(drains, |source| SwitchError::NotDrained { host: host(), source, is_restored: false }));
-    all.extend(wrap(list_drain_errors(), |source| SwitchError::NotDrained {
-        host: host(),
-        source,
-        is_restored: true,
-    }));
+    let not_observed = |source| SwitchError::NotObserved { host: host(), switch: off, source };
+    all.extend(wrap(list_wait_errors(), not_observed));
+    for is_restored in [false, true] {
+        let not_drained = |source| SwitchError::NotDrained { host: host(), source, is_restored };
+        all.extend(wrap(list_drain_errors(), not_drained));
+    }
     all
 }
 
@@ -503,15 +443,8 @@ fn list_switch_many_errors() -> Vec<Sample<SwitchManyError>> {
 }
 
 fn make_lock(purpose: LockPurpose) -> Box<LockView> {
-    let holder = Holder {
-        user: "anna".into(),
-        machine: "bastion".into(),
-        boot_id: String::new(),
-        pid: 4711,
-        start_ticks: 0,
-        purpose,
-        since: jiff::Timestamp::UNIX_EPOCH,
-    };
+    let holder = example::make_holder(purpose);
+    let holder = Holder { user: "anna".into(), machine: "bastion".into(), pid: 4711, ..holder };
     Box::new(LockView { holder, heartbeats: 1, liveness: Liveness::Remote })
 }
 

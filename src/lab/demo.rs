@@ -22,7 +22,7 @@ mod traffic_split;
 pub use roll::RollDemoReport;
 pub use scenario::{ProgressSink, ScenarioReport};
 
-use scenario::wait_for_answers;
+use scenario::{Scenario, wait_for_answers};
 
 /// The hosts of the first act.
 const MANUAL_HOSTS: usize = 2;
@@ -83,8 +83,10 @@ pub async fn run(
         let operator =
             Operator::start_with_admin_sockets(lab, LabTransport::Ssh, "versions: {watch: 2s}\n").await?;
         let roll = roll::run_scenario(lab, &operator, &load, progress_sink).await?;
-        let versions = deployments::run_scenario(lab, &operator, &load, progress_sink).await?;
-        let splits = traffic_split::run_scenario(lab, &operator, &load, progress_sink).await?;
+        let begin =
+            || Scenario { operator: &operator, load: &load, progress_sink, commands: vec![], faults: vec![] };
+        let versions = deployments::run_scenario(lab, begin()).await?;
+        let splits = traffic_split::run_scenario(lab, begin()).await?;
         Ok::<_, LabError>((hosts, roll, versions, splits))
     };
     let (hosts, roll, versions, splits) = tokio::select! {

@@ -7,7 +7,7 @@ use crate::model::balancer::CheckTiming;
 use crate::model::deployment::WebServer;
 use crate::model::example;
 use crate::model::finding::samples;
-use crate::templates::working_set::{BalancerParams, WorkingSet};
+use crate::templates::working_set::tests::make_working_set;
 
 mod lines;
 
@@ -25,36 +25,17 @@ fn fleet() -> Fleet {
 
 /// Renders haproxy.cfg as `switchman init` writes it.
 fn good() -> String {
-    let Fleet { ports, hosts, .. } = fleet();
-    let balancer = BalancerParams {
-        log: "/dev/log local0".into(),
-        bind: ":80".into(),
-        stats: "127.0.0.1:8404".into(),
-        backend: "servers".into(),
-        admin_socket: "/run/haproxy/admin.sock".into(),
-        read_only_socket: Some("10.0.0.2:9999".parse().unwrap()),
-        state_file: "/var/lib/haproxy/servers.state".into(),
-        check: timing(),
-    };
-    let site = WorkingSet {
-        project: "shop".parse().unwrap(),
-        server: WebServer::Nginx,
-        ports,
-        hosts,
-        health_path: "/health".into(),
-        health_host: "shop.example".into(),
-        root: "/r".into(),
-        run_dir: "/r".into(),
-        log_dir: "/r".into(),
-        workers: "1".into(),
-        balancer,
-    };
+    let mut site = make_working_set(WebServer::Nginx, &[("web1", "10.0.0.11"), ("web2", "10.0.0.12")]);
+    site.balancer.check = timing();
     site.render_haproxy().unwrap()
 }
 
 /// The lint of one file, as the only one of a balancer.
 pub(super) fn lint_text(text: &str, fleet: &Fleet) -> Vec<Finding> {
-    let files = vec![CfgFile::decode("haproxy.cfg", text.as_bytes())];
+    lint_files(vec![CfgFile::decode("haproxy.cfg", text.as_bytes())], fleet)
+}
+
+fn lint_files(files: Vec<CfgFile>, fleet: &Fleet) -> Vec<Finding> {
     lint(&HaproxyCfg { files, ..HaproxyCfg::default() }, fleet)
 }
 
@@ -71,130 +52,107 @@ fn init_templates_pass_the_lint() {
     assert_eq!(ids(&good()), Vec::<&str>::new());
 }
 
+/// A text of the good file, its replacement, and the finding that the change must cause.
+type Case = (&'static str, String, &'static str);
+
+fn replace(from: &'static str, to: &str, id: &'static str) -> Case {
+    (from, to.to_owned(), id)
+}
+
+fn append(to: &'static str, more: &str, id: &'static str) -> Case {
+    (to, format!("{to}{more}"), id)
+}
+
+/// A section before the statistics.
+fn insert(section: &str, id: &'static str) -> Case {
+    ("listen stats", format!("{section}listen stats"), id)
+}
+
 /// Lists changes to the good file, each with the finding that it must cause.
-#[allow(clippy::too_many_lines, reason = "a table")]
-fn misconfigurations() -> Vec<(&'static str, &'static str, &'static str)> {
+fn misconfigurations() -> Vec<Case> {
     vec![
-        ("\nbackend servers", "\nbackend others", "haproxy-no-backend"),
-        (
-            "stats socket /run/haproxy/admin.sock mode 600 level admin",
-            "stats socket /run/haproxy/admin.sock mode 660 level admin",
-            "haproxy-socket-open",
-        ),
-        (
-            "stats socket /run/haproxy/admin.sock mode 600 level admin",
-            "stats socket /run/haproxy/admin.sock level admin",
-            "haproxy-socket-open",
-        ),
-        ("9999 level user", "9999 level admin", "haproxy-socket-remote-admin"),
-        ("server-state-file /var", "# /var", "haproxy-no-state-file"),
-        ("load-server-state-from-file global", "", "haproxy-state-not-loaded"),
-        ("option redispatch 1", "", "haproxy-no-redispatch"),
-        ("option redispatch 1", "option redispatch 3", "haproxy-late-redispatch"),
-        ("retries 3", "retries 0", "haproxy-no-retries"),
-        ("option redispatch 1", "option redispatch", "haproxy-late-redispatch"),
-        ("option redispatch 1", "option redispatch 0", "haproxy-no-redispatch"),
-        ("balance roundrobin", "no option redispatch", "haproxy-no-redispatch"),
-        ("retries 3", "", "haproxy-default-retries"),
-        ("retries 3", "retry-on all-retryable-errors", "haproxy-retry-on"),
-        ("mode http", "", "haproxy-not-http"),
-        ("balance roundrobin", "mode tcp", "haproxy-not-http"),
-        ("option httpchk\n", "option tcp-check\n", "haproxy-no-httpchk"),
-        ("expect status 200", "expect ! status 200", "haproxy-any-2xx-3xx"),
-        ("expect status 200", "expect string ok", "haproxy-any-2xx-3xx"),
-        ("expect status 200", "comment x", "haproxy-any-2xx-3xx"),
-        ("uri /health", "uri /ghost", "haproxy-health-path"),
-        ("hdr Host shop.example", "hdr X-Ghost yes", "haproxy-check-without-host"),
-        (
-            "http-check expect status 200",
-            "http-check expect status 200\n http-check connect port 8080",
-            "haproxy-check-connect",
-        ),
-        ("option httpchk\n", "\n", "haproxy-no-httpchk"),
-        ("http-check expect status 200", "", "haproxy-any-2xx-3xx"),
-        ("expect status 200", "expect status 200-399", "haproxy-any-2xx-3xx"),
-        ("hdr Host shop.example", "", "haproxy-check-without-host"),
-        (
-            "http-check expect status 200",
-            "http-check expect status 200\n http-check disable-on-404",
-            "haproxy-disable-on-404",
-        ),
-        ("cookie SERVER_ID insert indirect nocache", "", "haproxy-no-cookie"),
-        ("indirect nocache", "", "haproxy-cookie-cached"),
-        (
-            "cookie SERVER_ID insert indirect nocache",
-            "cookie SERVER_ID prefix",
-            "haproxy-cookie-not-inserted",
-        ),
-        (
-            "load-server-state-from-file global",
-            "load-server-state-from-file none",
-            "haproxy-state-not-loaded",
-        ),
-        (
-            "load-server-state-from-file global",
-            "load-server-state-from-file local",
-            "haproxy-state-not-loaded",
-        ),
-        (
-            "stats refresh 10s\n",
-            "stats refresh 10s\n stats admin if TRUE\n bind :8405\n",
-            "haproxy-stats-admin",
-        ),
-        ("timeout tunnel 1h", "", "haproxy-no-tunnel-timeout"),
-        ("timeout connect 5s", "", "haproxy-no-timeout"),
-        ("timeout check 1s", "", "haproxy-no-check-timeout"),
-        ("balance roundrobin", "http-reuse never", "haproxy-reuse-never"),
-        ("balance roundrobin", "http-reuse aggressive", "haproxy-pooling"),
-        ("option allbackups", "", "haproxy-one-backup"),
-        (
-            "option allbackups",
-            "option allbackups\n server-template w 3 10.0.0.1:80 check",
-            "haproxy-server-template",
-        ),
-        ("rise 2 weight 100", "rise 2 weight 99", "haproxy-small-weight"),
-        ("rise 2 weight 100", "rise 2 weight 0", "haproxy-weight-zero"),
-        ("rise 2 weight 100", "rise 2 weight 100 downinter 5s", "haproxy-downinter"),
-        ("rise 2 weight 100", "rise 3 weight 100", "haproxy-timing-differs"),
-        ("inter 1s fastinter 200ms", "inter 5s", "haproxy-slow-checks"),
-        ("10.0.0.11:8080 check port", "10.0.0.11:8080 check addr 127.0.0.1 port", "haproxy-check-elsewhere"),
-        ("10.0.0.11:8080 check port", "10.0.0.11:8080 no-check port", "haproxy-no-check"),
-        ("server backup-web2 ", "server other ", "haproxy-no-server"),
-        ("10.0.0.11:8080", "[fd00::11]:8080", "haproxy-ipv6"),
-        ("cookie web1 backup", "backup", "haproxy-cookies-differ"),
-        ("rise 2 weight 100", "rise 2", "haproxy-small-weight"),
-        (
-            "rise 2 weight 100",
-            "rise 2 weight 100 on-marked-down shutdown-sessions",
-            "haproxy-shutdown-sessions",
-        ),
-        ("server main-web1 ", "server other ", "haproxy-no-server"),
-        ("10.0.0.11:8080 check port 8888", "10.0.0.11:8080 check", "haproxy-check-port"),
-        ("10.0.0.11:8080 check port 8888", "10.0.0.11:8080", "haproxy-no-check"),
-        ("10.0.0.11:8080", "10.0.0.11:8888", "haproxy-data-on-check-port"),
-        ("10.0.0.11:8080", "10.0.0.11:8081", "haproxy-data-port"),
-        ("10.0.0.11:8080", "10.0.0.99:8080", "haproxy-address"),
-        ("check port 80 cookie web1", "check port 8888 cookie web1", "haproxy-backup-check-port"),
-        ("cookie web1 backup", "cookie web1", "haproxy-backup-not-backup"),
-        ("cookie web1 backup", "cookie other backup", "haproxy-cookies-differ"),
-        ("check port 8888 cookie web1", "check port 8888 cookie web1 backup", "haproxy-main-is-backup"),
-        (
-            "check port 8888 cookie web1",
-            "check port 8888 agent-check agent-port 9 cookie web1",
-            "haproxy-agent-check",
-        ),
-        ("fall 3", "fall 2", "haproxy-timing-differs"),
+        replace("\nbackend servers", "\nbackend others", "haproxy-no-backend"),
+        replace("mode 600 level admin", "mode 660 level admin", "haproxy-socket-open"),
+        replace("mode 600 level admin", "level admin", "haproxy-socket-open"),
+        replace("9999 level user", "9999 level admin", "haproxy-socket-remote-admin"),
+        replace("server-state-file /var", "# /var", "haproxy-no-state-file"),
+        replace("load-server-state-from-file global", "", "haproxy-state-not-loaded"),
+        replace("option redispatch 1", "", "haproxy-no-redispatch"),
+        replace("option redispatch 1", "option redispatch 3", "haproxy-late-redispatch"),
+        replace("retries 3", "retries 0", "haproxy-no-retries"),
+        replace("option redispatch 1", "option redispatch", "haproxy-late-redispatch"),
+        replace("option redispatch 1", "option redispatch 0", "haproxy-no-redispatch"),
+        replace("balance roundrobin", "no option redispatch", "haproxy-no-redispatch"),
+        replace("retries 3", "", "haproxy-default-retries"),
+        replace("retries 3", "retry-on all-retryable-errors", "haproxy-retry-on"),
+        replace("mode http", "", "haproxy-not-http"),
+        replace("balance roundrobin", "mode tcp", "haproxy-not-http"),
+        replace("option httpchk\n", "option tcp-check\n", "haproxy-no-httpchk"),
+        replace("expect status 200", "expect ! status 200", "haproxy-any-2xx-3xx"),
+        replace("expect status 200", "expect string ok", "haproxy-any-2xx-3xx"),
+        replace("expect status 200", "comment x", "haproxy-any-2xx-3xx"),
+        replace("uri /health", "uri /ghost", "haproxy-health-path"),
+        replace("hdr Host shop.example", "hdr X-Ghost yes", "haproxy-check-without-host"),
+        append("http-check expect status 200", "\n http-check connect port 8080", "haproxy-check-connect"),
+        replace("option httpchk\n", "\n", "haproxy-no-httpchk"),
+        replace("http-check expect status 200", "", "haproxy-any-2xx-3xx"),
+        append("expect status 200", "-399", "haproxy-any-2xx-3xx"),
+        replace("hdr Host shop.example", "", "haproxy-check-without-host"),
+        append("http-check expect status 200", "\n http-check disable-on-404", "haproxy-disable-on-404"),
+        replace("cookie SERVER_ID insert indirect nocache", "", "haproxy-no-cookie"),
+        replace("indirect nocache", "", "haproxy-cookie-cached"),
+        replace("SERVER_ID insert indirect nocache", "SERVER_ID prefix", "haproxy-cookie-not-inserted"),
+        replace("from-file global", "from-file none", "haproxy-state-not-loaded"),
+        replace("from-file global", "from-file local", "haproxy-state-not-loaded"),
+        append("stats refresh 10s\n", " stats admin if TRUE\n bind :8405\n", "haproxy-stats-admin"),
+        replace("timeout tunnel 1h", "", "haproxy-no-tunnel-timeout"),
+        replace("timeout connect 5s", "", "haproxy-no-timeout"),
+        replace("timeout check 1s", "", "haproxy-no-check-timeout"),
+        replace("balance roundrobin", "http-reuse never", "haproxy-reuse-never"),
+        replace("balance roundrobin", "http-reuse aggressive", "haproxy-pooling"),
+        replace("option allbackups", "", "haproxy-one-backup"),
+        append("option allbackups", "\n server-template w 3 10.0.0.1:80 check", "haproxy-server-template"),
+        replace("rise 2 weight 100", "rise 2 weight 99", "haproxy-small-weight"),
+        replace("rise 2 weight 100", "rise 2 weight 0", "haproxy-weight-zero"),
+        append("rise 2 weight 100", " downinter 5s", "haproxy-downinter"),
+        replace("rise 2 weight 100", "rise 3 weight 100", "haproxy-timing-differs"),
+        replace("inter 1s fastinter 200ms", "inter 5s", "haproxy-slow-checks"),
+        append("10.0.0.11:8080 check", " addr 127.0.0.1", "haproxy-check-elsewhere"),
+        replace("10.0.0.11:8080 check port", "10.0.0.11:8080 no-check port", "haproxy-no-check"),
+        replace("server backup-web2 ", "server other ", "haproxy-no-server"),
+        replace("10.0.0.11:8080", "[fd00::11]:8080", "haproxy-ipv6"),
+        replace("cookie web1 backup", "backup", "haproxy-cookies-differ"),
+        replace("rise 2 weight 100", "rise 2", "haproxy-small-weight"),
+        append("rise 2 weight 100", " on-marked-down shutdown-sessions", "haproxy-shutdown-sessions"),
+        replace("server main-web1 ", "server other ", "haproxy-no-server"),
+        replace("10.0.0.11:8080 check port 8888", "10.0.0.11:8080 check", "haproxy-check-port"),
+        replace("10.0.0.11:8080 check port 8888", "10.0.0.11:8080", "haproxy-no-check"),
+        replace("10.0.0.11:8080", "10.0.0.11:8888", "haproxy-data-on-check-port"),
+        replace("10.0.0.11:8080", "10.0.0.11:8081", "haproxy-data-port"),
+        replace("10.0.0.11:8080", "10.0.0.99:8080", "haproxy-address"),
+        replace("check port 80 cookie web1", "check port 8888 cookie web1", "haproxy-backup-check-port"),
+        replace("cookie web1 backup", "cookie web1", "haproxy-backup-not-backup"),
+        replace("cookie web1 backup", "cookie other backup", "haproxy-cookies-differ"),
+        append("check port 8888 cookie web1", " backup", "haproxy-main-is-backup"),
+        append("10.0.0.11:8080 check port 8888", " agent-check agent-port 9", "haproxy-agent-check"),
+        replace("fall 3", "fall 2", "haproxy-timing-differs"),
     ]
+}
+
+/// Every case causes its finding; `haproxy-nothing` stands for none at all.
+fn assert_found(cases: Vec<Case>) {
+    let good = good();
+    for (from, to, id) in cases {
+        assert!(good.contains(from), "{from}");
+        let found = ids(&good.replacen(from, &to, 1));
+        let is_found = found.contains(&id) || (id == "haproxy-nothing" && found.is_empty());
+        assert!(is_found, "{from} -> {to}: {found:?}");
+    }
 }
 
 #[test]
 fn each_misconfiguration_is_found() {
-    let good = good();
-    for (from, to, id) in misconfigurations() {
-        assert!(good.contains(from), "{from}");
-        let found = ids(&good.replacen(from, to, 1));
-        assert!(found.contains(&id), "{from} -> {to}: {found:?}");
-    }
+    assert_found(misconfigurations());
 }
 
 /// One sample of every finding of the lint, with its fix.
@@ -202,12 +160,12 @@ fn each_misconfiguration_is_found() {
 fn lint_findings_are_those_of_the_snapshots() {
     let (good, no_hosts) = (good(), Fleet { hosts: vec![], ..fleet() });
     let lint_all = |text: &str| lint_text(text, &fleet());
-    let mut found: Vec<Finding> =
-        misconfigurations().iter().flat_map(|(from, to, _)| lint_all(&good.replacen(from, to, 1))).collect();
+    let lint_case = |(from, to, _): Case| lint_all(&good.replacen(from, &to, 1));
+    let mut found: Vec<Finding> = misconfigurations().into_iter().flat_map(lint_case).collect();
     found.extend(lint_all(&good.replace("stats socket", "log-tag")));
     found.extend(lint_all("defaults\n option httpchk\nbackend servers\n http-check expect status 200\n"));
     found.extend(lint_text(&good.replace("server main-web1 ", "server web1 "), &no_hosts));
-    found.extend(lines::traps().iter().flat_map(|(from, to, _)| lint_all(&good.replacen(from, to, 1))));
+    found.extend(lines::traps().into_iter().flat_map(lint_case));
     found.extend(lines::other_samples());
     samples::assert_snapshot("findings-haproxy.txt", &found, &["src/lint"]);
 }

@@ -14,14 +14,16 @@ use super::forward::{Intent, RouteChange, ServiceRecord};
 use super::health::Health;
 use super::history::Actor;
 use super::host::{ConnectConfig, Host, Transport};
+use super::journal::{RollEntry, RollEntryKind};
 use super::lock::{Holder, LockPurpose};
 use super::native_rule::{NativeEffect, NativeRule};
 use super::percent::Percent;
 use super::port_forward::{Forward, Switch};
 use super::ports::{Port, Ports};
-use super::promote::{PromotionSpec, PromotionTarget};
+use super::promote::{PromotionEntry, PromotionEntryKind, PromotionId, PromotionSpec, PromotionTarget};
 use super::proxy::{Canary, Latencies, Layer7, Mirror, ProxyStats, ServiceStats, ShadowStats, UpstreamStats};
 use super::roll::{Batch, OnFailure, RollSpec, Work};
+use super::rules::{Rule, Table};
 use super::socket::SocketCount;
 use super::traffic_split::{TrafficSplitChange, TrafficSplitRequest};
 
@@ -187,6 +189,48 @@ pub fn make_native_rule(ports: &[(u16, u16)]) -> NativeRule {
 
 pub fn make_actor() -> Actor {
     Actor::new("ops", 7)
+}
+
+/// Makes the journal of a roll of these hosts: its beginning at a second, and an entry for every second that follows.
+pub fn make_roll_entries(
+    hosts: &[&str],
+    began_at: i64,
+    entries: Vec<(Option<&str>, RollEntryKind)>,
+) -> Vec<RollEntry> {
+    let began = (None, RollEntryKind::Began { spec: make_roll_spec(hosts), actor: make_actor() });
+    let entries = std::iter::once(began).chain(entries).zip(began_at..);
+    let entry = |((host, kind), second): ((Option<&str>, RollEntryKind), i64)| RollEntry {
+        roll: "r20261121-085642-7e99".parse().unwrap(),
+        at: jiff::Timestamp::from_second(second).unwrap(),
+        host: host.map(|host| host.parse().unwrap()),
+        kind,
+    };
+    entries.map(entry).collect()
+}
+
+/// Makes the journal of a promotion on web1: its beginning and further entries, each at one of these seconds.
+pub fn make_promotion_entries(
+    seconds: impl IntoIterator<Item = i64>,
+    kinds: Vec<PromotionEntryKind>,
+) -> Vec<PromotionEntry> {
+    let (spec, target) = (Box::new(make_promotion_spec(&["web1"])), make_promotion_target());
+    let began = PromotionEntryKind::Began { spec, target, actor: make_actor() };
+    let entry = |(kind, second)| PromotionEntry {
+        promotion: PromotionId::new(jiff::Timestamp::UNIX_EPOCH, 7),
+        at: jiff::Timestamp::from_second(second).unwrap(),
+        kind,
+    };
+    std::iter::once(began).chain(kinds).zip(seconds).map(entry).collect()
+}
+
+/// Makes a table of these chains, each with its policy if it is built in, and these rules.
+pub fn make_table(chains: &[(&str, Option<&str>)], rules: &[&str]) -> Table {
+    let mut table = Table::default();
+    for (chain, policy) in chains {
+        table.chains.insert((*chain).into(), policy.map(Into::into));
+    }
+    table.rules = rules.iter().map(|rule| Rule::parse(rule).unwrap()).collect();
+    table
 }
 
 /// A process of the operator that holds the lock of the fleet.

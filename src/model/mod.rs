@@ -34,6 +34,7 @@ pub mod proxy;
 pub mod release;
 pub mod roll;
 pub mod rules;
+mod run_id;
 pub mod socket;
 pub mod traffic_split;
 pub mod version;

@@ -12,6 +12,7 @@ use super::field::Field;
 use super::name::{HostName, ServiceName};
 use super::percent::Percent;
 use super::proxy::Sticky;
+use super::run_id::run_id;
 use super::version::Version;
 
 mod journal;
@@ -20,45 +21,10 @@ mod window;
 pub use journal::{OperatorRequest, PromotionEntry, PromotionEntryKind, PromotionRequest, PromotionResult};
 pub use window::{Judgement, RequestCounts, RequestSample, StepVerdict};
 
-/// `o20261121-071503-5f3a`: sorts by time, fits in a file name.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct PromotionId(String);
-
-impl PromotionId {
-    pub fn new(now: jiff::Timestamp, salt: u16) -> Self {
-        Self(format!("o{}-{salt:04x}", now.strftime("%Y%m%d-%H%M%S")))
-    }
-
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for PromotionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
-    }
-}
-
-/// A text that is not the id of a promotion.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{}` is not a promotion: expected something like o20261121-071503-5f3a", .found.escape_debug())]
-pub struct PromotionIdError {
-    pub found: String,
-}
-
-impl FromStr for PromotionId {
-    type Err = PromotionIdError;
-    fn from_str(text: &str) -> Result<Self, PromotionIdError> {
-        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        if text.starts_with('o') && text.len() < 64 && text.chars().all(plain) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(PromotionIdError { found: text.to_owned() })
-        }
-    }
-}
+run_id!(
+    /// `o20261121-071503-5f3a`: sorts by time, fits in a file name.
+    PromotionId, 'o', "a promotion", PromotionIdError
+);
 
 /// The shares of a promotion, one after another: each greater than the one before, the first below 100 %, because at 100 % main
 /// answers nothing that could be compared with.

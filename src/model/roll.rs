@@ -4,52 +4,17 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::duration;
 use super::name::{HostName, ServiceName};
+use super::run_id::run_id;
 use super::version::Version;
 
-/// `r20261121-071503-5f3a`: sorts by time, fits in a file name and an environment variable.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(transparent)]
-pub struct RollId(String);
-
-impl RollId {
-    pub fn new(now: jiff::Timestamp, salt: u16) -> Self {
-        Self(format!("r{}-{salt:04x}", now.strftime("%Y%m%d-%H%M%S")))
-    }
-
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for RollId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
-    }
-}
-
-/// A text that is not the id of a roll.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{}` is not a roll: expected something like r20261121-071503-5f3a", .found.escape_debug())]
-pub struct RollIdError {
-    pub found: String,
-}
-
-impl FromStr for RollId {
-    type Err = RollIdError;
-    fn from_str(text: &str) -> Result<Self, RollIdError> {
-        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        if text.starts_with('r') && text.len() < 64 && text.chars().all(plain) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(RollIdError { found: text.to_owned() })
-        }
-    }
-}
+run_id!(
+    /// `r20261121-071503-5f3a`: sorts by time, fits in a file name and an environment variable.
+    RollId, 'r', "a roll", RollIdError
+);
 
 /// How many hosts are out at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -181,27 +181,24 @@ fn match_port_list(list: &str, port: Port) -> Match {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn make_table(policy: &str, rules: &[&str]) -> Table {
-        let mut table = Table::default();
-        table.chains.insert("INPUT".into(), Some(policy.into()));
-        table.chains.insert("ufw".into(), None);
-        table.rules = rules.iter().map(|rule| Rule::parse(rule).unwrap()).collect();
-        table
-    }
+    use crate::model::example::{make_table, port};
 
     fn evaluate_rules(policy: &str, rules: &[&str]) -> FilterVerdict {
-        evaluate_filter(&make_table(policy, rules), Port::new(8080).unwrap())
+        evaluate_filter(&make_table(&[("INPUT", Some(policy)), ("ufw", None)], rules), port(8080))
     }
 
     fn make_refused(text: &str, target: RefusalTarget) -> FilterVerdict {
         FilterVerdict::Refused(RefusingRule { text: text.into(), target })
     }
 
+    fn refused_by_policy() -> FilterVerdict {
+        make_refused("the policy DROP of INPUT", RefusalTarget::Drop)
+    }
+
     #[test]
     fn open_host_accepts() {
         assert_eq!(evaluate_rules("ACCEPT", &[]), FilterVerdict::Accepted);
-        assert_eq!(evaluate_filter(&Table::default(), Port::new(80).unwrap()), FilterVerdict::Accepted);
+        assert_eq!(evaluate_filter(&Table::default(), port(80)), FilterVerdict::Accepted);
     }
 
     #[test]
@@ -212,10 +209,7 @@ mod tests {
             "-A INPUT -p tcp -m tcp --dport 8888 -j ACCEPT",
             "-A INPUT -p udp -m udp --dport 8080 -j ACCEPT",
         ];
-        assert_eq!(
-            evaluate_rules("DROP", &usual),
-            make_refused("the policy DROP of INPUT", RefusalTarget::Drop)
-        );
+        assert_eq!(evaluate_rules("DROP", &usual), refused_by_policy());
         let reject = "-A INPUT -j REJECT --reject-with icmp-port-unreachable";
         let with_reject = [&usual[..], &[reject]].concat();
         assert_eq!(evaluate_rules("ACCEPT", &with_reject), make_refused(reject, RefusalTarget::Reject));
@@ -238,10 +232,7 @@ mod tests {
         );
         let ban = "-A INPUT -s 192.0.2.0/24 -j DROP";
         assert_eq!(evaluate_rules("ACCEPT", &[ban]), FilterVerdict::Depends { rule: ban.into() });
-        assert_eq!(
-            evaluate_rules("DROP", &[ban]),
-            make_refused("the policy DROP of INPUT", RefusalTarget::Drop)
-        );
+        assert_eq!(evaluate_rules("DROP", &[ban]), refused_by_policy());
     }
 
     #[test]
@@ -269,15 +260,13 @@ mod tests {
 
     #[test]
     fn ufw_lets_in_what_it_allows_and_nothing_else() {
-        let evaluate = |port| {
-            let mut table = make_table("DROP", &UFW);
-            for chain in ["ufw-before-input", "ufw-after-input", "ufw-not-local", "ufw-user-input"] {
-                table.chains.insert(chain.into(), None);
-            }
-            evaluate_filter(&table, Port::new(port).unwrap())
+        let evaluate = |number| {
+            let own = ["ufw-before-input", "ufw-after-input", "ufw-not-local", "ufw-user-input"];
+            let chains = [&[("INPUT", Some("DROP"))][..], &own.map(|chain| (chain, None))].concat();
+            evaluate_filter(&make_table(&chains, &UFW), port(number))
         };
         assert_eq!(evaluate(8080), FilterVerdict::Accepted);
-        assert_eq!(evaluate(80), make_refused("the policy DROP of INPUT", RefusalTarget::Drop));
+        assert_eq!(evaluate(80), refused_by_policy());
     }
 
     #[test]
@@ -288,10 +277,7 @@ mod tests {
             "-A ufw -j RETURN",
             "-A ufw -j DROP",
         ];
-        assert_eq!(
-            evaluate_rules("DROP", &rules),
-            make_refused("the policy DROP of INPUT", RefusalTarget::Drop)
-        );
+        assert_eq!(evaluate_rules("DROP", &rules), refused_by_policy());
         let rules = ["-A INPUT -j ufw", "-A ufw -p tcp -m tcp --dport 8080 -j ACCEPT"];
         assert_eq!(evaluate_rules("DROP", &rules), FilterVerdict::Accepted);
     }

@@ -160,19 +160,29 @@ impl AsyncRead for ClientStream {
     }
 }
 
-impl AsyncWrite for ClientStream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        if this.check_refusal() {
+impl ClientStream {
+    /// Sends as soon as the stream takes bytes, unless the request is refused.
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        send: impl Fn(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        if self.check_refusal() {
             return Poll::Ready(Err(make_refusal_error()));
         }
         loop {
-            ready!(this.stream.poll_write_ready(cx))?;
-            match this.stream.try_write(buf) {
+            ready!(self.stream.poll_write_ready(cx))?;
+            match send(&self.stream) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 done => return Poll::Ready(done),
             }
         }
+    }
+}
+
+impl AsyncWrite for ClientStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.get_mut().poll_send(cx, |stream| stream.try_write(buf))
     }
 
     fn poll_write_vectored(
@@ -183,17 +193,7 @@ impl AsyncWrite for ClientStream {
         if let Some(short) = CoalescedSlices::from_slices(bufs) {
             return self.poll_write(cx, short.bytes());
         }
-        let this = self.get_mut();
-        if this.check_refusal() {
-            return Poll::Ready(Err(make_refusal_error()));
-        }
-        loop {
-            ready!(this.stream.poll_write_ready(cx))?;
-            match this.stream.try_write_vectored(bufs) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                done => return Poll::Ready(done),
-            }
-        }
+        self.get_mut().poll_send(cx, |stream| stream.try_write_vectored(bufs))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -177,22 +177,8 @@ fn format_step_row(number: usize, step: &StepProgress) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::model::example;
-    use crate::model::history::Actor;
-    use crate::model::promote::{Judgement, PromotionEntry, PromotionEntryKind, PromotionId};
+    use crate::model::promote::{Judgement, PromotionEntryKind};
     use crate::plan::promote::build_progress;
-
-    fn rows(whats: Vec<PromotionEntryKind>) -> Vec<PromotionEntry> {
-        let actor = Actor::new("ops", 7);
-        let (spec, target) =
-            (Box::new(example::make_promotion_spec(&["web1"])), example::make_promotion_target());
-        let began = PromotionEntryKind::Began { spec, target, actor };
-        let promotion = PromotionId::new(jiff::Timestamp::UNIX_EPOCH, 7);
-        let row = |(number, what): (u64, PromotionEntryKind)| {
-            let at = jiff::Timestamp::from_second(i64::try_from(number * 60).unwrap()).unwrap();
-            PromotionEntry { promotion: promotion.clone(), at, kind: what }
-        };
-        (1..).zip(std::iter::once(began).chain(whats)).map(row).collect()
-    }
 
     fn judged(step: usize, verdict: StepVerdict, canary: u64) -> PromotionEntryKind {
         let canary = RequestSample { requests: canary, failed: 1, p99_us: Some(21_300) };
@@ -201,7 +187,8 @@ mod tests {
     }
 
     fn shown(whats: Vec<PromotionEntryKind>) -> String {
-        let text = format_status(&PromotionView { progress: build_progress(&rows(whats)), lock: None });
+        let entries = example::make_promotion_entries((1..).map(|minute| minute * 60), whats);
+        let text = format_status(&PromotionView { progress: build_progress(&entries), lock: None });
         anstream::adapter::strip_str(&text).to_string()
     }
 

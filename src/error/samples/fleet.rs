@@ -6,31 +6,21 @@ use super::{
     list_refusals, name, samples, wrap,
 };
 use crate::model::example;
-use crate::model::history::Actor;
+use crate::model::example::make_actor as ops;
 use crate::model::name::HostName;
-use crate::model::promote::{PromotionEntry, PromotionEntryKind, PromotionId};
+use crate::model::promote::PromotionId;
 use crate::ops::fleet::deployments::{FleetDeployError, OvertakenHost};
 use crate::ops::fleet::promote::{NotReadyError, PromotionError};
 use crate::ops::fleet::roll::RollError;
 use crate::plan::compare::ComparisonVerdict;
 use crate::plan::promote;
 use crate::plan::roll::PlanError;
-use crate::plan::roll::progress::RollProgress;
+use crate::plan::roll::progress::{RollProgress, build_progress};
 use crate::plan::weights::WeightsError;
 use crate::world::archives::ArchiveError;
 
 fn make_roll_progress() -> RollProgress {
-    RollProgress {
-        roll: name("r20261121-085642-7e99"),
-        spec: example::make_roll_spec(&["web1", "web2"]),
-        actor: Actor::new("ops", 7),
-        began_at: jiff::Timestamp::UNIX_EPOCH,
-        changed_at: jiff::Timestamp::UNIX_EPOCH,
-        hosts: vec![],
-        stop_reason: None,
-        is_aborting: false,
-        result: None,
-    }
+    build_progress(&example::make_roll_entries(&["web1", "web2"], 0, vec![])).unwrap()
 }
 
 pub(super) fn list_roll_errors() -> Vec<Sample<RollError>> {
@@ -62,16 +52,10 @@ pub(super) fn list_roll_errors() -> Vec<Sample<RollError>> {
 
 pub(super) fn list_promotion_errors() -> Vec<Sample<PromotionError>> {
     let promotion = || PromotionId::new(jiff::Timestamp::UNIX_EPOCH, 7);
-    let began = PromotionEntryKind::Began {
-        spec: Box::new(example::make_promotion_spec(&["web1"])),
-        target: example::make_promotion_target(),
-        actor: Actor::new("ops", 7),
-    };
-    let began = PromotionEntry { promotion: promotion(), at: jiff::Timestamp::UNIX_EPOCH, kind: began };
-    let progress = Box::new(promote::build_progress(&[began]).unwrap());
+    let progress = promote::build_progress(&example::make_promotion_entries([0], vec![])).unwrap();
     let mut all = samples!(PromotionError {
         Lock: [list_lock_errors().remove(0).1.into()],
-        Unfinished: [PromotionError::Unfinished { progress }],
+        Unfinished: [PromotionError::Unfinished { progress: Box::new(progress) }],
         NotFound: [PromotionError::NotFound { verb: "resume" }],
         Finished: [PromotionError::Finished { promotion: promotion(), verb: "abort" }],
         NotReady: [PromotionError::NotReady {
@@ -113,7 +97,6 @@ pub(super) fn list_deploy_errors() -> Vec<Sample<FleetDeployError>> {
         reason: reason.into(),
     };
     let overtaken = |main, actor| OvertakenHost { host: web2(), main, actor };
-    let ops = || Some(Actor::new("ops", 7));
     let mut all = samples!(FleetDeployError {
         NoVersion: [FleetDeployError::NoVersion { service: service(), version: version() }],
         NoMain: [FleetDeployError::NoMain(service())],
@@ -162,7 +145,7 @@ pub(super) fn list_deploy_errors() -> Vec<Sample<FleetDeployError>> {
         Overtaken: [FleetDeployError::Overtaken {
             service: service(),
             version: version(),
-            hosts: vec![overtaken(Some(name("0.9.0")), ops()), overtaken(None, None)],
+            hosts: vec![overtaken(Some(name("0.9.0")), Some(ops())), overtaken(None, None)],
         }],
         MatchNotProven: [
             match_not_proven(

@@ -2,24 +2,17 @@
 //! (docs/design/seed-systems.md). The service of the first two acts becomes a managed one under load; its versions come, change places and go.
 
 use super::release::{FIRST_VERSION, write_release};
-use super::scenario::{ProgressSink, Scenario, ScenarioReport};
+use super::scenario::{Scenario, ScenarioReport};
 use crate::lab::Lab;
 use crate::lab::error::LabError;
-use crate::lab::load::Load;
-use crate::lab::operator::Operator;
 use crate::lab::options::SERVICE;
 
 const SECOND_VERSION: &str = "5.0.0";
 /// How long a new main is watched here.
 const WATCH_WINDOW: &str = "2s";
 
-pub(super) async fn run_scenario(
-    lab: &Lab,
-    operator: &Operator,
-    load: &Load,
-    progress_sink: &dyn ProgressSink,
-) -> Result<ScenarioReport, LabError> {
-    let mut scenario = Scenario { operator, load, progress_sink, commands: vec![], faults: vec![] };
+pub(super) async fn run_scenario(lab: &Lab, mut scenario: Scenario<'_>) -> Result<ScenarioReport, LabError> {
+    let load = scenario.load;
     let hosts = lab.host_names();
     for version in [FIRST_VERSION, SECOND_VERSION] {
         let source = write_release(lab, version)?.display().to_string();

@@ -2,11 +2,11 @@
 //! step, and one that stops answering is rolled back automatically. Users notice none of it.
 
 use super::release::{FIRST_VERSION, write_faulty_release, write_release};
-use super::scenario::{ProgressSink, Scenario, ScenarioReport, WAIT_TIMEOUT, wait_for_answers};
+use super::scenario::{Scenario, ScenarioReport, WAIT_TIMEOUT, wait_for_answers};
 use crate::lab::Lab;
 use crate::lab::error::LabError;
-use crate::lab::load::{Load, Snapshot};
-use crate::lab::operator::{Operator, start_agent};
+use crate::lab::load::Snapshot;
+use crate::lab::operator::start_agent;
 use crate::lab::options::SERVICE;
 
 /// The version with one wrong price in ten.
@@ -16,18 +16,13 @@ const DEAF_VERSION: &str = "7.0.0";
 /// Compared answers before there is a verdict on them.
 const MIN_SAMPLES: &str = "200";
 
-pub(super) async fn run_scenario(
-    lab: &Lab,
-    operator: &Operator,
-    load: &Load,
-    progress_sink: &dyn ProgressSink,
-) -> Result<ScenarioReport, LabError> {
+pub(super) async fn run_scenario(lab: &Lab, mut scenario: Scenario<'_>) -> Result<ScenarioReport, LabError> {
+    let load = scenario.load;
     let mut agents = Vec::new();
     for host in &lab.hosts {
         agents.push(start_agent(lab, host.host.name.as_str(), &[]).await?);
     }
     let hosts = lab.host_names();
-    let mut scenario = Scenario { operator, load, progress_sink, commands: vec![], faults: vec![] };
 
     let wrong = write_faulty_release(lab, WRONG_VERSION, "--fault prices")?.display().to_string();
     load.set_phase("mirror");

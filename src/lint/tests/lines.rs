@@ -8,133 +8,94 @@ const OTHER: &str = "listen x\n bind :81\n server a 10.0.0.11:8080 check port 88
 
 /// Lists changes to the good file, each with the finding that it must cause. The cases of the first group were seen with
 /// HAProxy 2.6.12 by issue 11 A (users cut, kept or sent to the wrong vhost); the others follow from its manual, 4.2 and 5.2.
-#[allow(clippy::too_many_lines, reason = "a table")]
-pub(super) fn traps() -> Vec<(&'static str, &'static str, &'static str)> {
+pub(super) fn traps() -> Vec<Case> {
     vec![
         // The websocket backend without a check: 20 of 263 requests were 503.
-        ("listen stats", "backend ws\n server ws1 10.0.0.11:8080\nlisten stats", "haproxy-unchecked-line"),
-        (
-            "listen stats",
-            "backend ws\n server w 10.0.0.12:8080 check\nlisten stats",
+        insert("backend ws\n server ws1 10.0.0.11:8080\n", "haproxy-unchecked-line"),
+        insert("backend ws\n server w 10.0.0.12:8080 check\n", "haproxy-unchecked-line"),
+        insert(
+            "backend ws\n default-server check port 9\n server-template w 2 10.0.0.12:8080\n",
             "haproxy-unchecked-line",
         ),
-        (
-            "listen stats",
-            "backend ws\n default-server check port 9\n server-template w 2 10.0.0.12:8080\nlisten stats",
-            "haproxy-unchecked-line",
-        ),
-        (
-            "listen stats",
-            "listen x\n bind :8080\n server w 10.0.0.12\nlisten stats",
-            "haproxy-unchecked-line",
-        ),
-        (
-            "option allbackups",
-            "option allbackups\n server canary 10.0.0.11:8080 weight 1",
-            "haproxy-unchecked-line",
-        ),
-        (
-            "listen stats",
-            "backend ws\n server s 10.0.0.11:8080 track servers/backup-web1\nlisten stats",
-            "haproxy-unchecked-line",
-        ),
-        (
-            "listen stats",
-            "backend ws\n server s 10.0.0.11:8888 check\nlisten stats",
-            "haproxy-line-on-check-port",
-        ),
-        (
-            "listen stats",
-            "backend ws\n server s 10.0.0.11:8080 check port 8888\nlisten stats",
-            "haproxy-no-alternative",
-        ),
-        ("listen stats", "backend ws\n server s app.lan:8080 check\nlisten stats", "haproxy-address-unknown"),
-        ("listen stats", "backend ws\n server s \"${WS}\" check\nlisten stats", "haproxy-address-unknown"),
-        ("listen stats", "listen y\n bind :82\n dispatch 10.0.0.12:8080\nlisten stats", "haproxy-dispatch"),
-        ("listen stats", "listen y\n bind :82\n option transparent\nlisten stats", "haproxy-transparent"),
+        insert("listen x\n bind :8080\n server w 10.0.0.12\n", "haproxy-unchecked-line"),
+        append("option allbackups", "\n server canary 10.0.0.11:8080 weight 1", "haproxy-unchecked-line"),
+        insert("backend ws\n server s 10.0.0.11:8080 track servers/backup-web1\n", "haproxy-unchecked-line"),
+        insert("backend ws\n server s 10.0.0.11:8888 check\n", "haproxy-line-on-check-port"),
+        insert("backend ws\n server s 10.0.0.11:8080 check port 8888\n", "haproxy-no-alternative"),
+        insert("backend ws\n server s app.lan:8080 check\n", "haproxy-address-unknown"),
+        insert("backend ws\n server s \"${WS}\" check\n", "haproxy-address-unknown"),
+        insert("listen y\n bind :82\n dispatch 10.0.0.12:8080\n", "haproxy-dispatch"),
+        insert("listen y\n bind :82\n option transparent\n", "haproxy-transparent"),
         // Users stayed on a main that is DOWN: 4 of 4.
-        ("option allbackups", "option allbackups\n option persist", "haproxy-persist"),
-        ("retries 3", "retries 3\n option persist", "haproxy-persist"),
-        ("on allbackups", "on allbackups\n force-persist if TRUE", "haproxy-force-persist"),
-        ("on allbackups", "on allbackups\n force-persist if { src 10.0.0.9 }", "haproxy-force-persist"),
-        ("on allbackups", "on allbackups\n ignore-persist unless FALSE", "haproxy-ignore-persist"),
-        ("on allbackups", "on allbackups\n ignore-persist if { path_end .gif }", "haproxy-ignore-persist"),
-        ("cookie web2", "cookie web1", "haproxy-cookie-shared"),
-        (
-            "option allbackups",
-            "option allbackups\n stick-table type ip size 1k\n stick on src",
-            "haproxy-stick-table",
-        ),
-        (
+        append("option allbackups", "\n option persist", "haproxy-persist"),
+        append("retries 3", "\n option persist", "haproxy-persist"),
+        append("on allbackups", "\n force-persist if TRUE", "haproxy-force-persist"),
+        append("on allbackups", "\n force-persist if { src 10.0.0.9 }", "haproxy-force-persist"),
+        append("on allbackups", "\n ignore-persist unless FALSE", "haproxy-ignore-persist"),
+        append("on allbackups", "\n ignore-persist if { path_end .gif }", "haproxy-ignore-persist"),
+        replace("cookie web2", "cookie web1", "haproxy-cookie-shared"),
+        append("option allbackups", "\n stick-table type ip size 1k\n stick on src", "haproxy-stick-table"),
+        append(
             "rise 2 weight 100",
-            "rise 2 weight 100 on-marked-up shutdown-backup-sessions",
+            " on-marked-up shutdown-backup-sessions",
             "haproxy-shutdown-backup-sessions",
         ),
-        ("rise 2 weight 100", "rise 2 weight 100 slowstart 30s", "haproxy-slowstart"),
-        ("rise 2 weight 100", "rise 2 weight 100 init-state fully-down", "haproxy-init-state"),
-        ("10.0.0.11:8080", "10.0.0.11", "haproxy-no-port"),
-        ("10.0.0.11:8080", "10.0.0.11:+8000", "haproxy-no-port"),
-        ("rise 2 weight 100", "rise 2 weight 100 send-proxy", "haproxy-check-protocol"),
-        ("rise 2 weight 100", "rise 2 weight 100 check-send-proxy", "haproxy-check-protocol"),
-        ("rise 2 weight 100", "rise 2 weight 100 ssl verify none", "haproxy-check-protocol"),
-        ("rise 2 weight 100", "rise 2 weight 100 ssl check-ssl no-check-ssl", "haproxy-check-protocol"),
-        ("rise 2 weight 100", "rise 2 weight 100 ssl check-ssl", "haproxy-other-protocol"),
-        ("rise 2 weight 100", "rise 2 weight 100 proto h2", "haproxy-other-protocol"),
-        ("check port 80 cookie web1", "track main-web1 cookie web1", "haproxy-backup-check-port"),
-        ("10.0.0.11:8080 check port 8888", "10.0.0.11:8080 track backup-web1", "haproxy-check-port"),
-        ("rise 2 weight 100", "rise 2 weight 100 observe layer7", "haproxy-observe"),
-        ("check port 8888 cookie web1", "check port 8888 cookie web1 disabled", "haproxy-disabled"),
-        ("rise 2 weight 100", "rise 2 weight 100 redir http://other", "haproxy-redir"),
-        ("rise 2 weight 100", "rise 2 weight 100 maxqueue 9", "haproxy-maxqueue"),
-        ("option allbackups", "option allbackups\n use-server backup-web1 if TRUE", "haproxy-use-server"),
-        (
-            "option allbackups",
-            "option allbackups\n use-server main-web1 if { hdr(x) y }",
-            "haproxy-use-server",
-        ),
-        ("on allbackups", "on allbackups\n http-after-response del-header Set-Cookie", "haproxy-cookie-lost"),
-        ("on allbackups", "on allbackups\n http-request del-header cookie", "haproxy-cookie-lost"),
-        ("on allbackups", "on allbackups\n http-request replace-value Cookie a b", "haproxy-cookie-lost"),
-        ("option allbackups", "option allbackups\n disabled", "haproxy-backend-disabled"),
-        ("on allbackups", "on allbackups\n option prefer-last-server", "haproxy-prefer-last-server"),
-        ("insert indirect nocache", "insert indirect nocache postonly", "haproxy-cookie-not-inserted"),
-        (
+        append("rise 2 weight 100", " slowstart 30s", "haproxy-slowstart"),
+        append("rise 2 weight 100", " init-state fully-down", "haproxy-init-state"),
+        replace("10.0.0.11:8080", "10.0.0.11", "haproxy-no-port"),
+        replace("10.0.0.11:8080", "10.0.0.11:+8000", "haproxy-no-port"),
+        append("rise 2 weight 100", " send-proxy", "haproxy-check-protocol"),
+        append("rise 2 weight 100", " check-send-proxy", "haproxy-check-protocol"),
+        append("rise 2 weight 100", " ssl verify none", "haproxy-check-protocol"),
+        append("rise 2 weight 100", " ssl check-ssl no-check-ssl", "haproxy-check-protocol"),
+        append("rise 2 weight 100", " ssl check-ssl", "haproxy-other-protocol"),
+        append("rise 2 weight 100", " proto h2", "haproxy-other-protocol"),
+        replace("check port 80 cookie web1", "track main-web1 cookie web1", "haproxy-backup-check-port"),
+        replace("10.0.0.11:8080 check port 8888", "10.0.0.11:8080 track backup-web1", "haproxy-check-port"),
+        append("rise 2 weight 100", " observe layer7", "haproxy-observe"),
+        append("check port 8888 cookie web1", " disabled", "haproxy-disabled"),
+        append("rise 2 weight 100", " redir http://other", "haproxy-redir"),
+        append("rise 2 weight 100", " maxqueue 9", "haproxy-maxqueue"),
+        append("option allbackups", "\n use-server backup-web1 if TRUE", "haproxy-use-server"),
+        append("option allbackups", "\n use-server main-web1 if { hdr(x) y }", "haproxy-use-server"),
+        append("on allbackups", "\n http-after-response del-header Set-Cookie", "haproxy-cookie-lost"),
+        append("on allbackups", "\n http-request del-header cookie", "haproxy-cookie-lost"),
+        append("on allbackups", "\n http-request replace-value Cookie a b", "haproxy-cookie-lost"),
+        append("option allbackups", "\n disabled", "haproxy-backend-disabled"),
+        append("on allbackups", "\n option prefer-last-server", "haproxy-prefer-last-server"),
+        append("insert indirect nocache", " postonly", "haproxy-cookie-not-inserted"),
+        append(
             "cookie web2 backup",
-            "cookie web2 backup resolvers dns\nresolvers dns\n hold timeout 1s",
+            " resolvers dns\nresolvers dns\n hold timeout 1s",
             "haproxy-resolvers-hold",
         ),
-        (
-            "on allbackups",
-            "on allbackups\n server main-web3 10.0.0.13:8080 check port 8888",
-            "haproxy-unknown-host",
-        ),
-        ("on allbackups", "on allbackups\n server x 10.0.0.9:80 \"${MORE[*]}\"", "haproxy-open-line"),
-        ("global\n", "stray\nglobal\n", "haproxy-refused"),
-        ("listen stats", "listen servers", "haproxy-refused"),
-        ("retries 3", ".if defined(X)\n retries 3", "haproxy-refused"),
-        (
+        append("on allbackups", "\n server main-web3 10.0.0.13:8080 check port 8888", "haproxy-unknown-host"),
+        append("on allbackups", "\n server x 10.0.0.9:80 \"${MORE[*]}\"", "haproxy-open-line"),
+        replace("global\n", "stray\nglobal\n", "haproxy-refused"),
+        replace("listen stats", "listen servers", "haproxy-refused"),
+        replace("retries 3", ".if defined(X)\n retries 3", "haproxy-refused"),
+        replace(
             "retries 3",
             ".if defined(X)\n retries 3\n.else\n retries 0\n.endif\n.if defined(Y)\n.endif",
             "haproxy-no-retries",
         ),
-        ("retries 3", ".if a\n.endif\n.if b\n.endif\n retries 3", "haproxy-conditions"),
-        ("retries 3", "retries \"${RETRIES-0}\"", "haproxy-no-retries"),
-        ("retries 3", "retries \"${RETRIES-0}\"", "haproxy-environment-default"),
-        ("retries 3", "retries \"$RETRIES\"", "haproxy-environment"),
+        replace("retries 3", ".if a\n.endif\n.if b\n.endif\n retries 3", "haproxy-conditions"),
+        replace("retries 3", "retries \"${RETRIES-0}\"", "haproxy-no-retries"),
+        replace("retries 3", "retries \"${RETRIES-0}\"", "haproxy-environment-default"),
+        replace("retries 3", "retries \"$RETRIES\"", "haproxy-environment"),
         // Both mains UP for ever or without a weight: what remains for the rules of selection.
-        ("cookie web2 backup", "cookie web2 backup\n server a 10.0.0.9:1 cookie web1", "haproxy-nothing"),
+        append("cookie web2 backup", "\n server a 10.0.0.9:1 cookie web1", "haproxy-nothing"),
     ]
 }
 
 #[test]
 fn each_trap_is_found() {
-    let good = good();
-    for (from, to, id) in traps() {
-        assert!(good.contains(from), "{from}");
-        let found = ids(&good.replacen(from, to, 1));
-        let is_found = found.contains(&id) || (id == "haproxy-nothing" && found.is_empty());
-        assert!(is_found, "{from} -> {to}: {found:?}");
-    }
+    assert_found(traps());
+}
+
+/// Adds a section before the statistics.
+fn with_section(good: &str, section: &str) -> String {
+    good.replacen("listen stats", &format!("{section}listen stats"), 1)
 }
 
 /// Swaps the lines of a host: with one cookie, users stay on the backup for ever (4 of 4).
@@ -190,22 +151,18 @@ fn lines_that_follow_the_forward_are_not_reported() {
         "listen x\n bind :81\n server a 10.0.0.11:8080 disabled\n".to_owned(),
         "backend ws\n server a 10.0.0.11:8080 check port 8888\n server b 10.0.0.11:80 backup\n".to_owned(),
     ] {
-        assert_eq!(
-            ids(&good().replacen("listen stats", &format!("{more}listen stats"), 1)),
-            Vec::<&str>::new(),
-            "{more}"
-        );
+        assert_eq!(ids(&with_section(&good(), &more)), Vec::<&str>::new(), "{more}");
     }
     // A main line that follows a check elsewhere is sound (a false finding before).
     let tracked = good().replacen("10.0.0.11:8080 check port 8888", "10.0.0.11:8080 track ws/a", 1);
     let more =
         "backend ws\n server a 10.0.0.11:8080 check port 8888\n server b 10.0.0.12:8080 check port 8888\n";
-    assert_eq!(ids(&tracked.replacen("listen stats", &format!("{more}listen stats"), 1)), Vec::<&str>::new());
+    assert_eq!(ids(&with_section(&tracked, more)), Vec::<&str>::new());
 }
 
 #[test]
 fn names_are_looked_up_in_the_hosts_file_only() {
-    let text = good().replacen("listen stats", "backend ws\n server s app.lan:8080 check\nlisten stats", 1);
+    let text = with_section(&good(), "backend ws\n server s app.lan:8080 check\n");
     let files = vec![CfgFile::decode("haproxy.cfg", text.as_bytes())];
     for (address, id) in [("10.0.0.11", Some("haproxy-unchecked-line")), ("10.0.0.99", None)] {
         let addresses = parse_hosts_file(&format!("{address} app.lan"));
@@ -242,7 +199,7 @@ fn files_are_read_in_order_and_findings_name_theirs() {
     let back = back.replacen("option allbackups", "option allbackups\r\n option persist", 1);
     let files = [("10-front.cfg", front), ("20-back.cfg", back.as_str())];
     let files = files.map(|(name, text)| CfgFile::decode(name, text.as_bytes())).to_vec();
-    let found = lint(&HaproxyCfg { files: files.clone(), ..HaproxyCfg::default() }, &fleet());
+    let found = lint_files(files.clone(), &fleet());
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].subject.starts_with("20-back.cfg:"), "{}", found[0].subject);
     let open = [(".if 1\n", 1), ("global\n.endif\n", 3)];
@@ -250,12 +207,12 @@ fn files_are_read_in_order_and_findings_name_theirs() {
         let mut files = files.clone();
         files.insert(0, CfgFile::decode("0.cfg", b"# empty\n"));
         files.insert(at, CfgFile::decode("open.cfg", text.as_bytes()));
-        let found = lint(&HaproxyCfg { files, ..HaproxyCfg::default() }, &fleet());
+        let found = lint_files(files, &fleet());
         let refused = found.iter().find(|finding| finding.id == "haproxy-refused").unwrap();
         assert_eq!(refused.subject, format!("open.cfg:{}", line.min(2)), "{text}");
     }
     let marked = CfgFile::decode("marked.cfg", format!("\u{feff}{good}").as_bytes());
-    let found = lint(&HaproxyCfg { files: vec![marked], ..HaproxyCfg::default() }, &fleet());
+    let found = lint_files(vec![marked], &fleet());
     assert_eq!(found.iter().map(|finding| finding.id).collect::<Vec<_>>(), ["haproxy-refused"]);
 }
 
@@ -317,10 +274,8 @@ fn tracked_line_of_another_service_does_not_follow_the_forward() {
     for (tracked, is_found) in
         [("servers/main-web1", false), ("servers/main-web2", true), ("nowhere/x", true)]
     {
-        let ws = format!(
-            "backend ws\n server a 10.0.0.11:8080 track {tracked}\n server b 10.0.0.99:80\nlisten stats"
-        );
-        let found = ids(&good().replacen("listen stats", &ws, 1));
+        let ws = format!("backend ws\n server a 10.0.0.11:8080 track {tracked}\n server b 10.0.0.99:80\n");
+        let found = ids(&with_section(&good(), &ws));
         assert_eq!(found.contains(&"haproxy-unchecked-line"), is_found, "{tracked}: {found:?}");
     }
 }

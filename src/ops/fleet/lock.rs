@@ -54,7 +54,7 @@ pub async fn acquire(world: &FleetWorld, user: &str, purpose: LockPurpose) -> Re
 }
 
 /// Writes heartbeats; never returns. A lost lock is noticed at the next write to the journal.
-pub async fn send_heartbeats(world: &FleetWorld, holder: &Holder) -> Infallible {
+async fn send_heartbeats(world: &FleetWorld, holder: &Holder) -> Infallible {
     loop {
         tokio::time::sleep(HEARTBEAT_INTERVAL).await;
         if let Err(error @ (JournalError::Full { .. } | JournalError::Failed { .. })) =
@@ -77,6 +77,14 @@ pub fn release_own(world: &FleetWorld, holder: &Holder) {
     }
 }
 
+/// Fails while a live process on this machine holds the lock.
+pub(super) fn check_no_live_holder(world: &FleetWorld) -> Result<(), LockError> {
+    match world.lock.read_holder()? {
+        Some(held) if held.liveness == Liveness::Live => Err(LockError::Locked { lock: Box::new(held) }),
+        _ => Ok(()),
+    }
+}
+
 /// Runs the work of a command under the lock, with heartbeats.
 pub(super) async fn run_under_lock<T, E: From<LockError>>(
     world: &FleetWorld,
@@ -85,12 +93,25 @@ pub(super) async fn run_under_lock<T, E: From<LockError>>(
     work: impl Future<Output = Result<T, E>>,
 ) -> Result<T, E> {
     let holder = acquire(world, user, LockPurpose::Command { name: command.to_owned() }).await?;
-    let ended = tokio::select! {
-        ended = work => ended,
-        never = send_heartbeats(world, &holder) => match never {},
-    };
-    release_own(world, &holder);
-    ended
+    run_as_holder(world, &holder, work).await
+}
+
+/// Runs the work of the holder with heartbeats, and releases the lock after success and failure.
+pub(super) fn run_as_holder<T>(
+    world: &FleetWorld,
+    holder: &Holder,
+    work: impl Future<Output = T>,
+) -> impl Future<Output = T> {
+    // The future of a whole roll or promotion is large.
+    let work = Box::pin(work);
+    async move {
+        let ended = tokio::select! {
+            ended = work => ended,
+            never = send_heartbeats(world, holder) => match never {},
+        };
+        release_own(world, holder);
+        ended
+    }
 }
 
 /// A person's lock, until released.

@@ -118,12 +118,8 @@ pub async fn run(
 ) -> Result<PromotionReport, PromotionError> {
     if let Some(progress) = read_unfinished(world)? {
         // One that is on its way is no business of `--resume`.
-        return Err(match world.lock.read_holder()? {
-            Some(held) if held.liveness == Liveness::Live => {
-                LockError::Locked { lock: Box::new(held) }.into()
-            }
-            _ => PromotionError::Unfinished { progress: Box::new(progress) },
-        });
+        lock::check_no_live_holder(world)?;
+        return Err(PromotionError::Unfinished { progress: Box::new(progress) });
     }
     let hosts = resolve_hosts(fleet, spec)?;
     with_lock(world, spec, actor, async |holder| {
@@ -266,12 +262,7 @@ async fn with_lock(
 ) -> Result<PromotionReport, PromotionError> {
     let purpose = LockPurpose::Promotion { service: spec.service.clone(), version: spec.version.clone() };
     let holder = lock::acquire(world, &actor.user, purpose).await?;
-    let ended = tokio::select! {
-        ended = work(&holder) => ended,
-        never = lock::send_heartbeats(world, &holder) => match never {},
-    };
-    lock::release_own(world, &holder);
-    ended
+    lock::run_as_holder(world, &holder, work(&holder)).await
 }
 
 /// The last one, under the lock.

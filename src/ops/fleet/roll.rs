@@ -13,7 +13,7 @@ use crate::model::fleet::Fleet;
 use crate::model::history::Actor;
 use crate::model::host::Host;
 use crate::model::journal::{RollEntry, RollEntryKind, RollResult};
-use crate::model::lock::{Holder, Liveness, LockPurpose};
+use crate::model::lock::{Holder, LockPurpose};
 use crate::model::name::HostName;
 use crate::model::owner::Owner;
 use crate::model::roll::{OnFailure, RollId, RollSpec};
@@ -139,16 +139,12 @@ pub async fn run(
     let plan = plan_roll(fleet, spec)?;
     if let Some(progress) = read_unfinished(world)? {
         // One that is being run is no business of `--resume`.
-        return Err(match world.lock.read_holder()? {
-            Some(held) if held.liveness == Liveness::Live => {
-                LockError::Locked { lock: Box::new(held) }.into()
-            }
-            _ => RollError::Unfinished { progress: Box::new(progress) },
-        });
+        lock::check_no_live_holder(world)?;
+        return Err(RollError::Unfinished { progress: Box::new(progress) });
     }
     let id = RollId::new(world.clock.now(), derive_salt(actor));
     let roll = RollRun::new(world, fleet, id, plan, actor).await?;
-    roll.run_locked(async {
+    lock::run_as_holder(world, &roll.holder, async {
         // Another process may have begun one between the first read and the lock.
         if let Some(progress) = read_unfinished(world)? {
             return Err(RollError::Unfinished { progress: Box::new(progress) });
@@ -174,7 +170,7 @@ pub async fn run(
 /// Resumes the last roll at its current step.
 pub async fn resume(world: &FleetWorld, fleet: &Fleet, actor: &Actor) -> Result<RollReport, RollError> {
     let (roll, _) = lock_last_roll(world, fleet, actor, "resume").await?;
-    roll.run_locked(async {
+    lock::run_as_holder(world, &roll.holder, async {
         roll.note_owners().await;
         roll.record(None, &RollEntryKind::Resumed { actor: actor.clone() })?;
         roll.run_batches().await
@@ -185,7 +181,7 @@ pub async fn resume(world: &FleetWorld, fleet: &Fleet, actor: &Actor) -> Result<
 /// Puts every touched host of the last roll back.
 pub async fn abort(world: &FleetWorld, fleet: &Fleet, actor: &Actor) -> Result<RollReport, RollError> {
     let (roll, progress) = lock_last_roll(world, fleet, actor, "abort").await?;
-    roll.run_locked(async {
+    lock::run_as_holder(world, &roll.holder, async {
         roll.record(None, &RollEntryKind::Aborting { actor: actor.clone() })?;
         let out = |host: &&Host| progress.find_host(&host.name).is_some_and(HostProgress::may_be_out);
         let touched: Vec<&Host> = roll.hosts.iter().filter(out).collect();
@@ -284,16 +280,6 @@ impl<'a> RollRun<'a> {
             unfinished_commands,
             journal_error,
         })
-    }
-
-    /// Runs the work with heartbeats, and releases the lock after success and failure.
-    async fn run_locked<T>(&self, work: impl Future<Output = Result<T, RollError>>) -> Result<T, RollError> {
-        let ended = tokio::select! {
-            ended = work => ended,
-            never = lock::send_heartbeats(self.world, &self.holder) => match never {},
-        };
-        lock::release_own(self.world, &self.holder);
-        ended
     }
 
     /// Runs batch after batch, each host from its current step.

@@ -1,6 +1,6 @@
 use super::*;
 use crate::model::balancer::{AdminState, BackendView, ServerState, ServerView};
-use crate::model::example::{self, make_native_rule, port};
+use crate::model::example::{self, make_native_rule, make_table, port};
 use crate::model::forward::ServiceRecord;
 use crate::model::history::{Actor, HistoryEntry, OperationId};
 use crate::model::host::Host;
@@ -44,10 +44,7 @@ fn make_record_with_proxy(inserted: bool, access: Access) -> ServiceRecord {
 }
 
 fn make_closed_filter(rule: &str) -> Table {
-    let mut table = Table::default();
-    table.chains.insert("INPUT".into(), Some("DROP".into()));
-    table.rules.push(Rule::parse(rule).unwrap());
-    table
+    make_table(&[("INPUT", Some("DROP"))], &[rule])
 }
 
 fn make_foreign_table() -> Table {
@@ -255,14 +252,6 @@ fn check_reports_balancer_states() {
     assert_eq!(servers(|all| all.truncate(2)), [("floor-never-met", Severity::Warning)]);
 }
 
-/// A filter of a program that lets nothing in.
-fn make_managed_filter(chain: &str) -> Table {
-    let mut filter = Table::default();
-    filter.chains.insert("INPUT".into(), Some("DROP".into()));
-    filter.chains.insert(chain.into(), None);
-    filter
-}
-
 #[test]
 fn fixes_are_in_the_words_of_the_firewall_in_use() {
     for (chain, opening) in [
@@ -273,7 +262,8 @@ fn fixes_are_in_the_words_of_the_firewall_in_use() {
         ),
         ("other", "`iptables -I INPUT -p tcp --dport 8080 -j ACCEPT`, for the load balancers"),
     ] {
-        let facts = CheckFacts { filters: vec![(Family::V4, Ok(make_managed_filter(chain)))], ..good() };
+        let filter = make_table(&[("INPUT", Some("DROP")), (chain, None)], &[]);
+        let facts = CheckFacts { filters: vec![(Family::V4, Ok(filter))], ..good() };
         let all = collect_findings(&fleet(), &facts);
         let hidden = all.iter().find(|finding| finding.id == "input-hides-port").unwrap();
         assert_eq!(hidden.fix, opening);

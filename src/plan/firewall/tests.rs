@@ -1,15 +1,17 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::example::{make_record, port};
 use crate::model::forward::{Route, Routes};
-use crate::model::ports::Port;
+use crate::model::proxy::{Layer7, ProxyPlacement};
 
 fn forward(service: &str, check: u16, target: u16) -> Forward {
-    Forward {
-        service: service.parse().unwrap(),
-        check: Port::new(check).unwrap(),
-        target: Port::new(target).unwrap(),
-    }
+    Forward { service: service.parse().unwrap(), check: port(check), target: port(target) }
+}
+
+/// The forward of the shop, alone.
+fn shop_on(from_self: bool) -> DesiredRules {
+    wanting(&[forward("shop", 8888, 8080)], from_self)
 }
 
 fn wanting(forwards: &[Forward], from_self: bool) -> DesiredRules {
@@ -46,7 +48,7 @@ fn settle(tables: &mut Tables, wanted: &DesiredRules) {
 #[test]
 fn enable_on_fresh_host_is_one_transaction() {
     let tables = only_nft(Table::empty_nat());
-    let plan = plan_transactions(&wanting(&[forward("shop", 8888, 8080)], false), &tables, Family::V4);
+    let plan = plan_transactions(&shop_on(false), &tables, Family::V4);
     assert_eq!(plan.len(), 1);
     assert_eq!(
         plan[0].text,
@@ -62,7 +64,7 @@ fn enable_on_fresh_host_is_one_transaction() {
 #[test]
 fn maintenance_keeps_chain_anchor_and_jump() {
     let mut tables = only_nft(Table::empty_nat());
-    settle(&mut tables, &wanting(&[forward("shop", 8888, 8080)], false));
+    settle(&mut tables, &shop_on(false));
     let off = plan_transactions(&wanting(&[], false), &tables, Family::V4);
     assert_eq!(
         off[0].text,
@@ -80,44 +82,22 @@ fn unrecorded_forward_is_kept() {
     let mut tables = only_nft(Table::empty_nat());
     let both = [forward("blog", 9888, 9080), forward("shop", 8888, 8080)];
     settle(&mut tables, &wanting(&both, false));
-    let shop_off = ServiceRecord {
-        owner: None,
-        forward: both[1].clone(),
-        switch: Switch::Off,
-        balancer_is_local: false,
-        generation: 1,
-        changed_at: jiff::Timestamp::UNIX_EPOCH,
-        routes: None,
-        access: crate::model::deployment::Access::Public,
-        trial: None,
-        layer7: crate::model::proxy::Layer7::default(),
-    };
+    let shop_off = make_record("shop", Switch::Off);
     let desired = build_desired_rules(&[shop_off], tables.nf_tables.as_ref());
     assert_eq!(desired.redirects, BTreeSet::from([redirect(&both[0], RedirectKind::Forward)]));
 }
 
 fn managed() -> ServiceRecord {
-    let leg = |port: u16, id: &str, target: u16| Route {
-        port: Port::new(port).unwrap(),
+    let leg = |at: u16, id: &str, target: u16| Route {
+        port: port(at),
         deployment: id.parse().unwrap(),
-        target: Port::new(target).unwrap(),
+        target: port(target),
     };
+    let (main, backup) = (leg(8080, "dp_0000000002", 20001), leg(80, "dp_0000000001", 20000));
     ServiceRecord {
-        owner: None,
         forward: forward("shop", 8888, 20001),
-        switch: Switch::On,
-        balancer_is_local: false,
-        generation: 1,
-        changed_at: jiff::Timestamp::UNIX_EPOCH,
-        routes: Some(Routes {
-            main: leg(8080, "dp_0000000002", 20001),
-            backup: leg(80, "dp_0000000001", 20000),
-            previous: None,
-            rollback: None,
-        }),
-        access: Access::Public,
-        trial: None,
-        layer7: crate::model::proxy::Layer7::default(),
+        routes: Some(Routes { main, backup, previous: None, rollback: None }),
+        ..make_record("shop", Switch::On)
     }
 }
 
@@ -131,9 +111,9 @@ fn managed_service_keeps_routes_in_maintenance_but_not_when_private() {
     assert_eq!(kinds(managed()), [&[(RedirectKind::Forward, 8888, 20001)][..], &routes].concat());
     assert_eq!(kinds(ServiceRecord { switch: Switch::Off, ..managed() }), routes);
     assert_eq!(kinds(ServiceRecord { access: Access::Private, ..managed() }), []);
-    let layer7 = |inserted| {
-        let place = Some(crate::model::proxy::ProxyPlacement { port: Port::new(29999).unwrap(), inserted });
-        crate::model::proxy::Layer7 { place, ..crate::model::proxy::Layer7::default() }
+    let layer7 = |inserted| Layer7 {
+        place: Some(ProxyPlacement { port: port(29999), inserted }),
+        ..Layer7::default()
     };
     // Checks go where requests go; the backup vhost does not depend on the proxy.
     let through = [
@@ -148,7 +128,7 @@ fn managed_service_keeps_routes_in_maintenance_but_not_when_private() {
 
 #[test]
 fn own_rules_in_the_unused_variant_are_removed() {
-    let wanted = wanting(&[forward("shop", 8888, 8080)], false);
+    let wanted = shop_on(false);
     let mut tables = Tables { default: Variant::Legacy, nf_tables: None, legacy: Some(Table::empty_nat()) };
     settle(&mut tables, &wanted);
     tables.default = Variant::NfTables;
@@ -169,7 +149,7 @@ fn own_rules_in_the_unused_variant_are_removed() {
 
 #[test]
 fn duplicate_and_altered_jumps_are_repaired() {
-    let wanted = wanting(&[forward("shop", 8888, 8080)], true);
+    let wanted = shop_on(true);
     let mut tables = only_nft(Table::empty_nat());
     settle(&mut tables, &wanted);
     let table = tables.nf_tables.as_mut().unwrap();
@@ -231,9 +211,12 @@ fn any_tables() -> impl Strategy<Value = Tables> {
         .prop_map(|(default, nf_tables, legacy)| Tables { default, nf_tables, legacy })
 }
 
-fn strangers(table: Option<&Table>) -> Vec<Rule> {
-    let rules = table.map(|table| table.rules.clone()).unwrap_or_default();
-    rules.into_iter().filter(|rule| rule.chain != CHAIN && !is_jump(rule)).collect()
+/// The rules of others, by variant.
+fn strangers(tables: &Tables) -> [Vec<Rule>; 2] {
+    [&tables.nf_tables, &tables.legacy].map(|table| {
+        let rules = table.as_ref().map(|table| table.rules.clone()).unwrap_or_default();
+        rules.into_iter().filter(|rule| rule.chain != CHAIN && !is_jump(rule)).collect()
+    })
 }
 
 proptest! {
@@ -253,13 +236,13 @@ proptest! {
     fn foreign_rules_are_never_planned(
         redirects in any_redirects(), balancer_is_local in any::<bool>(), mut tables in any_tables(),
     ) {
-        let before = (strangers(tables.nf_tables.as_ref()), strangers(tables.legacy.as_ref()));
+        let before = strangers(&tables);
         let steps = plan_transactions(&DesiredRules { redirects, balancer_is_local }, &tables, Family::V4);
         for line in steps.iter().flat_map(|step| step.text.lines()) {
             let ours = matches!(line, "*nat" | "COMMIT") || line.contains(CHAIN);
             prop_assert!(ours, "{}", line);
         }
         apply(&mut tables, &steps);
-        prop_assert_eq!(before, (strangers(tables.nf_tables.as_ref()), strangers(tables.legacy.as_ref())));
+        prop_assert_eq!(before, strangers(&tables));
     }
 }

@@ -1,7 +1,7 @@
 //! Verdicts on answers, with rules as they are printed.
 
 use super::*;
-use crate::model::example::{make_native_rule, port};
+use crate::model::example::{make_native_rule, make_table, port};
 use crate::model::rules::Variant;
 
 const ADDRESS: &str = "10.9.0.5:8888";
@@ -22,10 +22,7 @@ fn facts() -> PacketFacts {
 }
 
 fn table(chain: &str, policy: &str, rules: &[&str]) -> Table {
-    let mut table = Table::default();
-    table.chains.insert(chain.into(), Some(policy.into()));
-    table.rules = rules.iter().map(|rule| Rule::parse(rule).unwrap()).collect();
-    table
+    make_table(&[(chain, Some(policy))], rules)
 }
 
 fn explain(switch: Switch, answer: &PacketAnswer, facts: &PacketFacts) -> PacketVerdict {
@@ -162,7 +159,7 @@ fn silence_proves_no_maintenance_while_a_rule_is_on_the_port() {
     let rules = ["-A PREROUTING -p tcp -m tcp --dport 8888 -j REDIRECT --to-ports 8080"];
     let nat = Tables {
         default: Variant::NfTables,
-        nf_tables: Some(table("PREROUTING", "ACCEPT", &rules)),
+        nf_tables: Some(make_table(&[("PREROUTING", Some("ACCEPT"))], &rules)),
         legacy: None,
     };
     let with = |nat| explain(Switch::Off, &PacketAnswer::Silent, &PacketFacts { nat, ..facts() });

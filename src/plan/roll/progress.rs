@@ -276,25 +276,13 @@ mod tests {
         AfterHost, BeforeHost, Command, Down, Drained, ForwardOff, ForwardOn, Healthy, Up,
     };
 
-    fn make_entry(host: Option<&str>, what: RollEntryKind) -> RollEntry {
-        let roll = RollId::new(jiff::Timestamp::UNIX_EPOCH, 1);
-        RollEntry {
-            roll,
-            at: jiff::Timestamp::UNIX_EPOCH,
-            host: host.map(|name| name.parse().unwrap()),
-            kind: what,
-        }
+    fn make_entries(entries: Vec<(Option<&str>, RollEntryKind)>) -> Vec<RollEntry> {
+        example::make_roll_entries(&["web1", "web2"], 0, entries)
     }
 
-    fn make_began() -> RollEntry {
-        let actor = Actor::new("ops", 1);
-        make_entry(None, RollEntryKind::Began { spec: example::make_roll_spec(&["web1", "web2"]), actor })
-    }
-
-    fn read_host_progress(rows: &[RollEntryKind]) -> HostProgress {
-        let mut all = vec![make_began()];
-        all.extend(rows.iter().map(|what| make_entry(Some("web1"), what.clone())));
-        build_progress(&all).unwrap().hosts.remove(0)
+    fn read_host_progress(kinds: &[RollEntryKind]) -> HostProgress {
+        let entries = kinds.iter().map(|kind| (Some("web1"), kind.clone())).collect();
+        build_progress(&make_entries(entries)).unwrap().hosts.remove(0)
     }
 
     fn make_step_done(step: Step) -> RollEntryKind {
@@ -355,21 +343,20 @@ mod tests {
 
     #[test]
     fn resume_orders_returning_hosts_before_hosts_in_maintenance() {
-        let spec = RollSpec {
-            batch: crate::model::roll::Batch::Hosts(2),
-            ..example::make_roll_spec(&["web1", "web2", "web3", "web4", "web5", "web6"])
-        };
-        let actor = Actor::new("ops", 1);
         let failed = |step| RollEntryKind::StepFailed { step, reason: "x".into() };
         let settled = RollEntryKind::Settled { end: HostOutcome::Restored, detail: String::new() };
-        let rows = [
-            make_entry(None, RollEntryKind::Began { spec, actor }),
-            make_entry(Some("web1"), failed(Command)),
-            make_entry(Some("web1"), settled),
-            make_entry(Some("web2"), RollEntryKind::Done),
-            make_entry(Some("web3"), failed(Healthy)),
-            make_entry(Some("web4"), make_step_done(Drained)),
+        let hosts = ["web1", "web2", "web3", "web4", "web5", "web6"];
+        let entries = vec![
+            (Some("web1"), failed(Command)),
+            (Some("web1"), settled),
+            (Some("web2"), RollEntryKind::Done),
+            (Some("web3"), failed(Healthy)),
+            (Some("web4"), make_step_done(Drained)),
         ];
+        let mut rows = example::make_roll_entries(&hosts, 0, entries);
+        if let RollEntryKind::Began { spec, .. } = &mut rows[0].kind {
+            spec.batch = crate::model::roll::Batch::Hosts(2);
+        }
         let turns = build_progress(&rows).unwrap().remaining_turns();
         let places: Vec<Vec<usize>> =
             turns.iter().map(|group| group.iter().map(|turn| turn.index).collect()).collect();
@@ -384,15 +371,13 @@ mod tests {
 
     #[test]
     fn roll_progress_tracks_stop_abort_and_result() {
-        let stopped = make_entry(None, RollEntryKind::Stopped { reason: "too many failures".into() });
         let failed = RollEntryKind::StepFailed { step: Command, reason: "exit 1".into() };
-        let rows = [
-            make_began(),
-            make_entry(Some("web1"), make_step_done(AfterHost)),
-            make_entry(Some("web1"), RollEntryKind::Done),
-            make_entry(Some("web2"), failed),
-            stopped,
-        ];
+        let rows = make_entries(vec![
+            (Some("web1"), make_step_done(AfterHost)),
+            (Some("web1"), RollEntryKind::Done),
+            (Some("web2"), failed),
+            (None, RollEntryKind::Stopped { reason: "too many failures".into() }),
+        ]);
         let standing = build_progress(&rows).unwrap();
         assert_eq!((standing.count_done(), standing.count_failures(), standing.is_finished()), (1, 1, false));
         assert_eq!(standing.stop_reason.as_deref(), Some("too many failures"));

@@ -23,6 +23,10 @@ fn mirror(of: &Deployment) -> Mirror {
     }
 }
 
+fn set_mirror(of: &Deployment) -> TrafficSplitChange {
+    TrafficSplitChange::SetMirror(mirror(of))
+}
+
 fn canary(of: &Deployment) -> Canary {
     example::make_canary(&of.id, "100")
 }
@@ -32,10 +36,7 @@ fn canary(of: &Deployment) -> Canary {
 fn forwarded_is_cleared_with_the_last_split() {
     let all = versions();
     let mut record = record(&all[0]);
-    let on = TrafficSplitRequest {
-        forwarded: Some(true),
-        ..asking(TrafficSplitChange::SetMirror(mirror(&all[1])))
-    };
+    let on = TrafficSplitRequest { forwarded: Some(true), ..asking(set_mirror(&all[1])) };
     record.layer7.traffic_split = apply_change(&record, &all, &on).unwrap();
     record.layer7.place = Some(ProxyPlacement { port: port(29999), inserted: true });
     assert!(build_config(std::slice::from_ref(&record), &all).services[0].traffic_split.forwarded);
@@ -59,18 +60,14 @@ fn split_refuses_main_and_double_roles() {
     let all = versions();
     let mut record = record(&all[0]);
     let asked = |record: &ServiceRecord, one| apply_change(record, &all, &asking(one));
-    assert!(matches!(
-        asked(&record, TrafficSplitChange::SetMirror(mirror(&all[0]))),
-        Err(TrafficSplitError::IsMain { .. })
-    ));
-    let stranger = asked(&record, TrafficSplitChange::SetMirror(mirror(&all[2])));
+    let main = asked(&record, set_mirror(&all[0]));
+    assert!(matches!(main, Err(TrafficSplitError::IsMain { .. })));
+    let stranger = asked(&record, set_mirror(&all[2]));
     assert!(matches!(stranger, Err(TrafficSplitError::Deployment(DeployRefusal::NoVersion(_)))));
 
-    record.layer7.traffic_split = asked(&record, TrafficSplitChange::SetMirror(mirror(&all[1]))).unwrap();
-    assert!(matches!(
-        asked(&record, TrafficSplitChange::SetCanary(canary(&all[1]))),
-        Err(TrafficSplitError::RoleConflict { .. })
-    ));
+    record.layer7.traffic_split = asked(&record, set_mirror(&all[1])).unwrap();
+    let shadow = asked(&record, TrafficSplitChange::SetCanary(canary(&all[1])));
+    assert!(matches!(shadow, Err(TrafficSplitError::RoleConflict { .. })));
     let half = Mirror { percent: "50".parse().unwrap(), ..mirror(&all[1]) };
     let changed = asked(&record, TrafficSplitChange::SetMirror(half.clone())).unwrap();
     assert_eq!(changed.mirrors, [half]);
@@ -78,10 +75,8 @@ fn split_refuses_main_and_double_roles() {
     assert!(off.is_empty());
 
     record.access = Access::Private;
-    assert!(matches!(
-        asked(&record, TrafficSplitChange::SetMirror(mirror(&all[1]))),
-        Err(TrafficSplitError::Private(_))
-    ));
+    let private = asked(&record, set_mirror(&all[1]));
+    assert!(matches!(private, Err(TrafficSplitError::Private(_))));
 }
 
 #[test]
@@ -124,11 +119,7 @@ fn proxy_config_has_no_split_unless_inserted() {
     let mut record = record(&all[0]);
     let place = |inserted| Some(ProxyPlacement { port: port(29999), inserted });
     record.layer7 = Layer7 {
-        traffic_split: TrafficSplit {
-            mirrors: vec![mirror(&all[1])],
-            canary: None,
-            ..TrafficSplit::default()
-        },
+        traffic_split: TrafficSplit { mirrors: vec![mirror(&all[1])], ..TrafficSplit::default() },
         place: place(false),
     };
     let told =

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::routes::build_route;
 use super::*;
+use crate::model::api::deployments::AssignScope::{BackupOnly, MainAndBackup};
 use crate::model::api::deployments::{AssignRequest, AssignScope, HostNetwork, RollbackRequest};
 use crate::model::deployment::{Access, Instance};
 use crate::model::example::{deployment, make_actor as actor, make_deploy_request, make_network, port};
@@ -21,7 +22,7 @@ fn shop(version: &str, at: u16) -> Deployment {
 /// A record with these as main and backup.
 fn record(main: &Deployment, backup: &Deployment) -> ServiceRecord {
     let intent = plan_first(None, main, &site(), &actor());
-    let mut record = ServiceRecord::from_intent(None, &intent, jiff::Timestamp::UNIX_EPOCH);
+    let mut record = ServiceRecord::from_intent(None, &intent, NOW);
     if let Some(routes) = &mut record.routes {
         routes.backup = build_route(routes.backup.port, backup);
         routes.previous = (main.id != backup.id).then(|| backup.id.clone());
@@ -33,11 +34,25 @@ fn request(version: &str) -> DeployRequest {
     make_deploy_request(version, site())
 }
 
-fn to(version: &str, part: AssignScope) -> AssignRequest {
+const NOW: jiff::Timestamp = jiff::Timestamp::UNIX_EPOCH;
+
+/// Plans an assignment of a version of the shop.
+fn assign(
+    records: &[ServiceRecord],
+    existing: &[Deployment],
+    version: &str,
+    scope: AssignScope,
+) -> Result<(Intent, Option<DeploymentId>), DeployRefusal> {
     let which =
         DeploymentRef::Version { service: "shop".parse().unwrap(), version: version.parse().unwrap() };
     let trial = Duration::from_secs(10);
-    AssignRequest { which, scope: part, trial, actor: actor(), detail: String::new() }
+    let request = AssignRequest { which, scope, trial, actor: actor(), detail: String::new() };
+    plan_assign(records, existing, &request, NOW)
+}
+
+/// The record that an intent makes of another one.
+fn apply(record: &ServiceRecord, intent: &Intent) -> ServiceRecord {
+    ServiceRecord::from_intent(Some(record), intent, NOW)
 }
 
 fn legs(intent: &Intent) -> (u16, u16) {
@@ -139,37 +154,35 @@ fn two_deployments_do_not_share_an_endpoint() {
 fn assign_moves_both_ports_and_keeps_last_good_main() {
     let (one, two, three) = (shop("1.0.0", 20000), shop("2.0.0", 20001), shop("3.0.0", 20002));
     let all = [one.clone(), two.clone(), three.clone()];
-    let now = jiff::Timestamp::UNIX_EPOCH;
     let records = [record(&one, &one)];
-    let (intent, was) = plan_assign(&records, &all, &to("2.0.0", AssignScope::MainAndBackup), now).unwrap();
+    let (intent, was) = assign(&records, &all, "2.0.0", MainAndBackup).unwrap();
     assert_eq!((legs(&intent), was), ((20001, 20000), Some(one.id.clone())));
     // On trial it has not shown that it is good: the one before stays the backup.
-    let after = [ServiceRecord::from_intent(Some(&records[0]), &intent, now)];
-    let (intent, _) = plan_assign(&after, &all, &to("3.0.0", AssignScope::MainAndBackup), now).unwrap();
+    let after = [apply(&records[0], &intent)];
+    let (intent, _) = assign(&after, &all, "3.0.0", MainAndBackup).unwrap();
     assert_eq!(legs(&intent), (20002, 20000));
     // Good: the backup vhost follows, and the next one's backup it is.
     let passed = end_trial(&after[0], &two.id, &actor()).unwrap();
-    let good = [ServiceRecord::from_intent(Some(&after[0]), &passed, now)];
+    let good = [apply(&after[0], &passed)];
     assert_eq!((legs(&passed), good[0].trial.clone()), ((20001, 20001), None));
     assert_eq!(good[0].generation, records[0].generation, "no operation that waits for UP is overtaken");
     assert_eq!(find_last_good(&good, &one.service), Ok(one.id.clone()));
-    let (intent, _) = plan_assign(&good, &all, &to("3.0.0", AssignScope::MainAndBackup), now).unwrap();
+    let (intent, _) = assign(&good, &all, "3.0.0", MainAndBackup).unwrap();
     assert_eq!(legs(&intent), (20002, 20001));
     // Before a host is taken out, its backup vhost is routed to the current main.
-    let (intent, _) = plan_assign(&good, &all, &to("3.0.0", AssignScope::BackupOnly), now).unwrap();
+    let (intent, _) = assign(&good, &all, "3.0.0", BackupOnly).unwrap();
     assert_eq!(legs(&intent), (20001, 20001));
     // Seed row D13: the main again is a no-op.
-    let (intent, _) = plan_assign(&good, &all, &to("2.0.0", AssignScope::MainAndBackup), now).unwrap();
-    assert!(ServiceRecord::from_intent(Some(&good[0]), &intent, now).is_equivalent(&good[0]));
+    let (intent, _) = assign(&good, &all, "2.0.0", MainAndBackup).unwrap();
+    assert!(apply(&good[0], &intent).is_equivalent(&good[0]));
 }
 
 /// Seed row D13.
 #[test]
 fn assign_refuses_unknown_version() {
     let one = shop("1.0.0", 20000);
-    let now = jiff::Timestamp::UNIX_EPOCH;
     let refused = |records: &[ServiceRecord], existing: &[Deployment], version: &str| {
-        plan_assign(records, existing, &to(version, AssignScope::MainAndBackup), now).unwrap_err().to_string()
+        assign(records, existing, version, MainAndBackup).unwrap_err().to_string()
     };
     let records = [record(&one, &one)];
     assert_eq!(refused(&records, std::slice::from_ref(&one), "9.0.0"), "No service matching shop 9.0.0");
@@ -191,7 +204,7 @@ fn rollback_restores_last_good_main() {
     assert_eq!(find_last_good(&records, service), Ok(one.id.clone()));
     let intent = plan_rollback(&records, &all, service, &one.id, &back).unwrap();
     assert_eq!(legs(&intent), (20000, 20000));
-    let after = [ServiceRecord::from_intent(Some(&records[0]), &intent, jiff::Timestamp::UNIX_EPOCH)];
+    let after = [apply(&records[0], &intent)];
     // One that is to take back a version takes back no other.
     let from = |version: &str| find_rollback_target(&after, &all, service, Some(&version.parse().unwrap()));
     assert_eq!(from("1.0.0"), Err(DeployRefusal::NoBackup(service.clone())));
@@ -267,23 +280,20 @@ fn killed_deployment_has_no_routes() {
 fn refused_kill_restores_routes() {
     let (one, two, three) = (shop("1.0.0", 20000), shop("2.0.0", 20001), shop("3.0.0", 20002));
     let all = [one.clone(), two.clone(), three];
-    let now = jiff::Timestamp::UNIX_EPOCH;
     let good = [record(&one, &one)];
-    let (intent, _) = plan_assign(&good, &all, &to("2.0.0", AssignScope::MainAndBackup), now).unwrap();
-    let before = ServiceRecord::from_intent(Some(&good[0]), &intent, now);
-    let cut = ServiceRecord::from_intent(Some(&before), &detach(&before, &one, &actor()).unwrap(), now);
+    let (intent, _) = assign(&good, &all, "2.0.0", MainAndBackup).unwrap();
+    let before = apply(&good[0], &intent);
+    let cut = apply(&before, &detach(&before, &one, &actor()).unwrap());
     let back = |record: &ServiceRecord| {
-        restore_routes(record, &before, &one, &actor())
-            .map(|intent| ServiceRecord::from_intent(Some(record), &intent, now))
+        restore_routes(record, &before, &one, &actor()).map(|intent| apply(record, &intent))
     };
     assert!(back(&cut).unwrap().is_equivalent(&before));
     // A maintenance that began in between continues.
     let off = ServiceRecord { switch: Switch::Off, ..cut.clone() };
     assert!(back(&off).unwrap().is_equivalent(&ServiceRecord { switch: Switch::Off, ..before.clone() }));
     // Another main.
-    let (intent, _) =
-        plan_assign(std::slice::from_ref(&cut), &all, &to("3.0.0", AssignScope::MainAndBackup), now).unwrap();
-    assert_eq!(back(&ServiceRecord::from_intent(Some(&cut), &intent, now)), None);
+    let (intent, _) = assign(std::slice::from_ref(&cut), &all, "3.0.0", MainAndBackup).unwrap();
+    assert_eq!(back(&apply(&cut, &intent)), None);
     // The same main, and another command changed its backup vhost.
     let mut other = cut.clone();
     if let Some(routes) = &mut other.routes {
@@ -307,11 +317,8 @@ fn every_leftover_stage_has_one_recovery() {
     assert_eq!(plan_recovery(&led, &at(Stage::Starting, None)), Some(Recovery::MarkReady));
     assert_eq!(plan_recovery(&led, &at(Stage::Updating, Some(20005))), Some(Recovery::RemoveNext));
     let mut moved = led.clone();
-    moved[0] = ServiceRecord::from_intent(
-        Some(&led[0]),
-        &crate::plan::versions::move_instance(&led[0], &one, port(20005), &actor()).unwrap(),
-        jiff::Timestamp::UNIX_EPOCH,
-    );
+    let intent = crate::plan::versions::move_instance(&led[0], &one, port(20005), &actor()).unwrap();
+    moved[0] = apply(&led[0], &intent);
     assert_eq!(moved[0].forward.target.get(), 20005, "the check follows");
     assert_eq!(plan_recovery(&moved, &at(Stage::Updating, Some(20005))), Some(Recovery::FinishUpdate));
     assert_eq!(plan_recovery(&led, &at(Stage::Killing, None)), Some(Recovery::FinishKill));
@@ -352,21 +359,20 @@ proptest! {
     #[test]
     fn forward_and_route_targets_stay_equal(steps in proptest::collection::vec((0usize..3, 0u8..4), 1..20)) {
         let all = [shop("1.0.0", 20000), shop("2.0.0", 20001), shop("3.0.0", 20002)];
-        let now = jiff::Timestamp::UNIX_EPOCH;
         let back = RollbackRequest { actor: actor(), reason: String::new(), from: None };
         let mut records = vec![record(&all[0], &all[0])];
         for (which, what) in steps {
             let version = all[which].version.to_string();
             let intent = match what {
-                0 => plan_assign(&records, &all, &to(&version, AssignScope::MainAndBackup), now).map(|(intent, _)| intent).ok(),
-                1 => plan_assign(&records, &all, &to(&version, AssignScope::BackupOnly), now).map(|(intent, _)| intent).ok(),
+                0 => assign(&records, &all, &version, MainAndBackup).map(|(intent, _)| intent).ok(),
+                1 => assign(&records, &all, &version, BackupOnly).map(|(intent, _)| intent).ok(),
                 2 => find_last_good(&records, &all[0].service)
                     .and_then(|id| plan_rollback(&records, &all, &all[0].service, &id, &back))
                     .ok(),
                 _ => records[0].routes.as_ref().and_then(|routes| end_trial(&records[0], &routes.main.deployment, &actor())),
             };
             if let Some(intent) = intent {
-                records = vec![ServiceRecord::from_intent(Some(&records[0]), &intent, now)];
+                records = vec![apply(&records[0], &intent)];
             }
             let record = &records[0];
             let routes = record.routes.as_ref().unwrap();

@@ -10,6 +10,13 @@ fn journal(dir: &tempfile::TempDir) -> SqliteJournal {
     SqliteJournal::new(dir.path().join(".switchman/shop.db"))
 }
 
+/// A journal in a directory of its own.
+fn new_journal() -> (tempfile::TempDir, SqliteJournal) {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = journal(&dir);
+    (dir, journal)
+}
+
 fn roll(salt: u16) -> RollId {
     RollId::new(NOW, salt)
 }
@@ -24,8 +31,7 @@ fn make_entry(roll: RollId, host: Option<&str>, kind: RollEntryKind) -> RollEntr
 
 #[test]
 fn journal_keeps_order_and_accepts_only_the_holder() {
-    let dir = tempfile::tempdir().unwrap();
-    let journal = journal(&dir);
+    let (dir, journal) = new_journal();
     let rolls: &dyn Journal<RollEntry> = &journal;
     assert_eq!((rolls.find_last(), journal.read_holder()), (Ok(None), Ok(None)));
     assert!(!dir.path().join(".switchman").exists(), "looking makes nothing");
@@ -48,8 +54,7 @@ fn journal_keeps_order_and_accepts_only_the_holder() {
 
 #[test]
 fn lock_is_replaced_only_if_unchanged_since_read() {
-    let dir = tempfile::tempdir().unwrap();
-    let journal = journal(&dir);
+    let (_dir, journal) = new_journal();
     let (me, other) = (mine(&journal, 1), mine(&journal, 2));
     assert_eq!(journal.acquire(&me, None), Ok(AcquireResult::Acquired));
     let seen = journal.read_holder().unwrap().unwrap();
@@ -67,8 +72,7 @@ fn lock_is_replaced_only_if_unchanged_since_read() {
 
 #[test]
 fn holder_with_reused_pid_is_not_alive() {
-    let dir = tempfile::tempdir().unwrap();
-    let journal = journal(&dir);
+    let (_dir, journal) = new_journal();
     let me = mine(&journal, 1);
     let lives = |holder: Holder| detect_life(&holder);
     assert_eq!(lives(me.clone()), Liveness::Live);
@@ -115,8 +119,7 @@ fn lock_has_one_winner_among_concurrent_takers() {
 
 #[test]
 fn lock_notes_keep_order() {
-    let dir = tempfile::tempdir().unwrap();
-    let journal = journal(&dir);
+    let (_dir, journal) = new_journal();
     for text in ["one", "two", "three"] {
         journal.add_note(&LockNote { at: NOW, user: "ops".into(), text: text.into() }).unwrap();
     }
@@ -154,8 +157,7 @@ fn journal_accepts_concurrent_first_writers() {
 /// Follows the hint for a damaged journal; its write-ahead log may be left on the disk.
 #[test]
 fn journal_ignores_leftovers_of_moved_file() {
-    let dir = tempfile::tempdir().unwrap();
-    let first = journal(&dir);
+    let (dir, first) = new_journal();
     assert_eq!(first.acquire(&mine(&first, 1), None), Ok(AcquireResult::Acquired));
     let file = dir.path().join(".switchman/shop.db");
     std::fs::rename(&file, dir.path().join("moved")).unwrap();
@@ -167,8 +169,7 @@ fn journal_ignores_leftovers_of_moved_file() {
 
 #[test]
 fn journal_refuses_newer_schema_unchanged() {
-    let dir = tempfile::tempdir().unwrap();
-    let first = journal(&dir);
+    let (dir, first) = new_journal();
     assert_eq!(first.acquire(&mine(&first, 1), None), Ok(AcquireResult::Acquired));
     let path = dir.path().join(".switchman/shop.db");
     Connection::open(&path).unwrap().pragma_update(None, "user_version", 7).unwrap();
@@ -231,8 +232,7 @@ mod promotions {
 
     #[test]
     fn promotion_journal_accepts_entries_of_holder_and_requests_of_any_operator() {
-        let dir = tempfile::tempdir().unwrap();
-        let journal = journal(&dir);
+        let (dir, journal) = new_journal();
         let promotions: &dyn Journal<PromotionEntry> = &journal;
         let (first, second) = (PromotionId::new(NOW, 1), PromotionId::new(NOW, 2));
         assert_eq!(promotions.find_last(), Ok(None));
@@ -264,8 +264,7 @@ mod promotions {
     /// A row that cannot be read back would leave a canary that no command can remove.
     #[test]
     fn promotion_journal_reads_back_every_entry_kind() {
-        let dir = tempfile::tempdir().unwrap();
-        let journal = journal(&dir);
+        let (_dir, journal) = new_journal();
         let (me, id) = (mine(&journal, 1), PromotionId::new(NOW, 1));
         journal.acquire(&me, None).unwrap();
         let latency: Latencies = [100, 100, 30_000].into_iter().collect();

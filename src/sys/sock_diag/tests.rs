@@ -30,6 +30,12 @@ fn pair(listener: &TcpListener, address: IpText) -> Pair {
     Pair { client, server }
 }
 
+/// The port of a server with one connection.
+fn connected() -> (Port, Pair) {
+    let (listener, port) = listen("127.0.0.1:0");
+    (port, pair(&listener, "127.0.0.1"))
+}
+
 type IpText = &'static str;
 
 impl Pair {
@@ -76,8 +82,7 @@ fn has_request_in_flight(socket: &Socket) -> bool {
 #[test]
 fn in_flight_request_shows_receive_after_send() {
     run_in_namespace(|| async {
-        let (listener, port) = listen("127.0.0.1:0");
-        let mut pair = pair(&listener, "127.0.0.1");
+        let (port, mut pair) = connected();
         assert_eq!(only(&look(port).await).info.bytes_received, 0, "no request yet");
         pair.ask();
         let sockets = look(port).await;
@@ -100,8 +105,7 @@ fn in_flight_request_shows_receive_after_send() {
 #[test]
 fn sockets_report_unread_unsent_and_growing_bytes() {
     run_in_namespace(|| async {
-        let (listener, port) = listen("127.0.0.1:0");
-        let mut pair = pair(&listener, "127.0.0.1");
+        let (port, mut pair) = connected();
         pair.client.write_all(b"unread").unwrap();
         until(port, "unread bytes", |sockets| only(sockets).receive_queue == 6).await;
         pair.server.read_exact(&mut [0; 6]).unwrap();
@@ -150,8 +154,7 @@ fn sockets_lists_ipv4_clients_of_dual_stack_listener() {
 #[test]
 fn half_closed_client_is_listed_until_answer_arrives() {
     run_in_namespace(|| async {
-        let (listener, port) = listen("127.0.0.1:0");
-        let Pair { mut client, mut server } = pair(&listener, "127.0.0.1");
+        let (port, Pair { mut client, mut server }) = connected();
         client.write_all(b"GET").unwrap();
         client.shutdown(std::net::Shutdown::Write).unwrap();
         server.read_exact(&mut [0; 3]).unwrap();
@@ -174,8 +177,7 @@ fn half_closed_client_is_listed_until_answer_arrives() {
 #[test]
 fn connection_closed_without_request_has_no_received_bytes() {
     run_in_namespace(|| async {
-        let (listener, port) = listen("127.0.0.1:0");
-        let Pair { client, server: _unread } = pair(&listener, "127.0.0.1");
+        let (port, Pair { client, server: _unread }) = connected();
         client.shutdown(std::net::Shutdown::Write).unwrap();
         // The FIN has come when the client's side waits for ours.
         let client_port = Port::new(client.local_addr().unwrap().port()).unwrap();
@@ -220,8 +222,7 @@ fn close_resets_exactly_the_named_sockets() {
 #[test]
 fn close_spares_socket_with_reused_addresses() {
     run_in_namespace(|| async {
-        let (listener, port) = listen("127.0.0.1:0");
-        let mut pair = pair(&listener, "127.0.0.1");
+        let (port, mut pair) = connected();
         let now = look(port).await;
         let before = Socket { cookie: only(&now).cookie - 1, ..only(&now).clone() };
         assert_eq!(SockDiag.close(port, std::slice::from_ref(&before)).await, Ok(0));
@@ -270,8 +271,7 @@ fn close_spares_later_connection_of_same_ports() {
 #[test]
 fn receive_refuses_datagram_larger_than_buffer() {
     run_in_namespace(|| async {
-        let (listener, port) = listen("127.0.0.1:0");
-        let _pair = pair(&listener, "127.0.0.1");
+        let (port, _pair) = connected();
         let netlink = open_netlink().unwrap();
         let request = wire::build_request(AddressFamily::Inet as u8, port, 1);
         netlink::send(&netlink, &request).unwrap();

@@ -11,6 +11,12 @@ fn at(second: i64) -> jiff::Timestamp {
     jiff::Timestamp::from_second(second).unwrap()
 }
 
+fn new_store() -> (tempfile::TempDir, SqliteStore) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SqliteStore::new(dir.path());
+    (dir, store)
+}
+
 fn done() -> ChangeOutcome {
     ChangeOutcome::Done { detail: "DOWN on lb1".into() }
 }
@@ -26,8 +32,7 @@ fn read_creates_no_file() {
 
 #[test]
 fn change_is_recorded_with_begin_and_end() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = SqliteStore::new(dir.path());
+    let (dir, store) = new_store();
     let (operation, _) = store.begin(&intent(Switch::Off), at(1)).unwrap();
     store.end(operation, &actor(), &done(), at(2)).unwrap();
 
@@ -42,8 +47,7 @@ fn change_is_recorded_with_begin_and_end() {
 
 #[test]
 fn owner_and_operator_machine_are_recorded() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = SqliteStore::new(dir.path());
+    let (_dir, store) = new_store();
     let alice = Actor { machine: "ops1".into(), purpose: "new disk".into(), ..Actor::new("alice", 9) };
     store.begin(&Intent { actor: alice.clone(), ..intent(Switch::Off) }, at(1)).unwrap();
     let owner = store.load_records().unwrap().remove(0).owner.unwrap();
@@ -56,8 +60,7 @@ fn owner_and_operator_machine_are_recorded() {
 
 #[test]
 fn undone_change_restores_state_and_increments_generation() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = SqliteStore::new(dir.path());
+    let (_dir, store) = new_store();
     let undo = |previous: Option<ServiceRecord>| ChangeOutcome::RolledBack {
         previous: previous.map(Box::new),
         reason: "no lock".into(),
@@ -76,8 +79,7 @@ fn undone_change_restores_state_and_increments_generation() {
 
 #[test]
 fn history_is_append_only() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = SqliteStore::new(dir.path());
+    let (_dir, store) = new_store();
     store.begin(&intent(Switch::Off), at(1)).unwrap();
     let connection = Connection::open(store.dir.join("state.db")).unwrap();
     for sql in ["UPDATE history SET user = 'me'", "DELETE FROM history"] {
@@ -116,8 +118,7 @@ fn upgrade_from_version_1_keeps_maintenance() {
 
 #[test]
 fn store_refuses_newer_schema() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = SqliteStore::new(dir.path());
+    let (dir, store) = new_store();
     store.begin(&intent(Switch::Off), at(1)).unwrap();
     Connection::open(store.dir.join("state.db")).unwrap().pragma_update(None, "user_version", 9).unwrap();
     let error = SqliteStore::new(dir.path()).load_records().unwrap_err();
@@ -126,8 +127,7 @@ fn store_refuses_newer_schema() {
 
 #[test]
 fn agent_polling_queries_use_partial_indexes() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = SqliteStore::new(dir.path());
+    let (_dir, store) = new_store();
     store.begin(&intent(Switch::On), at(1)).unwrap();
     let connection = Connection::open(store.dir.join("state.db")).unwrap();
     for (select, index) in [(rows::SELECT_TRIALS, "trials"), (rows::SELECT_PROXIED, "places")] {
@@ -139,8 +139,7 @@ fn agent_polling_queries_use_partial_indexes() {
 
 #[test]
 fn store_reports_damaged_file() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = SqliteStore::new(dir.path());
+    let (_dir, store) = new_store();
     std::fs::write(
         store.dir.join("state.db"),
         "this is no database, and long enough to be looked at as one".repeat(20),
@@ -182,8 +181,7 @@ fn concurrent_writers_lose_no_changes() {
 
 #[test]
 fn history_counts_done_actions_per_service() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = SqliteStore::new(dir.path());
+    let (_dir, store) = new_store();
     assert_eq!(store.done("repair"), Ok(BTreeMap::new()));
     let note = |service: &str, action| HistoryNote {
         service: service.parse().unwrap(),

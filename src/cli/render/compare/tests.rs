@@ -46,13 +46,22 @@ fn report(name: &str) -> ComparisonReport {
         ..Coverage::from_evidence(&evidence, &[])
     };
     let harm = UserImpact { answers: 2_003, ..UserImpact::default() };
+    build_report(&evidence, coverage, harm, 100)
+}
+
+fn build_report(
+    evidence: &Evidence,
+    coverage: Coverage,
+    harm: UserImpact,
+    min_samples: u64,
+) -> ComparisonReport {
     let of = ComparedVersions {
         service: "shop".parse().unwrap(),
         main: "1.0.0".parse().unwrap(),
         shadow: "1.1.0".parse().unwrap(),
     };
-    let asked = Criteria { require_match: None, min_samples: 100, ignore: vec![] };
-    ComparisonReport::build(of, &evidence, coverage, harm, asked)
+    let criteria = Criteria { require_match: None, min_samples, ignore: vec![] };
+    ComparisonReport::build(of, evidence, coverage, harm, criteria)
 }
 
 #[test]
@@ -124,13 +133,7 @@ fn page_closes_every_tag() {
 
 #[test]
 fn empty_report_renders_as_page_and_text() {
-    let empty = ComparisonReport::build(
-        report("2").of,
-        &Evidence::default(),
-        Coverage::default(),
-        UserImpact::default(),
-        Criteria { require_match: None, min_samples: 0, ignore: vec![] },
-    );
+    let empty = build_report(&Evidence::default(), Coverage::default(), UserImpact::default(), 0);
     let shown = anstream::adapter::strip_str(&format_comparison(&empty)).to_string();
     let wanted = "\
 shop 1.1.0 beside main 1.0.0: insufficient
@@ -159,13 +162,8 @@ fn page_size_is_bounded_for_worst_evidence() {
         let pair = ResponsePair { request: request(at), main: body("<a"), shadow: body("<b"), control: None };
         record_pair(&mut evidence, &pair, &ComparisonRules::default());
     }
-    let report = ComparisonReport::build(
-        report("2").of,
-        &evidence,
-        Coverage::from_evidence(&evidence, &[]),
-        UserImpact::default(),
-        Criteria { require_match: None, min_samples: 0, ignore: vec![] },
-    );
+    let coverage = Coverage::from_evidence(&evidence, &[]);
+    let report = build_report(&evidence, coverage, UserImpact::default(), 0);
     // 500, less status, content-type, body and `$`, which are the same; and the sum of the others.
     assert_eq!(report.fields.len(), 497);
     assert!(format_html_page(&report).len() < 3 << 20, "{}", format_html_page(&report).len());

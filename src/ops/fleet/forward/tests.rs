@@ -88,11 +88,11 @@ const ON: ([bool; 2], Option<Switch>) = ([true; 2], Some(Switch::On));
 const OFF: ([bool; 2], Option<Switch>) = ([false; 2], Some(Switch::Off));
 
 /// The host refused the switch with this code.
-fn assert_refused(error: &SwitchError, expected: ErrorCode) {
-    let SwitchError::NotChanged { source: LinkError::Refused { code, .. }, .. } = error else {
-        panic!("{error}")
+fn assert_refused(ended: &Result<SwitchReport, SwitchError>, expected: ErrorCode) {
+    let Err(SwitchError::NotChanged { source: LinkError::Refused { code, .. }, .. }) = ended else {
+        panic!("{ended:?}")
     };
-    assert_eq!(*code, expected, "{error}");
+    assert_eq!(*code, expected, "{ended:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -191,7 +191,7 @@ async fn switch_is_undone_when_one_family_fails() {
         } else {
             scene.enable(&options()).await
         };
-        assert_refused(&ended.unwrap_err(), ErrorCode::RulesFailed);
+        assert_refused(&ended, ErrorCode::RulesFailed);
         assert_eq!(scene.state(), before);
         assert_eq!(scene.phases().last(), Some(&Phase::Failed));
     }
@@ -210,8 +210,7 @@ async fn failed_undo_reports_possible_disagreement() {
     let scene = scene().await;
     scene.fake.firewall.failures_left.lock().unwrap().extend([(Family::V4, 0), (Family::V6, 9)]);
     scene.fake.firewall.tamper(Family::V6, |table| table.rules.clear());
-    let error = scene.disable(&options()).await.unwrap_err();
-    assert_refused(&error, ErrorCode::RevertFailed);
+    assert_refused(&scene.disable(&options()).await, ErrorCode::RevertFailed);
 }
 
 #[tokio::test(start_paused = true)]
@@ -348,8 +347,7 @@ async fn stop_request_ends_wait_for_rules_lock() {
     let scene = scene().await;
     let held = scene.fake.world.store.lock("another operator", MS).await.unwrap();
     scene.fake.stopper.stop();
-    let error = scene.disable(&options()).await.unwrap_err();
-    assert_refused(&error, ErrorCode::Interrupted);
+    assert_refused(&scene.disable(&options()).await, ErrorCode::Interrupted);
     drop(held);
     assert_eq!(scene.state(), ON);
 }
@@ -360,8 +358,7 @@ async fn undo_restores_kernel_when_disk_fills_up() {
     let full = StoreError::Full { path: "/var/lib/switchman/state.db".into() };
     scene.fake.firewall.failures_left.lock().unwrap().insert(Family::V6, 1);
     *scene.fake.store.later_error.lock().unwrap() = Some(full);
-    let error = scene.disable(&options()).await.unwrap_err();
-    assert_refused(&error, ErrorCode::RevertFailed);
+    assert_refused(&scene.disable(&options()).await, ErrorCode::RevertFailed);
     assert_eq!(
         scene.state().0,
         [true, true],

@@ -25,8 +25,8 @@ fn spec(hosts: usize) -> RollSpec {
     example::make_roll_spec(&names.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-async fn roll(fake: &FakeSite, spec: &RollSpec) -> Result<RollReport, RollError> {
-    run(&fake.world, &fake.fleet, spec, &actor()).await
+async fn roll(fake: &FakeSite, spec: RollSpec) -> Result<RollReport, RollError> {
+    run(&fake.world, &fake.fleet, &spec, &actor()).await
 }
 
 fn ends(report: &RollReport) -> Vec<(StepState, Option<HostOutcome>)> {
@@ -43,7 +43,7 @@ const WAITING: (StepState, Option<HostOutcome>) = (StepState::Waiting, None);
 #[tokio::test(start_paused = true)]
 async fn roll_processes_hosts_one_by_one() {
     let fake = site(3, 2);
-    let report = roll(&fake, &spec(3)).await.unwrap();
+    let report = roll(&fake, spec(3)).await.unwrap();
     assert_eq!((report.progress.result, ends(&report)), (Some(RollResult::Done), vec![DONE; 3]));
     assert_eq!(in_service(&fake), [true; 3]);
     let state = fake.site.lock();
@@ -59,12 +59,12 @@ async fn batch_is_out_together_and_keeps_min_up() {
     let mut fake = site(5, 1);
     fake.fleet.limits.min_up = 3;
     let spec = RollSpec { batch: Batch::Hosts(2), ..spec(5) };
-    let report = roll(&fake, &spec).await.unwrap();
+    let report = roll(&fake, spec.clone()).await.unwrap();
     assert!(report.is_complete());
     assert_eq!(fake.site.lock().min_up_observed, 3);
     let too_much = RollSpec { batch: Batch::Hosts(3), ..spec };
     assert!(matches!(
-        roll(&fake, &too_much).await,
+        roll(&fake, too_much).await,
         Err(RollError::Plan(PlanError::CapacityFloor { left: 2, .. }))
     ));
 }
@@ -73,7 +73,7 @@ async fn batch_is_out_together_and_keeps_min_up() {
 async fn failed_command_restores_host_and_stops_roll() {
     let fake = site(3, 1);
     fake.site.with_host("web2", |host| host.command_status = 9);
-    let report = roll(&fake, &spec(3)).await.unwrap();
+    let report = roll(&fake, spec(3)).await.unwrap();
     assert_eq!(ends(&report), [DONE, (StepState::Failed, Some(HostOutcome::Restored)), WAITING]);
     assert_eq!(report.progress.stop_reason.as_deref(), Some("1 failed, at most 0 may"));
     assert_eq!(report.progress.hosts[1].detail, "the command ended with status 9");
@@ -93,7 +93,7 @@ async fn failed_command_restores_host_and_stops_roll() {
 async fn broken_main_vhost_stays_in_maintenance_and_is_reported() {
     let fake = site(3, 1);
     fake.site.with_host("web1", |host| host.command_breaks_health = true);
-    let report = roll(&fake, &spec(3)).await.unwrap();
+    let report = roll(&fake, spec(3)).await.unwrap();
     assert_eq!(ends(&report), [(StepState::Failed, Some(HostOutcome::LeftInMaintenance)), WAITING, WAITING]);
     assert_eq!(in_service(&fake), [false, true, true]);
     assert!(!fake.site.with_host("web1", |host| host.forward), "never on before it is healthy");
@@ -111,12 +111,12 @@ async fn roll_continues_within_max_failures() {
     fake.site.with_host("web2", |host| host.command_status = 1);
     fake.site.with_host("web3", |host| host.is_reachable = false);
     let spec = RollSpec { max_failures: 2, ..spec(4) };
-    let report = roll(&fake, &spec).await.unwrap();
+    let report = roll(&fake, spec.clone()).await.unwrap();
     let failed = |end| (StepState::Failed, Some(end));
     assert_eq!(ends(&report), [DONE, failed(HostOutcome::Restored), failed(HostOutcome::Unreachable), DONE]);
     assert_eq!(report.progress.result, Some(RollResult::DoneWithFailures));
     let one = RollSpec { max_failures: 0, ..spec };
-    let error = roll(&fake, &one).await.unwrap_err().to_string();
+    let error = roll(&fake, one).await.unwrap_err().to_string();
     assert_eq!(
         error, "cannot start the roll: `web3`: the connection broke (ssh fake): cut",
         "before anything is touched"
@@ -131,7 +131,7 @@ async fn on_failure_decides_for_other_hosts_of_batch() {
         // Still draining when the other one fails.
         fake.site.with_host("web2", |host| host.drain_duration = Some(MS * 4000));
         let spec = RollSpec { batch: Batch::Hosts(2), on_failure, ..spec(4) };
-        let report = roll(&fake, &spec).await.unwrap();
+        let report = roll(&fake, spec).await.unwrap();
         assert_eq!(report.progress.hosts[0].end, Some(HostOutcome::Restored));
         let now = ["web1", "web2"].map(|name| fake.site.with_host(name, |host| host.forward));
         assert_eq!(now, forwards, "{on_failure:?}");
@@ -147,13 +147,13 @@ async fn on_failure_decides_for_other_hosts_of_batch() {
 async fn drain_timeout_restores_host_unless_forced() {
     let fake = site(2, 1);
     fake.site.with_host("web1", |host| host.drain_duration = None);
-    let report = roll(&fake, &spec(2)).await.unwrap();
+    let report = roll(&fake, spec(2)).await.unwrap();
     assert_eq!(ends(&report)[0], (StepState::Failed, Some(HostOutcome::Restored)));
     assert!(report.progress.hosts[0].detail.contains("1 in flight after 5s"), "{:?}", report.progress);
     assert!(fake.site.with_host("web1", |host| host.commands.is_empty()));
     abort(&fake.world, &fake.fleet, &actor()).await.unwrap();
     let forced = RollSpec { force: true, ..spec(2) };
-    assert!(roll(&fake, &forced).await.unwrap().is_complete());
+    assert!(roll(&fake, forced).await.unwrap().is_complete());
     assert_eq!(fake.site.with_host("web1", |host| host.commands[0]), "began in service", "as was requested");
 }
 
@@ -161,11 +161,11 @@ async fn drain_timeout_restores_host_unless_forced() {
 async fn roll_refuses_when_backup_vhost_or_balancer_is_missing() {
     let fake = site(3, 2);
     fake.site.with_host("web1", |host| host.is_backup_up = false);
-    let error = roll(&fake, &spec(3)).await.unwrap_err().to_string();
+    let error = roll(&fake, spec(3)).await.unwrap_err().to_string();
     assert!(error.starts_with("cannot start the roll: the backup vhost is not UP: `lb1` reports"), "{error}");
     fake.site.with_host("web1", |host| host.is_backup_up = true);
     fake.site.lock().unreadable_balancers.insert("lb2".into());
-    let error = roll(&fake, &spec(3)).await.unwrap_err().to_string();
+    let error = roll(&fake, spec(3)).await.unwrap_err().to_string();
     assert!(error.starts_with("cannot start the roll: `lb2` cannot be read"), "{error}");
     assert_eq!(fake.journal.rolls.lock().unwrap().len(), 0, "nothing was begun");
     assert_eq!(in_service(&fake), [true; 3]);
@@ -175,7 +175,7 @@ async fn roll_refuses_when_backup_vhost_or_balancer_is_missing() {
 async fn backup_vhost_failure_stops_next_host() {
     let fake = site(3, 1);
     fake.site.with_host("web2", |host| host.is_backup_up = false);
-    let report = roll(&fake, &spec(3)).await.unwrap();
+    let report = roll(&fake, spec(3)).await.unwrap();
     assert_eq!(ends(&report), [DONE, WAITING, WAITING]);
     assert!(report.progress.stop_reason.unwrap().contains("`lb1` reports `backup-web2` as DOWN"));
 }
@@ -184,8 +184,7 @@ async fn backup_vhost_failure_stops_next_host() {
 async fn interrupt_undoes_before_command_and_finishes_after_it() {
     for (moment, undone) in [(MS * 1000, true), (MS * 2100, false)] {
         let fake = site(3, 1);
-        let work = spec(3);
-        let (report, ()) = tokio::join!(roll(&fake, &work), async {
+        let (report, ()) = tokio::join!(roll(&fake, spec(3)), async {
             tokio::time::sleep(moment).await;
             fake.stopper.stop();
         });
@@ -207,14 +206,13 @@ async fn killed_roll_is_finished_by_resume_and_restored_by_abort() {
     for tenth in 0.. {
         for verb in ["resume", "abort"] {
             let fake = site(3, 2);
-            let work = spec(3);
-            if tokio::time::timeout(MS * 97 * tenth + MS * 3, roll(&fake, &work)).await.is_ok() {
+            if tokio::time::timeout(MS * 97 * tenth + MS * 3, roll(&fake, spec(3))).await.is_ok() {
                 assert!(tenth > 50, "there are moments enough");
                 return;
             }
             fake.journal.kill();
             let report = match (verb, read_last(&fake.world).unwrap()) {
-                (_, None) => roll(&fake, &work).await,
+                (_, None) => roll(&fake, spec(3)).await,
                 ("resume", _) => resume(&fake.world, &fake.fleet, &actor()).await,
                 _ => abort(&fake.world, &fake.fleet, &actor()).await,
             };
@@ -240,13 +238,13 @@ async fn full_disk_stops_roll_with_host_restored_and_journal_correct() {
     for room in 0..24 {
         let fake = site(2, 1);
         *fake.journal.free_entries.lock().unwrap() = Some(room);
-        let ended = roll(&fake, &spec(2)).await;
+        let ended = roll(&fake, spec(2)).await;
         assert!(matches!(ended, Err(RollError::Journal(JournalError::Full { .. }))), "{room}: {ended:?}");
         assert_eq!(in_service(&fake), [true; 2], "{room}");
         assert_eq!(fake.journal.read_holder(), Ok(None));
         *fake.journal.free_entries.lock().unwrap() = None;
         let report = match room {
-            0 => roll(&fake, &spec(2)).await,
+            0 => roll(&fake, spec(2)).await,
             _ => resume(&fake.world, &fake.fleet, &actor()).await,
         };
         assert!(report.unwrap().is_complete(), "{room}");
@@ -256,8 +254,7 @@ async fn full_disk_stops_roll_with_host_restored_and_journal_correct() {
 #[tokio::test(start_paused = true)]
 async fn lost_lock_stops_roll_without_changes() {
     let fake = site(3, 1);
-    let work = spec(3);
-    let (ended, ()) = tokio::join!(roll(&fake, &work), async {
+    let (ended, ()) = tokio::join!(roll(&fake, spec(3)), async {
         tokio::time::sleep(MS * 1000).await;
         lock::release(&fake.world, "boss", Some("wrong version")).unwrap();
     });
@@ -277,7 +274,7 @@ async fn lost_lock_stops_roll_without_changes() {
 async fn roll_refuses_while_lock_is_held() {
     let fake = site(3, 1);
     lock::acquire_for_person(&fake.world, "anna", "measuring, back at 9").await.unwrap();
-    let error = roll(&fake, &spec(3)).await.unwrap_err().to_string();
+    let error = roll(&fake, spec(3)).await.unwrap_err().to_string();
     assert!(
         error.starts_with("cannot run the roll: the fleet is locked by anna on desk")
             && error.ends_with("measuring, back at 9"),
@@ -286,10 +283,9 @@ async fn roll_refuses_while_lock_is_held() {
     assert!(matches!(lock::release(&fake.world, "ops", None), Err(LockError::OtherHolder { .. })));
     lock::release(&fake.world, "anna", None).unwrap();
 
-    let work = spec(3);
-    let (first, second) = tokio::join!(roll(&fake, &work), async {
+    let (first, second) = tokio::join!(roll(&fake, spec(3)), async {
         tokio::time::sleep(MS * 100).await;
-        roll(&fake, &work).await
+        roll(&fake, spec(3)).await
     });
     assert!(first.unwrap().is_complete());
     let held = |error: &RollError| matches!(error, RollError::Lock(LockError::Locked { .. }));
@@ -324,7 +320,7 @@ async fn hooks_run_in_order_with_environment() {
     ] {
         lines.push(line.to_owned());
     }
-    roll(&fake, &spec(2)).await.unwrap();
+    roll(&fake, spec(2)).await.unwrap();
     let ran: Vec<String> = fake.site.lock().hooks.iter().map(|(line, _)| line.clone()).collect();
     assert_eq!(ran, ["first", "before", "after", "before", "after", "last"]);
     let env = fake.site.lock().hooks[1].1.clone();
@@ -335,7 +331,7 @@ async fn hooks_run_in_order_with_environment() {
     // A hook that fails is a failure of its host; the one for failures stops nothing.
     fake.site.lock().hooks.clear();
     fake.site.lock().hook_status.extend([("before".to_owned(), 4), ("page".to_owned(), 5)]);
-    let report = roll(&fake, &spec(2)).await.unwrap();
+    let report = roll(&fake, spec(2)).await.unwrap();
     assert_eq!(ends(&report)[0], (StepState::Failed, None));
     assert_eq!(report.progress.hosts[0].detail, "hook before_host `before` ended with status 4");
     let paged = fake.site.lock().hooks.last().cloned().unwrap();
@@ -343,7 +339,7 @@ async fn hooks_run_in_order_with_environment() {
     abort(&fake.world, &fake.fleet, &actor()).await.unwrap();
 
     fake.site.lock().hook_status.insert("first".to_owned(), 1);
-    assert!(matches!(roll(&fake, &spec(2)).await, Err(RollError::Hook(_))));
+    assert!(matches!(roll(&fake, spec(2)).await, Err(RollError::Hook(_))));
     assert_eq!(in_service(&fake), [true; 2]);
 }
 
@@ -351,7 +347,7 @@ async fn hooks_run_in_order_with_environment() {
 async fn refused_switch_records_actual_host_state() {
     let fake = site(3, 1);
     fake.site.with_host("web1", |host| host.set_fault(HostFault::SwitchRefused, true));
-    let report = roll(&fake, &spec(3)).await.unwrap();
+    let report = roll(&fake, spec(3)).await.unwrap();
     assert_eq!(ends(&report)[0], (StepState::Failed, Some(HostOutcome::Restored)), "it never went off");
     assert_eq!(in_service(&fake), [true; 3]);
 }
@@ -359,8 +355,7 @@ async fn refused_switch_records_actual_host_state() {
 #[tokio::test(start_paused = true)]
 async fn main_vhost_failing_with_forward_on_is_recorded_as_not_up() {
     let fake = site(3, 1);
-    let work = spec(3);
-    let (report, ()) = tokio::join!(roll(&fake, &work), async {
+    let (report, ()) = tokio::join!(roll(&fake, spec(3)), async {
         fake.wait_for_host(MS * 10, "web1", |host| host.commands.len() == 2 && host.forward).await;
         fake.site.with_host("web1", |host| host.is_healthy = false);
     });
@@ -375,7 +370,7 @@ async fn flapping_main_vhost_is_not_restored() {
         host.is_flapping = true;
         host.command_status = 1;
     });
-    let report = tokio::time::timeout(Duration::from_mins(5), roll(&fake, &spec(3))).await;
+    let report = tokio::time::timeout(Duration::from_mins(5), roll(&fake, spec(3))).await;
     assert_eq!(ends(&report.unwrap().unwrap())[0], (StepState::Failed, Some(HostOutcome::LeftInMaintenance)));
 }
 
@@ -385,7 +380,7 @@ async fn resume_keeps_min_up_with_stale_balancer_state() {
     fake.fleet.limits.min_up = 3;
     fake.site.with_host("web1", |host| host.command_status = 1);
     let work = RollSpec { max_failures: 1, ..spec(4) };
-    fake.kill_when(roll(&fake, &work), fake.wait_for_host(MS, "web3", |host| !host.forward)).await;
+    fake.kill_when(roll(&fake, work), fake.wait_for_host(MS, "web3", |host| !host.forward)).await;
     // The balancers still report web3 as UP; web1, which failed and is back in service, is to be tried again.
     fake.site.with_host("web1", |host| host.command_status = 0);
     assert!(resume(&fake.world, &fake.fleet, &actor()).await.unwrap().is_complete());
@@ -398,8 +393,7 @@ async fn abort_waits_for_command_of_killed_roll_or_keeps_host_in_maintenance() {
     for (takes, left) in [(MS * 5000, None), (minute, Some(HostOutcome::LeftInMaintenance))] {
         let fake = site(3, 1);
         fake.site.with_host("web1", |host| host.command_duration = takes);
-        let work = spec(3);
-        fake.kill_when(roll(&fake, &work), fake.wait_for_host(MS, "web1", |host| host.running)).await;
+        fake.kill_when(roll(&fake, spec(3)), fake.wait_for_host(MS, "web1", |host| host.running)).await;
         let report = abort(&fake.world, &fake.fleet, &actor()).await.unwrap();
         assert!(!fake.site.with_host("web1", |host| host.is_disturbed), "in service while it was worked on");
         assert_eq!(report.progress.hosts[0].end, left.or(Some(HostOutcome::Restored)));
@@ -412,8 +406,7 @@ async fn roll_keeps_switch_of_another_command() {
     for (on, end) in [(false, HostOutcome::LeftInMaintenance), (true, HostOutcome::Restored)] {
         let fake = site(3, 1);
         // Off while it comes back; on while it drains.
-        let work = spec(3);
-        let (report, ()) = tokio::join!(roll(&fake, &work), async {
+        let (report, ()) = tokio::join!(roll(&fake, spec(3)), async {
             fake.wait_for_host(MS * 10, "web1", |host| host.forward != on && host.commands.is_empty() == on)
                 .await;
             fake.site.with_host("web1", |host| host.switch_by_other(on));
@@ -433,8 +426,7 @@ async fn capacity_is_checked_again_after_hooks() {
     fake.fleet.limits.min_up = 3;
     fake.fleet.hooks.before_host.push("./warm.sh".to_owned());
     fake.site.lock().hook_duration = Duration::from_secs(30);
-    let work = spec(4);
-    let (report, ()) = tokio::join!(roll(&fake, &work), async {
+    let (report, ()) = tokio::join!(roll(&fake, spec(4)), async {
         tokio::time::sleep(Duration::from_secs(5)).await;
         fake.site.with_host("web4", |host| host.switch_by_other(false));
     });
@@ -453,11 +445,11 @@ async fn capacity_is_checked_again_after_hooks() {
 async fn raised_min_up_does_not_prevent_restore() {
     let mut fake = site(3, 1);
     fake.site.with_host("web2", |host| host.command_breaks_health = true);
-    roll(&fake, &spec(3)).await.unwrap();
+    roll(&fake, spec(3)).await.unwrap();
     assert_eq!(in_service(&fake), [true, false, true]);
     fake.site.with_host("web2", |host| host.is_healthy = true);
     fake.fleet.limits.min_up = 3;
-    assert!(matches!(roll(&fake, &spec(3)).await, Err(RollError::Plan(_))));
+    assert!(matches!(roll(&fake, spec(3)).await, Err(RollError::Plan(_))));
     assert!(abort(&fake.world, &fake.fleet, &actor()).await.unwrap().is_complete());
     assert_eq!(in_service(&fake), [true; 3]);
 }

@@ -10,6 +10,7 @@ use crate::model::api::deployments::{
     AccessRequest, AssignRequest, AssignResponse, AssignScope, DeploymentRef, RollbackRequest,
 };
 use crate::model::forward::{ChangeResult, Intent, Route, ServiceRecord};
+use crate::model::history::Actor;
 use crate::model::name::ServiceName;
 use crate::model::port_forward::Switch;
 use crate::model::ports::Port;
@@ -41,7 +42,7 @@ pub async fn assign(world: &HostWorld, request: &AssignRequest) -> Result<Assign
     check_still_healthy(world, &target).await?;
     let before = rules::read_record(world, &target.service)?;
     let mut previous = None;
-    let changed = rules::change_with(world, "assign", |records| {
+    let change = rules::change_with(world, "assign", |records| {
         // Read again: a kill may have begun since.
         let existing = world.deployments.all()?;
         let (intent, main_before) = versions::plan_assign(records, &existing, request, world.clock.now())?;
@@ -49,19 +50,12 @@ pub async fn assign(world: &HostWorld, request: &AssignRequest) -> Result<Assign
         Ok::<_, HostDeployError>(intent)
     })
     .await?;
-    update_links(world, &target.service);
-    proxy::reconcile_after_change(world, &target.service, &request.actor).await?;
-    let (closed, all_closed) = match request.scope {
-        AssignScope::MainAndBackup => close_idle_connections(world, before.as_ref()).await,
-        AssignScope::BackupOnly => (0, true),
-    };
-    Ok(AssignResponse {
-        deployment: target,
-        previous,
-        change: changed,
-        closed_connections: closed,
-        all_closed,
-    })
+    // With the backup vhost alone, main keeps its connections.
+    let before = before.filter(|_| request.scope == AssignScope::MainAndBackup);
+    let service = &target.service;
+    let (closed_connections, all_closed) =
+        follow_change(world, service, &request.actor, before.as_ref()).await?;
+    Ok(AssignResponse { deployment: target, previous, change, closed_connections, all_closed })
 }
 
 /// Routes both ports back to the last good main, at once and without steps. Refused while that version is not healthy.
@@ -80,21 +74,26 @@ pub async fn rollback(
     let main_before = routes.map(|routes| routes.main.deployment.clone());
     let previous = existing.into_iter().find(|one| Some(&one.id) == main_before.as_ref());
     let before = rules::read_record(world, service)?;
-    let changed = rules::change_with(world, "rollback", |records| {
+    let change = rules::change_with(world, "rollback", |records| {
         let existing = world.deployments.all()?;
         Ok::<_, HostDeployError>(versions::plan_rollback(records, &existing, service, &to, request)?)
     })
     .await?;
+    let (closed_connections, all_closed) =
+        follow_change(world, service, &request.actor, before.as_ref()).await?;
+    Ok(AssignResponse { deployment: target, previous, change, closed_connections, all_closed })
+}
+
+/// Does what follows a change of main: links, proxy, and the idle connections to the main of the record `before`.
+async fn follow_change(
+    world: &HostWorld,
+    service: &ServiceName,
+    actor: &Actor,
+    before: Option<&ServiceRecord>,
+) -> Result<(usize, bool), HostDeployError> {
     update_links(world, service);
-    proxy::reconcile_after_change(world, service, &request.actor).await?;
-    let (closed, all_closed) = close_idle_connections(world, before.as_ref()).await;
-    Ok(AssignResponse {
-        deployment: target,
-        previous,
-        change: changed,
-        closed_connections: closed,
-        all_closed,
-    })
+    proxy::reconcile_after_change(world, service, actor).await?;
+    Ok(close_idle_connections(world, before).await)
 }
 
 /// Makes a service private, so that no port routes to it any more, or public, so that what is recorded is in force again.

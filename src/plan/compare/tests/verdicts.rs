@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::ComparisonVerdict::{Differs, Insufficient, Same};
 use super::*;
 use crate::model::percent::Percent;
 
@@ -69,7 +70,7 @@ fn field<'a>(report: &'a ComparisonReport, name: &str) -> &'a FieldFinding {
 #[test]
 fn noise_of_main_is_not_counted() {
     let report = report(&orders(500, 10, |_| false), 100, None);
-    assert_says(&report, ComparisonVerdict::Same, "all of 500 answers match");
+    assert_says(&report, Same, "all of 500 answers match");
     assert_eq!(field(&report, "$.time").verdict, FieldVerdict::Noise);
     assert_eq!(report.fields.len(), 1);
     assert_eq!(report.remarks.len(), 1);
@@ -79,11 +80,7 @@ fn noise_of_main_is_not_counted() {
 fn every_difference_counts_without_controls() {
     let report = report(&orders(500, 501, |at| at == 1), 100, None);
     // One control, the first, is no proof of noise.
-    assert_says(
-        &report,
-        ComparisonVerdict::Differs,
-        "500 of 500 answers do not match; most differ in $.time (500)",
-    );
+    assert_says(&report, Differs, "500 of 500 answers do not match; most differ in $.time (500)");
 }
 
 #[test]
@@ -92,7 +89,7 @@ fn report_finds_one_wrong_answer_in_a_hundred() {
     let found = report(&evidence, 1_000, Some("99.9%"));
     assert_says(
         &found,
-        ComparisonVerdict::Differs,
+        Differs,
         "99% of 1,400 answers match, 99.9% are wanted; most differ in $.items[].price (14)",
     );
     let price = field(&found, "$.items[].price");
@@ -101,10 +98,10 @@ fn report_finds_one_wrong_answer_in_a_hundred() {
     assert_eq!(price.examples[0].request, "GET /items?page=2");
     assert_eq!((price.examples[0].main.as_str(), price.examples[0].shadow.as_str()), ("1.5", "9.5"));
     let enough = report(&evidence, 1_000, Some("99%"));
-    assert_says(&enough, ComparisonVerdict::Same, "99% of 1,400 answers match, 99% are wanted");
+    assert_says(&enough, Same, "99% of 1,400 answers match, 99% are wanted");
     let without =
         with(&evidence, Coverage::from_evidence(&evidence, &[]), 1_000, Some("99.9%"), &["$.items"]);
-    assert_eq!(without.verdict, ComparisonVerdict::Same);
+    assert_eq!(without.verdict, Same);
     assert_eq!(field(&without, "$.items[].price").verdict, FieldVerdict::Ignored);
 }
 
@@ -112,10 +109,10 @@ fn report_finds_one_wrong_answer_in_a_hundred() {
 fn too_few_samples_are_insufficient() {
     let evidence = orders(212, 10, |_| false);
     let few = report(&evidence, 1_000, Some("99.9%"));
-    assert_says(&few, ComparisonVerdict::Insufficient, "only 212 of 1,000 answers were compared");
+    assert_says(&few, Insufficient, "only 212 of 1,000 answers were compared");
     for require in [None, Some("0%"), Some("99.9%")] {
         let none = report(&Evidence::default(), 0, require);
-        assert_says(&none, ComparisonVerdict::Insufficient, "no request was copied to it yet");
+        assert_says(&none, Insufficient, "no request was copied to it yet");
     }
     let bad = report(&orders(50, 10, |at| at % 2 == 0), 100, None);
     assert_eq!(bad.reason, "only 50 of 100 answers were compared; so far 50% of them match");
@@ -129,7 +126,7 @@ fn unanswered_copies_do_not_match() {
     let report = with(&evidence, coverage, 100, Some("99.9%"), &[]);
     assert_says(
         &report,
-        ComparisonVerdict::Differs,
+        Differs,
         "99% of 1,000 answers match, 99.9% are wanted; 10 were not answered (timeout 8, reset 2)",
     );
 }
@@ -138,11 +135,8 @@ fn unanswered_copies_do_not_match() {
 fn match_share_is_rounded_down() {
     let evidence = orders(10_000, 1_000, |at| at < 11);
     let report = report(&evidence, 1, Some("99.9%"));
-    assert!(
-        report.reason.starts_with("99.89% of 10,000 answers match, 99.9% are wanted"),
-        "{}",
-        report.reason
-    );
+    let reason = report.reason;
+    assert!(reason.starts_with("99.89% of 10,000 answers match, 99.9% are wanted"), "{reason}");
 }
 
 /// Twenty fields that each flicker in 30 of 100 answers, the shadow's like main's.
@@ -162,13 +156,8 @@ fn many_flickering_fields_are_noise() {
             .collect();
         let evidence = evidence(&pairs);
         assert!(evidence.patterns.overflow_count > 0, "more sets than are kept");
-        let report = report(&evidence, 100, None);
-        assert_eq!(
-            (report.verdict, report.matching.part),
-            (ComparisonVerdict::Same, 600),
-            "seed {seed}: {}",
-            report.reason
-        );
+        let ComparisonReport { verdict, matching, reason, .. } = report(&evidence, 100, None);
+        assert_eq!((verdict, matching.part), (Same, 600), "seed {seed}: {reason}");
     }
 }
 
@@ -185,7 +174,7 @@ fn differences_above_noise_are_found() {
     let report = report(&evidence(&pairs), 100, None);
     let rank = field(&report, "$.rank");
     assert_eq!((rank.verdict, rank.control.part, rank.control.of), (FieldVerdict::Differs, 20, 400));
-    assert_eq!(report.verdict, ComparisonVerdict::Differs);
+    assert_eq!(report.verdict, Differs);
 }
 
 #[test]
@@ -219,7 +208,7 @@ fn overflow_field_is_never_noise() {
         })
         .collect();
     let report = report(&evidence(&pairs), 1, None);
-    assert_eq!((report.verdict, report.matching.part), (ComparisonVerdict::Differs, 0));
+    assert_eq!((report.verdict, report.matching.part), (Differs, 0));
     assert_eq!(report.fields[0].field, "other");
     assert!(report.remarks.iter().any(|remark| remark.contains("more than 500 fields")));
 }

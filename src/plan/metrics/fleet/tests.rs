@@ -1,13 +1,11 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::model::example::{self, make_roll_spec};
+use crate::model::example;
 use crate::model::forward::KernelForward;
-use crate::model::journal::{HostOutcome, RollEntry, RollEntryKind};
+use crate::model::journal::{HostOutcome, RollEntryKind};
 use crate::model::observation::ObservationError;
-use crate::model::promote::{
-    Judgement, PromotionEntry, PromotionEntryKind, PromotionResult, RequestSample, StepVerdict,
-};
+use crate::model::promote::{Judgement, PromotionEntryKind, PromotionResult, RequestSample, StepVerdict};
 use crate::model::roll::Step;
 use crate::model::rules::{Family as Addresses, Variant};
 use crate::plan::metrics::tests::{ParsedFamily, parse};
@@ -37,15 +35,7 @@ fn build_host_snapshot(host: &str, views: Vec<(&str, HostView)>) -> HostSnapshot
 
 /// Rows of one roll over web1 to web3, a second apart.
 fn build_roll(entries: Vec<(Option<&str>, RollEntryKind)>) -> RollProgress {
-    let actor = example::make_actor();
-    let began = (None, RollEntryKind::Began { spec: make_roll_spec(&["web1", "web2", "web3"]), actor });
-    let entries = std::iter::once(began).chain(entries).zip(1_000..).map(|((host, kind), at)| RollEntry {
-        roll: "r19700101-001640-beef".parse().unwrap(),
-        at: jiff::Timestamp::from_second(at).unwrap(),
-        host: host.map(|host| host.parse().unwrap()),
-        kind,
-    });
-    build_progress(&entries.collect::<Vec<_>>()).unwrap()
+    build_progress(&example::make_roll_entries(&["web1", "web2", "web3"], 1_000, entries)).unwrap()
 }
 
 /// web1 done, web2 failed and left out, web3 never begun.
@@ -63,15 +53,7 @@ fn list_half_finished_roll() -> Vec<(Option<&'static str>, RollEntryKind)> {
 
 /// Rows of one promotion of 2.0.0, a second apart.
 fn build_promotion(entries: Vec<PromotionEntryKind>) -> promote::PromotionProgress {
-    let actor = example::make_actor();
-    let spec = Box::new(example::make_promotion_spec(&["web1"]));
-    let began = PromotionEntryKind::Began { spec, target: example::make_promotion_target(), actor };
-    let entries = std::iter::once(began).chain(entries).zip(2_001..).map(|(kind, second)| PromotionEntry {
-        promotion: "o19700101-003320-beef".parse().unwrap(),
-        at: jiff::Timestamp::from_second(second).unwrap(),
-        kind,
-    });
-    promote::build_progress(&entries.collect::<Vec<_>>()).unwrap()
+    promote::build_progress(&example::make_promotion_entries(2_001.., entries)).unwrap()
 }
 
 /// The first step has passed; in the second too few requests came.

@@ -11,10 +11,9 @@ async fn at_share(fake: &FakeSite, host: &str, share: &str) {
 async fn promotion_rolls_back_everywhere_when_one_host_refuses_share() {
     let fake = site(3, 1);
     fake.site.with_host("web2", |host| host.layer7.refused_share = Some("25%".parse().unwrap()));
-    let report = roll_out(&fake, spec()).await.unwrap();
     is_back(
         &fake,
-        &report,
+        &roll_out(&fake, spec()).await.unwrap(),
         "not every host takes a share of 25%: done on 2 of 3 hosts; `web2`: the proxy refuses",
     );
     assert_eq!(
@@ -97,8 +96,7 @@ async fn rollback_names_unreached_host_and_abort_retries() {
     assert!(matches!(error, PromotionError::Unfinished { .. }), "{error}");
     fake.site.with_host("web2", |host| host.is_reachable = true);
     // A resume takes no step either: it goes on with the way back.
-    let report = resume(&fake.world, &fake.fleet, &actor()).await.unwrap();
-    is_back(&fake, &report, "to the canary failed");
+    is_back(&fake, &resume(&fake.world, &fake.fleet, &actor()).await.unwrap(), "to the canary failed");
     assert_eq!(list_shares(&fake, "web1"), "1% 5% -");
 }
 
@@ -132,8 +130,7 @@ async fn resume_after_kill_restarts_step() {
     assert_eq!(shares(&fake), [Some("25%".parse().unwrap()); 3], "no process was left to remove it");
     let error = roll_out(&fake, spec()).await.unwrap_err();
     assert!(matches!(error, PromotionError::Unfinished { .. }), "{error}");
-    let report = resume(&fake.world, &fake.fleet, &actor()).await.unwrap();
-    assert_eq!(report.progress.result, Some(PromotionResult::Promoted));
+    assert_eq!(resume_to_end(&fake).await, Some(PromotionResult::Promoted));
     assert_eq!(list_shares(&fake, "web1"), "1% 5% 25% 25% 50% 100%");
 }
 

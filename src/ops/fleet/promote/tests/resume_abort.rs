@@ -84,8 +84,7 @@ async fn resume_stops_mirror_of_comparison() {
     fake.kill_when(roll_out(&fake, work), wait_until(Duration::from_micros(100), compared_well)).await;
     let mirrors = || fake.site.with_host("web3", |host| host.layer7.traffic_split.mirrors.len());
     assert_eq!((mirrors(), list_shares(&fake, "web3")), (1, String::new()));
-    let report = resume(&fake.world, &fake.fleet, &actor()).await.unwrap();
-    assert_eq!(report.progress.result, Some(PromotionResult::Promoted), "{}", report.progress.reason);
+    assert_eq!(resume_to_end(&fake).await, Some(PromotionResult::Promoted));
     assert_eq!(list_shares(&fake, "web3"), "1% 5% 25% 50% 100%");
 }
 

@@ -79,9 +79,7 @@ async fn while_command_works<T>(
 ) -> (Result<RollReport, RollError>, T) {
     fake.site.with_host("web1", |host| host.command_duration = MS * 5000);
     let acts = async {
-        while !fake.site.with_host("web1", |host| host.running) {
-            tokio::time::sleep(MS * 10).await;
-        }
+        fake.wait_for_host(MS * 10, "web1", |host| host.running).await;
         act.await
     };
     let (spec, alice) = (spec(2), alice());
