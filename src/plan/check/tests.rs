@@ -255,6 +255,45 @@ fn check_reports_balancer_states() {
     assert_eq!(servers(|all| all.truncate(2)), [("floor-never-met", Severity::Warning)]);
 }
 
+#[test]
+fn server_that_is_down_without_a_reason_is_a_problem() {
+    let find = |name: &str, state, record: fn(&mut CheckFacts)| {
+        with(|facts| {
+            record(facts);
+            if let Some(Some(Ok(view))) = facts.balancers.first_mut() {
+                let mut servers = view.servers().to_vec();
+                let at = servers.iter().position(|server| server.name == name).unwrap();
+                servers[at] = ServerView { last_check: "L7STS/404".into(), ..server(name, state) };
+                *view = BackendView::new(servers);
+            }
+        })
+    };
+    let on: fn(&mut CheckFacts) = |_| {};
+    let off: fn(&mut CheckFacts) = |facts| facts.records = Ok(vec![recorded(Switch::Off)]);
+    let private: fn(&mut CheckFacts) =
+        |facts| facts.records.as_mut().unwrap()[0].access = crate::model::deployment::Access::Private;
+    for state in [ServerState::Down, ServerState::Stopping] {
+        assert_eq!(find("main-web1", state, on), [("main-down", Severity::Problem)]);
+        assert_eq!(find("main-web1", state, off), []);
+        assert_eq!(find("main-web1", state, private), []);
+        assert_eq!(find("backup-web1", state, on), [("backup-not-up", Severity::Problem)]);
+        assert_eq!(find("backup-web1", state, off), [("backup-not-up", Severity::Problem)]);
+    }
+    // Its checks pass again.
+    assert_eq!(find("main-web1", ServerState::GoingUp, on), []);
+}
+
+/// The statistics page has no administrative state.
+#[test]
+fn server_in_maintenance_on_the_statistics_page_is_a_warning() {
+    let servers = with(|facts| {
+        change_servers(facts, |all| {
+            all[0] = ServerView { admin_state: None, ..server("main-web1", ServerState::Maint) };
+        });
+    });
+    assert_eq!(servers, [("admin-state", Severity::Warning)]);
+}
+
 /// A filter of a program that lets nothing in.
 fn make_managed_filter(chain: &str) -> Table {
     let mut filter = Table::default();
