@@ -29,7 +29,7 @@ pub fn require_view<'a>(
             "balancer-unreadable",
             subject,
             error.clone(),
-            "start it, or correct `haproxy:` and `backend:`",
+            "start it, or correct `haproxy:` (a `stats socket` of its configuration, or its statistics page) and `backend:`",
         )),
         Some(Ok(view)) => Ok(view),
     }
