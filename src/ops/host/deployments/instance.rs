@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::error::HostDeployError;
+use super::port_owner::describe_port_owner;
 use crate::model::deployment::{
     Deployment, Instance, InstanceId, InstanceSpec, ProcessState, StopSignal, Workload,
 };
@@ -139,6 +140,18 @@ pub(in crate::ops::host) async fn read_process(
     }
     let id = deployment.instance_id(deployment.instance.build);
     world.runner.state(&id).await
+}
+
+/// Returns who has taken the port of an instance that does not run, so that it cannot listen.
+pub(super) async fn find_port_conflict(
+    world: &HostWorld,
+    id: &InstanceId,
+    instance: &Instance,
+) -> Option<String> {
+    // In this order: the instance may be started by its runner in between.
+    let owner = describe_port_owner(world, instance.port)?;
+    let is_running = world.runner.state(id).await.ok()?.is_running();
+    (!is_running).then(|| format!("its port {} is in use by {owner}", instance.port))
 }
 
 /// How much of a log an error shows.
