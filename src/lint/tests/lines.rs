@@ -52,6 +52,13 @@ pub(super) fn traps() -> Vec<(&'static str, &'static str, &'static str)> {
         ("listen stats", "backend ws\n server s \"${WS}\" check\nlisten stats", "haproxy-address-unknown"),
         ("listen stats", "listen y\n bind :82\n dispatch 10.0.0.12:8080\nlisten stats", "haproxy-dispatch"),
         ("listen stats", "listen y\n bind :82\n option transparent\nlisten stats", "haproxy-transparent"),
+        // HAProxy 2.6.12 does not start.
+        ("check port 8888 cookie web1", "check port 8888 track backup-web1 cookie web1", "haproxy-track"),
+        (
+            "listen stats",
+            "backend ws\n server a 10.0.0.99:1 track b\n server b 10.0.0.99:2\nlisten stats",
+            "haproxy-track",
+        ),
         // Users stayed on a main that is DOWN: 4 of 4.
         ("option allbackups", "option allbackups\n option persist", "haproxy-persist"),
         ("retries 3", "retries 3\n option persist", "haproxy-persist"),
@@ -322,6 +329,20 @@ fn tracked_line_of_another_service_does_not_follow_the_forward() {
         );
         let found = ids(&good().replacen("listen stats", &ws, 1));
         assert_eq!(found.contains(&"haproxy-unchecked-line"), is_found, "{tracked}: {found:?}");
+    }
+}
+
+/// HAProxy 2.6.12 starts with each of these.
+#[test]
+fn track_that_haproxy_accepts_is_not_refused() {
+    for tracked in
+        ["check", "check disabled", "agent-check agent-port 9", "track c\n server c 10.0.0.99:3 check"]
+    {
+        let ws = format!(
+            "backend ws\n server a 10.0.0.99:1 track b\n server b 10.0.0.99:2 {tracked}\nlisten stats"
+        );
+        let found = ids(&good().replacen("listen stats", &ws, 1));
+        assert!(!found.contains(&"haproxy-track"), "{tracked}: {found:?}");
     }
 }
 
