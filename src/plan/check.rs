@@ -232,8 +232,12 @@ fn check_ipv6(facts: &CheckFacts, tables: &[(Family, Tables)]) -> Option<Finding
             if host_is_v6 { Severity::Problem } else { Severity::Warning },
             "ipv6-without-rules",
             "ip6tables",
-            "this host has an IPv6 address and no ip6tables: HAProxy's checks over IPv6 pass the rules by",
-            "install ip6tables (it comes with iptables)",
+            format!(
+                "IPv6 is not covered, and this host has an IPv6 address: the forward is in IPv4 only, and HAProxy's checks over \
+                 IPv6 pass it by ({})",
+                facts.ipv6_obstacle.as_ref().map_or("IPv6 is switched off".to_owned(), ToString::to_string)
+            ),
+            "give HAProxy the IPv4 address; or install ip6tables (it comes with iptables) and `modprobe ip6table_nat`",
         )),
         (Some(v4), Some(v6)) if on(v4) != on(v6) => Some(build_problem(
             "ipv6-differs",

@@ -58,6 +58,8 @@ impl Stage {
         }
         for (name, text) in scripts {
             let path = programs.join(name);
+            // Not through a link: all links share one program.
+            let _ = std::fs::remove_file(&path);
             std::fs::write(&path, text).unwrap();
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
         }
@@ -266,6 +268,64 @@ fn legacy_table_without_its_tool_does_not_stop_a_switch() {
         assert!(sh("iptables-nft-save -t nat").contains("switchman:shop:forward"));
         let check = String::from_utf8(stage.run_with(&programs, &["check"]).stdout).unwrap();
         assert!(check.contains("no legacy iptables is installed"), "{check}");
+    });
+}
+
+/// Switches on and off a host whose IPv6 nat is not to be had.
+fn assert_ipv4_alone(stage: &Stage, programs: &std::path::Path, cause: &str) {
+    let on = stdout(&stage.run_with(programs, &["enable-forward", "--no-wait", "--force"]));
+    assert!(on.contains("a packet to 8888 is answered by port 8080 (IPv4)"), "{on}");
+    assert!(on.contains("not verified: IPv6: not covered") && on.contains(cause), "{on}");
+    assert!(sh("iptables-nft-save -t nat").contains("switchman:shop:forward"));
+    let status = stdout(&stage.run_with(programs, &["status"]));
+    assert!(status.contains("not verified: IPv6: not covered") && status.contains(cause), "{status}");
+    assert!(!status.contains("differ"), "{status}");
+    let check = String::from_utf8(stage.run_with(programs, &["check"]).stdout).unwrap();
+    assert!(check.contains("[ipv6-without-rules]") && check.contains(cause), "{check}");
+    let off = stdout(&stage.run_with(programs, &["disable-forward", "--no-wait", "--force"]));
+    assert!(off.contains("is refused (IPv4, IPv6)"), "{off}");
+}
+
+/// wg-easy/wg-easy#1919, subspacecloud/subspace#35: a kernel without the IPv6 nat table.
+#[test]
+fn host_without_the_ipv6_nat_table_goes_on_with_ipv4() {
+    run_in_namespace(|| async {
+        let stage = Stage::new();
+        let refusal = "#!/bin/sh\necho \"ip6tables v1.8.9 (legacy): can't initialize ip6tables table \\`nat': Table does not exist (do \
+                       you need to insmod?)\" >&2\nexit 3\n";
+        let names = ["ip6tables-nft-save", "ip6tables-save", "ip6tables-nft-restore", "ip6tables-restore"];
+        let programs = stage.link_programs(&names.map(|name| (name, refusal)));
+        assert_ipv4_alone(&stage, &programs, "Table does not exist");
+    });
+}
+
+/// `ip6tables-nft-save` prints nothing and returns 0 where the kernel has no IPv6 nat: only a change fails.
+#[test]
+fn kernel_that_refuses_ipv6_nat_chains_goes_on_with_ipv4() {
+    run_in_namespace(|| async {
+        let stage = Stage::new();
+        let refusal = "#!/bin/sh\necho 'line 2: CHAIN_ADD failed (Operation not supported): chain PREROUTING' >&2\nexit 4\n";
+        let programs =
+            stage.link_programs(&[("ip6tables-nft-restore", refusal), ("ip6tables-restore", refusal)]);
+        std::fs::rename(programs.join("nft"), programs.join("nft-real")).unwrap();
+        let nft = "#!/bin/sh\nif [ \"$1\" = -c ]; then\necho 'Error: Could not process rule: Operation not supported' >&2\nexit 1\n\
+                   fi\nexec nft-real \"$@\"\n";
+        std::fs::write(programs.join("nft"), nft).unwrap();
+        std::fs::set_permissions(programs.join("nft"), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .unwrap();
+        assert_ipv4_alone(&stage, &programs, "Operation not supported");
+    });
+}
+
+#[test]
+fn host_without_ip6tables_goes_on_with_ipv4() {
+    run_in_namespace(|| async {
+        let stage = Stage::new();
+        let programs = stage.link_programs(&[]);
+        for name in ["", "-nft", "-save", "-nft-save", "-restore", "-nft-restore"] {
+            std::fs::remove_file(programs.join(format!("ip6tables{name}"))).unwrap();
+        }
+        assert_ipv4_alone(&stage, &programs, "`ip6tables` is not installed");
     });
 }
 

@@ -92,6 +92,7 @@ pub(super) fn good() -> CheckFacts {
         can_change_rules: Ok(true),
         tables: Ok(vec![(Family::V4, nat()), (Family::V6, nat())]),
         native_rules: Ok(vec![]),
+        ipv6_obstacle: None,
         hidden_legacy: vec![],
         client_ports: None,
         filters: vec![(Family::V4, Ok(Table::default()))],

@@ -34,6 +34,7 @@ const CHANGES: [Change; 34] = [
     |facts| facts.tables.as_mut().unwrap()[1].1.nf_tables = Some(Table::empty_nat()),
     |facts| {
         facts.tables.as_mut().unwrap().pop();
+        facts.ipv6_obstacle = Some(ObservationError::new("`ip6tables` is not installed"));
         facts.addresses = vec!["2001:db8::1".parse().unwrap()];
     },
     |facts| facts.drift = vec!["the forward 8888 -> 8080 is missing (IPv4)".into()],
