@@ -118,7 +118,7 @@ fn switches_are_proven_in_both_families() {
     });
 }
 
-/// docker/for-linux#1066 and moby/moby#8961: with `userland-proxy: false` no process listens, the DNAT alone answers.
+/// containerd/nerdctl#4000, and docker with `userland-proxy: false`: no process listens, the DNAT alone answers.
 #[test]
 fn docker_rule_before_ours_is_named() {
     run_in_namespace(|| async {
@@ -148,7 +148,7 @@ fn docker_rule_before_ours_is_named() {
     });
 }
 
-/// kubernetes/kubernetes#94861 and others: NOTRACK in raw makes every redirect dead.
+/// NOTRACK in raw makes every redirect dead: nat is a part of connection tracking.
 #[test]
 fn untracked_port_is_named() {
     run_in_namespace(|| async {
@@ -193,7 +193,7 @@ X");
     });
 }
 
-/// netbirdio/netbird, own `nftables.conf`: a native rule in a chain of iptables, which iptables then cannot print.
+/// netbirdio/netbird#2725, containernetworking/plugins#461, own `nftables.conf`: a native rule in a chain of iptables, which iptables then cannot print.
 #[test]
 fn native_rule_in_a_chain_of_iptables_does_not_stop_a_switch() {
     run_in_namespace(|| async {
@@ -256,7 +256,7 @@ fn host_without_the_device_is_unverified() {
     });
 }
 
-/// k3s-io/k3s#1597 and k0sproject/k0s: a container made legacy tables, and the host has no legacy iptables.
+/// k3s-io/k3s#6649: a container makes legacy tables, and the host has no legacy iptables.
 #[test]
 fn legacy_table_without_its_tool_does_not_stop_a_switch() {
     run_in_namespace(|| async {
@@ -326,6 +326,18 @@ fn host_without_ip6tables_goes_on_with_ipv4() {
             std::fs::remove_file(programs.join(format!("ip6tables{name}"))).unwrap();
         }
         assert_ipv4_alone(&stage, &programs, "`ip6tables` is not installed");
+    });
+}
+
+/// A zone of its own for connections that come in: the answers of the host are in zone 0, where nothing translates them.
+#[test]
+fn conntrack_zone_is_named() {
+    run_in_namespace(|| async {
+        let stage = Stage::new();
+        sh("iptables -t raw -A PREROUTING -j CT --zone 5");
+        let text = stderr(&stage.enable());
+        assert!(text.contains("the forward is on, but a packet to port 8888"), "{text}");
+        assert!(text.contains("-j CT --zone 5"), "{text}");
     });
 }
 
