@@ -148,10 +148,15 @@ pub(super) async fn find_port_conflict(
     id: &InstanceId,
     instance: &Instance,
 ) -> Option<String> {
-    // In this order: the instance may be started by its runner in between.
+    // An unknown state is no conflict.
+    let is_stopped = async || world.runner.state(id).await.is_ok_and(|state| !state.is_running());
+    // First the cheap question: a host has a thousand instances, and all processes are searched for an owner.
+    if !is_stopped().await {
+        return None;
+    }
     let owner = describe_port_owner(world, instance.port)?;
-    let is_running = world.runner.state(id).await.ok()?.is_running();
-    (!is_running).then(|| format!("its port {} is in use by {owner}", instance.port))
+    // Its runner may have started it since.
+    is_stopped().await.then(|| format!("its port {} is in use by {owner}", instance.port))
 }
 
 /// How much of a log an error shows.
