@@ -312,6 +312,7 @@ pub(super) fn list_balancer_errors() -> Vec<Sample<BalancerError>> {
         Truncated: [BalancerError::Truncated { address: address(), received: 1204 }],
         Malformed: [BalancerError::Malformed { address: address(), reason: "no column `svname`".into() }],
         Refused: [BalancerError::Refused { address: "http://lb1:8404/stats".into(), status: 401 }],
+        MasterCli: [BalancerError::MasterCli { address: "/run/haproxy-master.sock".into() }],
         NoBackend: [BalancerError::NoBackend { address: address(), backend: backend() }],
         NotUpAfterFlush: [BalancerError::NotUpAfterFlush {
             address: address(),

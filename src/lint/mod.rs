@@ -27,6 +27,7 @@ mod service;
 mod site;
 mod source;
 mod timing;
+mod track;
 mod words;
 
 use cfg::{ParsedCfg, Section};
@@ -93,6 +94,7 @@ fn lint_variant(
     global::lint_global(cfg, report);
     endpoint::lint_endpoints(cfg, fleet, report);
     let site = Site { cfg, addresses };
+    track::lint_tracks(&site, report);
     let mut judged = JudgedLines::new();
     let mut targets: Vec<Target> = Vec::new();
     for service in list_services(fleet) {

@@ -62,15 +62,7 @@ impl<'a> Site<'a> {
             return CheckTarget::Disabled;
         }
         if let Some(tracked) = server.value("track") {
-            let (proxy, name) = match tracked.split_once('/') {
-                Some((proxy, name)) => (self.find_proxy(proxy), name),
-                None => (Some(section), tracked),
-            };
-            let found = proxy.and_then(|proxy| {
-                let server = read_servers(self.cfg, proxy).into_iter().find(|server| server.name == name)?;
-                Some((proxy, server))
-            });
-            return match found {
+            return match self.find_tracked(section, tracked) {
                 Some((proxy, server)) if depth < MAX_DEPTH => self.follow_check(proxy, &server, depth + 1),
                 _ => CheckTarget::Unknown,
             };
@@ -94,6 +86,20 @@ impl<'a> Site<'a> {
             None => None,
         };
         port.map_or(CheckTarget::Unknown, |port| CheckTarget::Port { addresses, port })
+    }
+
+    /// The line after `track`: `server`, or `proxy/server`.
+    pub(super) fn find_tracked(
+        &self,
+        section: &'a Section,
+        tracked: &str,
+    ) -> Option<(&'a Section, ServerLine<'a>)> {
+        let (proxy, name) = match tracked.split_once('/') {
+            Some((proxy, name)) => (self.find_proxy(proxy)?, name),
+            None => (section, tracked),
+        };
+        let server = read_servers(self.cfg, proxy).into_iter().find(|server| server.name == name)?;
+        Some((proxy, server))
     }
 
     pub(super) fn find_proxy(&self, name: &str) -> Option<&'a Section> {

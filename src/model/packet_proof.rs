@@ -79,7 +79,7 @@ impl PacketProof {
             && self.families.iter().any(|one| matches!(one.verdict, PacketVerdict::Packet { .. }))
     }
 
-    /// Returns why the forward is not verified in any family.
+    /// Returns why the forward is not verified, for each family where it is not.
     pub fn describe_unverified(&self) -> String {
         let reasons = self.families.iter().filter_map(|one| match &one.verdict {
             PacketVerdict::Unverified { reason } => Some(format!("{}: {reason}", one.family)),
@@ -123,6 +123,10 @@ impl fmt::Display for PacketProof {
             }
         }
         let texts = answers.iter().map(|(text, families)| format!("{text} ({})", families.join(", ")));
-        write!(f, "a packet to {} {}", self.check, texts.collect::<Vec<_>>().join(", "))
+        write!(f, "a packet to {} {}", self.check, texts.collect::<Vec<_>>().join(", "))?;
+        match self.describe_unverified() {
+            rest if rest.is_empty() => Ok(()),
+            rest => write!(f, "; not verified: {rest}"),
+        }
     }
 }

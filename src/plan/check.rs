@@ -7,6 +7,7 @@ use super::input_filter::{FilterVerdict, RefusalTarget, RefusingRule, evaluate_f
 use crate::model::deployment::Access;
 use crate::model::finding::{Finding, Severity};
 use crate::model::fleet::Fleet;
+use crate::model::forward::ServiceRecord;
 use crate::model::history::Phase;
 use crate::model::native_rule::{NativeEffect, NativeRule};
 use crate::model::observation::ObservationError;
@@ -14,12 +15,13 @@ use crate::model::port_forward::Switch;
 use crate::model::ports::Port;
 use crate::model::rules::{CHAIN, Family, Rule, Table, Tables};
 
-use self::balancers::{check_capacity_floor, check_policy, check_servers, require_view};
+use self::balancers::{check_capacity_floor, check_policy, check_servers, expects_main_up, require_view};
 use self::facts::CheckFacts;
 use self::finding::{build_finding, build_note, build_ok, build_problem, build_warning};
 use self::port_match::rule_names_port;
 
 mod balancers;
+mod check_code;
 pub(in crate::plan) mod data_ports;
 pub mod facts;
 mod finding;
@@ -54,17 +56,23 @@ pub fn collect_findings(fleet: &Fleet, facts: &CheckFacts) -> Vec<Finding> {
     );
     all.extend(check_listeners(fleet, facts));
     all.extend(check_health(fleet, facts));
+    let expects_main = expects_main_up(find_own_record(fleet, facts), &facts.drift, &facts.main_health);
     for (spec, view) in fleet.balancers.iter().zip(&facts.balancers) {
         match require_view(spec, view.as_ref()) {
             Err(finding) => all.push(finding),
             Ok(view) => {
-                all.extend(check_servers(spec, view, &facts.host.name));
+                all.extend(check_servers(fleet, spec, view, &facts.host, expects_main));
                 all.extend(check_capacity_floor(fleet, spec, view, &facts.host.name));
             }
         }
     }
     all.extend(check_policy(fleet));
     all
+}
+
+/// The record of the service that is checked.
+fn find_own_record<'a>(fleet: &Fleet, facts: &'a CheckFacts) -> Option<&'a ServiceRecord> {
+    facts.records.iter().flatten().find(|record| record.forward.service == fleet.service)
 }
 
 fn check_privileges(facts: &CheckFacts) -> Finding {
@@ -224,8 +232,12 @@ fn check_ipv6(facts: &CheckFacts, tables: &[(Family, Tables)]) -> Option<Finding
             if host_is_v6 { Severity::Problem } else { Severity::Warning },
             "ipv6-without-rules",
             "ip6tables",
-            "this host has an IPv6 address and no ip6tables: HAProxy's checks over IPv6 pass the rules by",
-            "install ip6tables (it comes with iptables)",
+            format!(
+                "IPv6 is not covered, and this host has an IPv6 address: the forward is in IPv4 only, and HAProxy's checks over \
+                 IPv6 pass it by ({})",
+                facts.ipv6_obstacle.as_ref().map_or("IPv6 is switched off".to_owned(), ToString::to_string)
+            ),
+            "give HAProxy the IPv4 address; or install ip6tables (it comes with iptables) and `modprobe ip6table_nat`",
         )),
         (Some(v4), Some(v6)) if on(v4) != on(v6) => Some(build_problem(
             "ipv6-differs",
@@ -265,11 +277,7 @@ fn check_proxy(facts: &CheckFacts) -> Vec<Finding> {
 
 fn check_drift(fleet: &Fleet, facts: &CheckFacts) -> Vec<Finding> {
     let mut all = Vec::new();
-    let record = facts
-        .records
-        .as_ref()
-        .ok()
-        .and_then(|all| all.iter().find(|one| one.forward.service == fleet.service));
+    let record = find_own_record(fleet, facts);
     let rebooted = record.is_some_and(|record| facts.booted_at.is_some_and(|boot| boot > record.changed_at));
     for text in &facts.drift {
         all.push(if rebooted {
@@ -349,7 +357,7 @@ fn check_input_filter(
         }
     };
     let mut all = Vec::new();
-    let record = facts.records.iter().flatten().find(|record| record.forward.service == fleet.service);
+    let record = find_own_record(fleet, facts);
     for (vhost, data) in [("main", fleet.ports.main), ("backup", fleet.ports.backup)] {
         let port = record.map_or(data, |record| record.effective_target(data));
         match evaluate_filter(table, port) {

@@ -216,6 +216,9 @@ fn evaluate_input(table: &Table, port: Port) -> Obstacle {
 /// A rule of raw or mangle that keeps the check port from nat.
 fn find_early_rule(table: &Table, check: Port) -> Obstacle {
     let mut depends = None;
+    // With a zone for the packets of this host too, answers may well be in the zone of their connection.
+    let sets_zone = |rule: &&Rule| rule.chain == "OUTPUT" && rule.has_option("--zone");
+    let is_one_sided = !table.rules.iter().any(|rule| sets_zone(&rule));
     for rule in table.rules.iter().filter(|rule| !["OUTPUT", "POSTROUTING"].contains(&rule.chain.as_str())) {
         let names_port = rule_names_port(rule, "--dport", check) || rule_names_port(rule, "--dports", check);
         let effect = match rule.option_value("-j") {
@@ -223,7 +226,7 @@ fn find_early_rule(table: &Table, check: Port) -> Obstacle {
             Some("CT") if rule.has_option("--notrack") => {
                 "turns connection tracking off, without which no redirect works"
             }
-            Some("CT") if rule.has_option("--zone") && names_port => {
+            Some("CT") if rule.has_option("--zone") && (names_port || is_one_sided) => {
                 "moves the connection into another zone of connection tracking"
             }
             Some("DROP") => "drops the packet before nat",

@@ -100,6 +100,7 @@ impl Haproxy {
             ReadError::NoConnection(reason) => BalancerError::Unreachable { address, reason },
             ReadError::Truncated { received } => BalancerError::Truncated { address, received },
             ReadError::Garbled(reason) => BalancerError::Malformed { address, reason },
+            ReadError::MasterCli => BalancerError::MasterCli { address },
             ReadError::NoBackend => BalancerError::NoBackend { address, backend: backend() },
             ReadError::NoServer(server) => BalancerError::NoServer { address, backend: backend(), server },
             ReadError::Refused { status } => BalancerError::Refused { address, status },
@@ -229,17 +230,35 @@ async fn send_line(
     command: &str,
 ) -> Result<String, ReadError> {
     stream.write_all(format!("{command}\n").as_bytes()).await.map_err(to_connection_error)?;
+    let mut stream = stream.take(MAX_ANSWER_BYTES + 1);
     let mut answer = Vec::new();
-    let read = stream.take(MAX_ANSWER_BYTES + 1).read_to_end(&mut answer).await;
-    match read {
-        Ok(read) if read as u64 > MAX_ANSWER_BYTES => Err(new_too_large_error()),
-        Ok(_) => Ok(String::from_utf8_lossy(&answer).into_owned()),
-        Err(_) if !answer.is_empty() => Err(ReadError::Truncated { received: answer.len() }),
-        Err(error) => Err(to_connection_error(error)),
+    loop {
+        match stream.read_buf(&mut answer).await {
+            Ok(0) => break,
+            // The master CLI leaves the connection open after an unknown command.
+            Ok(_) if is_master_answer(&answer) => return Err(ReadError::MasterCli),
+            Ok(_) => {}
+            Err(_) if !answer.is_empty() => return Err(ReadError::Truncated { received: answer.len() }),
+            Err(error) => return Err(to_connection_error(error)),
+        }
     }
+    if answer.len() as u64 > MAX_ANSWER_BYTES {
+        return Err(new_too_large_error());
+    }
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// Whether the answer is the list of commands that the master CLI has and a stats socket has not (management guide, 9.4):
+/// `show proc`, or for `set server` the prefixes that name a process. HAProxy 2.6 lists what is similar, older ones list all.
+fn is_master_answer(answer: &[u8]) -> bool {
+    const COMMANDS: [&[u8]; 2] = [b"\n  show proc ", b"\n  @master "];
+    let has = |command: &[u8]| answer.windows(command.len()).any(|part| part == command);
+    answer.starts_with(b"Unknown command") && COMMANDS.into_iter().any(has)
 }
 
 #[cfg(test)]
 mod flush_tests;
+#[cfg(test)]
+mod master_tests;
 #[cfg(test)]
 mod tests;

@@ -43,33 +43,22 @@ pub struct Iptables;
 #[async_trait]
 impl Firewall for Iptables {
     async fn families(&self) -> Result<Vec<Family>, FirewallError> {
-        // Empty where IPv6 is switched off (net.ipv6.conf.all.disable_ipv6): no packet can come that way.
+        // Empty or absent where IPv6 is switched off (net.ipv6.conf.all.disable_ipv6, ipv6.disable=1): no packet comes by it.
         let addresses = std::fs::read_to_string(build_net_path("if_inet6")).unwrap_or_default();
-        let has_ipv6 = !addresses.trim().is_empty() && find("ip6tables").is_some();
-        Ok(if has_ipv6 { vec![Family::V4, Family::V6] } else { vec![Family::V4] })
+        Ok(if addresses.trim().is_empty() { vec![Family::V4] } else { vec![Family::V4, Family::V6] })
     }
 
     async fn nat(&self, family: Family) -> Result<Tables, FirewallError> {
-        let default = detect_default_variant(family).await?;
-        let legacy = async {
-            if !has_legacy_nat(family) || is_hidden(family, default) {
-                return Ok(None);
-            }
-            list_table(family, Variant::Legacy, default, "nat").await.map(Some)
-        };
-        let nf_tables = async {
-            match list_table(family, Variant::NfTables, default, "nat").await {
-                Ok(table) => Ok(Some(table)),
-                // A kernel or machine without nf_tables is no obstacle where `iptables` is the legacy one.
-                Err(why) if default == Variant::Legacy => {
-                    log::debug!("no nf_tables here: {why}");
-                    Ok(None)
-                }
-                Err(why) => Err(why),
-            }
-        };
-        let (legacy, nf_tables) = tokio::join!(legacy, nf_tables);
-        Ok(Tables { default, nf_tables: nf_tables?, legacy: legacy? })
+        let tables = read_nat(family).await.map_err(|error| to_missing_nat_error(family, error))?;
+        let is_empty = |table: &Option<Table>| table.as_ref().is_none_or(|table| !table.has_rules());
+        if family == Family::V6
+            && tables.default == Variant::NfTables
+            && is_empty(&tables.nf_tables)
+            && is_empty(&tables.legacy)
+        {
+            check_ipv6_nat().await?;
+        }
+        Ok(tables)
     }
 
     async fn filter(&self, family: Family, variant: Variant) -> Result<Table, FirewallError> {
@@ -142,6 +131,64 @@ impl Firewall for Iptables {
             return run(&restore(Variant::NfTables), transaction.text.as_bytes()).await.map(|_| ());
         }
         committed.map(|_| ())
+    }
+}
+
+/// Reads the nat tables of both variants.
+async fn read_nat(family: Family) -> Result<Tables, FirewallError> {
+    let default = detect_default_variant(family).await?;
+    let legacy = async {
+        if !has_legacy_nat(family) || is_hidden(family, default) {
+            return Ok(None);
+        }
+        list_table(family, Variant::Legacy, default, "nat").await.map(Some)
+    };
+    let nf_tables = async {
+        match list_table(family, Variant::NfTables, default, "nat").await {
+            Ok(table) => Ok(Some(table)),
+            // A kernel or machine without nf_tables is no obstacle where `iptables` is the legacy one.
+            Err(why) if default == Variant::Legacy => {
+                log::debug!("no nf_tables here: {why}");
+                Ok(None)
+            }
+            Err(why) => Err(why),
+        }
+    };
+    let (legacy, nf_tables) = tokio::join!(legacy, nf_tables);
+    Ok(Tables { default, nf_tables: nf_tables?, legacy: legacy? })
+}
+
+/// Texts by which ip6tables of both variants reports that the kernel has no such table, or no IPv6.
+const NO_NAT_TEXTS: [&str; 5] = [
+    "Table does not exist",
+    "can't initialize ip6tables table",
+    "Failed to initialize nft",
+    "not supported",
+    "Module ip6_tables not found",
+];
+
+fn to_missing_nat_error(family: Family, error: FirewallError) -> FirewallError {
+    match error {
+        FirewallError::Failed { stderr, .. } if NO_NAT_TEXTS.iter().any(|text| stderr.contains(text)) => {
+            FirewallError::NoNat { family, cause: stderr }
+        }
+        other => other,
+    }
+}
+
+/// `ip6tables-nft-save` prints empty chains where the kernel has no IPv6 nat, as where nothing was put there yet. So the
+/// kernel itself is tried by a transaction that `nft -c` takes back.
+async fn check_ipv6_nat() -> Result<(), FirewallError> {
+    const PROBE: &str =
+        "table ip6 switchman_probe {\nchain c {\ntype nat hook prerouting priority -100;\n}\n}\n";
+    let Some(nft) = find("nft") else { return Ok(()) };
+    match run(&Program::new(nft).args(["-c", "-f", "-"]), PROBE.as_bytes()).await {
+        Err(FirewallError::Failed { stderr, .. })
+            if ["not supported", "No such file or directory"].iter().any(|text| stderr.contains(text)) =>
+        {
+            Err(FirewallError::NoNat { family: Family::V6, cause: stderr })
+        }
+        _ => Ok(()),
     }
 }
 

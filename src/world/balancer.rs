@@ -20,6 +20,10 @@ pub enum BalancerError {
     Malformed { address: String, reason: String },
     #[error("`{address}` answered HTTP status {status}")]
     Refused { address: String, status: u16 },
+    #[error(
+        "`{address}` is the master CLI of HAProxy (`-S`), which has no statistics, and not its `stats socket`"
+    )]
+    MasterCli { address: String },
     #[error("`{address}` has no backend `{backend}`")]
     NoBackend { address: String, backend: String },
     #[error("the backend `{backend}` at `{address}` has no server `{server}`")]

@@ -20,18 +20,27 @@ pub enum FirewallError {
     TimedOut { command: String, waited: Duration },
     #[error("`{command}` failed with status {status}: {stderr}")]
     Failed { command: String, status: i32, stderr: String },
+    #[error("the kernel has no {family} nat table: {cause}")]
+    NoNat { family: Family, cause: String },
     #[error("`{command}` printed no rule listing: line {line} is: `{found}`")]
     Malformed { command: String, line: usize, found: String },
     #[error("cannot run `{command}`: {reason}")]
     StartFailed { command: String, reason: String },
 }
 
+impl FirewallError {
+    /// Whether this host cannot have rules of the family at all, in contrast to a failure that may pass.
+    pub const fn lacks_nat(&self) -> bool {
+        matches!(self, Self::Missing { .. } | Self::NoNat { .. })
+    }
+}
+
 #[async_trait]
 pub trait Firewall: Send + Sync {
-    /// The address families this host has rules for: IPv6 only where the kernel has it.
+    /// The address families in which packets reach this host: IPv6 only where the kernel has it switched on.
     async fn families(&self) -> Result<Vec<Family>, FirewallError>;
 
-    /// The nat tables of one family, in both variants.
+    /// The nat tables of one family, in both variants. [`FirewallError::NoNat`] where the kernel has none.
     async fn nat(&self, family: Family) -> Result<Tables, FirewallError>;
 
     /// The filter table: whether the real port is reachable at all.

@@ -36,6 +36,44 @@ async fn check_reports_every_obstacle_to_a_roll() {
     lab.tear_down().await.unwrap();
 }
 
+/// Filters before the host drop what only HAProxy's check sends; the vhost and its forward are sound.
+#[tokio::test(flavor = "multi_thread")]
+async fn check_explains_servers_that_haproxy_takes_for_down() {
+    if !can_make_namespaces() {
+        return;
+    }
+    let name = format!("cd{}", std::process::id()).parse().unwrap();
+    let mut lab = Lab::start(LabOptions::new(name, env!("CARGO_BIN_EXE_switchman").into())).await.unwrap();
+    let operator = Operator::start(&lab, LabTransport::Ssh, "").await.unwrap();
+    let before = lab.run_switchman("web1", &["check"]).await.unwrap();
+    assert!(before.stdout.contains("ok       lb1: `main-web1` is DOWN (L4CON)"), "{}", before.stdout);
+    let enabled = operator.run_switchman(&["enable-forward", "--all"]).await.unwrap();
+    assert_eq!(enabled.status, 0, "{}", enabled.stderr);
+    let rule = ["-t", "mangle", "-A", "PREROUTING", "-p", "tcp", "--dport", "8888", "-j", "DROP"];
+    let filter = lab.program("web1", "iptables").args(rule);
+    assert_eq!(filter.run(b"", std::time::Duration::from_secs(9)).await.unwrap().status, 0);
+    lab.kill_backup(1).await.unwrap();
+    let expected = ["`main-web1` is DOWN (L4TOUT) while the forward is on", "`backup-web2` is DOWN (L4CON)"];
+    let mut found = operator.run_switchman(&["check"]).await.unwrap();
+    for _ in 0..60 {
+        if expected.iter().all(|text| found.stdout.contains(text)) {
+            break;
+        }
+        found = operator.run_switchman(&["check"]).await.unwrap();
+    }
+    assert_eq!(found.status, 1, "{}", found.stdout);
+    for text in expected.into_iter().chain(["probably a filter drops it", "[main-down]", "[backup-not-up]"]) {
+        assert!(found.stdout.contains(text), "`{text}` in {}", found.stdout);
+    }
+    assert!(found.stderr.contains("2 problems found"), "{}", found.stderr);
+    for (host, text) in [("web1", "[main-down]"), ("web2", "[backup-not-up]")] {
+        let found = lab.run_switchman(host, &["check"]).await.unwrap();
+        assert!(found.status == 1 && found.stdout.contains(text), "{host}: {}", found.stdout);
+    }
+    drop(operator);
+    lab.tear_down().await.unwrap();
+}
+
 /// Runs `check --offline` in a directory that has no switchman.yaml.
 fn check_offline(dir: &std::path::Path, args: &[&str]) -> (Option<i32>, String) {
     #[allow(clippy::disallowed_methods, reason = "a test stands outside the house")]

@@ -58,6 +58,8 @@ impl Stage {
         }
         for (name, text) in scripts {
             let path = programs.join(name);
+            // Not through a link: all links share one program.
+            let _ = std::fs::remove_file(&path);
             std::fs::write(&path, text).unwrap();
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
         }
@@ -116,7 +118,7 @@ fn switches_are_proven_in_both_families() {
     });
 }
 
-/// docker/for-linux#1066 and moby/moby#8961: with `userland-proxy: false` no process listens, the DNAT alone answers.
+/// containerd/nerdctl#4000, and docker with `userland-proxy: false`: no process listens, the DNAT alone answers.
 #[test]
 fn docker_rule_before_ours_is_named() {
     run_in_namespace(|| async {
@@ -146,7 +148,7 @@ fn docker_rule_before_ours_is_named() {
     });
 }
 
-/// kubernetes/kubernetes#94861 and others: NOTRACK in raw makes every redirect dead.
+/// NOTRACK in raw makes every redirect dead: nat is a part of connection tracking.
 #[test]
 fn untracked_port_is_named() {
     run_in_namespace(|| async {
@@ -191,7 +193,7 @@ X");
     });
 }
 
-/// netbirdio/netbird, own `nftables.conf`: a native rule in a chain of iptables, which iptables then cannot print.
+/// netbirdio/netbird#2725, containernetworking/plugins#461, own `nftables.conf`: a native rule in a chain of iptables, which iptables then cannot print.
 #[test]
 fn native_rule_in_a_chain_of_iptables_does_not_stop_a_switch() {
     run_in_namespace(|| async {
@@ -254,7 +256,7 @@ fn host_without_the_device_is_unverified() {
     });
 }
 
-/// k3s-io/k3s#1597 and k0sproject/k0s: a container made legacy tables, and the host has no legacy iptables.
+/// k3s-io/k3s#6649: a container makes legacy tables, and the host has no legacy iptables.
 #[test]
 fn legacy_table_without_its_tool_does_not_stop_a_switch() {
     run_in_namespace(|| async {
@@ -266,6 +268,76 @@ fn legacy_table_without_its_tool_does_not_stop_a_switch() {
         assert!(sh("iptables-nft-save -t nat").contains("switchman:shop:forward"));
         let check = String::from_utf8(stage.run_with(&programs, &["check"]).stdout).unwrap();
         assert!(check.contains("no legacy iptables is installed"), "{check}");
+    });
+}
+
+/// Switches on and off a host whose IPv6 nat is not to be had.
+fn assert_ipv4_alone(stage: &Stage, programs: &std::path::Path, cause: &str) {
+    let on = stdout(&stage.run_with(programs, &["enable-forward", "--no-wait", "--force"]));
+    assert!(on.contains("a packet to 8888 is answered by port 8080 (IPv4)"), "{on}");
+    assert!(on.contains("not verified: IPv6: not covered") && on.contains(cause), "{on}");
+    assert!(sh("iptables-nft-save -t nat").contains("switchman:shop:forward"));
+    let status = stdout(&stage.run_with(programs, &["status"]));
+    assert!(status.contains("not verified: IPv6: not covered") && status.contains(cause), "{status}");
+    assert!(!status.contains("differ"), "{status}");
+    let check = String::from_utf8(stage.run_with(programs, &["check"]).stdout).unwrap();
+    assert!(check.contains("[ipv6-without-rules]") && check.contains(cause), "{check}");
+    let off = stdout(&stage.run_with(programs, &["disable-forward", "--no-wait", "--force"]));
+    assert!(off.contains("is refused (IPv4, IPv6)"), "{off}");
+}
+
+/// wg-easy/wg-easy#1919, subspacecloud/subspace#35: a kernel without the IPv6 nat table.
+#[test]
+fn host_without_the_ipv6_nat_table_goes_on_with_ipv4() {
+    run_in_namespace(|| async {
+        let stage = Stage::new();
+        let refusal = "#!/bin/sh\necho \"ip6tables v1.8.9 (legacy): can't initialize ip6tables table \\`nat': Table does not exist (do \
+                       you need to insmod?)\" >&2\nexit 3\n";
+        let names = ["ip6tables-nft-save", "ip6tables-save", "ip6tables-nft-restore", "ip6tables-restore"];
+        let programs = stage.link_programs(&names.map(|name| (name, refusal)));
+        assert_ipv4_alone(&stage, &programs, "Table does not exist");
+    });
+}
+
+/// `ip6tables-nft-save` prints nothing and returns 0 where the kernel has no IPv6 nat: only a change fails.
+#[test]
+fn kernel_that_refuses_ipv6_nat_chains_goes_on_with_ipv4() {
+    run_in_namespace(|| async {
+        let stage = Stage::new();
+        let refusal = "#!/bin/sh\necho 'line 2: CHAIN_ADD failed (Operation not supported): chain PREROUTING' >&2\nexit 4\n";
+        let programs =
+            stage.link_programs(&[("ip6tables-nft-restore", refusal), ("ip6tables-restore", refusal)]);
+        std::fs::rename(programs.join("nft"), programs.join("nft-real")).unwrap();
+        let nft = "#!/bin/sh\nif [ \"$1\" = -c ]; then\necho 'Error: Could not process rule: Operation not supported' >&2\nexit 1\n\
+                   fi\nexec nft-real \"$@\"\n";
+        std::fs::write(programs.join("nft"), nft).unwrap();
+        std::fs::set_permissions(programs.join("nft"), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .unwrap();
+        assert_ipv4_alone(&stage, &programs, "Operation not supported");
+    });
+}
+
+#[test]
+fn host_without_ip6tables_goes_on_with_ipv4() {
+    run_in_namespace(|| async {
+        let stage = Stage::new();
+        let programs = stage.link_programs(&[]);
+        for name in ["", "-nft", "-save", "-nft-save", "-restore", "-nft-restore"] {
+            std::fs::remove_file(programs.join(format!("ip6tables{name}"))).unwrap();
+        }
+        assert_ipv4_alone(&stage, &programs, "`ip6tables` is not installed");
+    });
+}
+
+/// A zone of its own for connections that come in: the answers of the host are in zone 0, where nothing translates them.
+#[test]
+fn conntrack_zone_is_named() {
+    run_in_namespace(|| async {
+        let stage = Stage::new();
+        sh("iptables -t raw -A PREROUTING -j CT --zone 5");
+        let text = stderr(&stage.enable());
+        assert!(text.contains("the forward is on, but a packet to port 8888"), "{text}");
+        assert!(text.contains("-j CT --zone 5"), "{text}");
     });
 }
 

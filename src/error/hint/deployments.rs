@@ -107,7 +107,7 @@ const fn weight_hint(error: &BalancerError) -> &'static str {
         BalancerError::TimedOut { .. } | BalancerError::Truncated { .. } => {
             "run the command again: it sets every weight"
         }
-        BalancerError::Malformed { .. } | BalancerError::Refused { .. } => {
+        BalancerError::Malformed { .. } | BalancerError::Refused { .. } | BalancerError::MasterCli { .. } => {
             "correct `haproxy:` in switchman.yaml: it has to name a stats socket of HAProxy, of level `admin`"
         }
         BalancerError::NotUpAfterFlush { .. } => {

@@ -34,6 +34,10 @@ fn list_firewall_errors() -> Vec<Sample<FirewallError>> {
         Locked: [FirewallError::Locked { command: command(), waited: secs(5) }],
         TimedOut: [FirewallError::TimedOut { command: command(), waited: secs(10) }],
         Failed: [FirewallError::Failed { command: command(), status: 2, stderr: "line 4 failed".into() }],
+        NoNat: [FirewallError::NoNat {
+            family: crate::model::rules::Family::V6,
+            cause: "ip6tables-save: Cannot initialize: Table does not exist".into(),
+        }],
         Malformed: [FirewallError::Malformed { command: command(), line: 4, found: "-A".into() }],
         StartFailed: [FirewallError::StartFailed { command: command(), reason: not_found().to_string() }],
     })

@@ -26,6 +26,13 @@ pub(super) fn traps() -> Vec<Case> {
         insert("backend ws\n server s \"${WS}\" check\n", "haproxy-address-unknown"),
         insert("listen y\n bind :82\n dispatch 10.0.0.12:8080\n", "haproxy-dispatch"),
         insert("listen y\n bind :82\n option transparent\n", "haproxy-transparent"),
+        // HAProxy 2.6.12 does not start.
+        replace(
+            "check port 8888 cookie web1",
+            "check port 8888 track backup-web1 cookie web1",
+            "haproxy-track",
+        ),
+        insert("backend ws\n server a 10.0.0.99:1 track b\n server b 10.0.0.99:2\n", "haproxy-track"),
         // Users stayed on a main that is DOWN: 4 of 4.
         append("option allbackups", "\n option persist", "haproxy-persist"),
         append("retries 3", "\n option persist", "haproxy-persist"),
@@ -277,6 +284,20 @@ fn tracked_line_of_another_service_does_not_follow_the_forward() {
         let ws = format!("backend ws\n server a 10.0.0.11:8080 track {tracked}\n server b 10.0.0.99:80\n");
         let found = ids(&with_section(&good(), &ws));
         assert_eq!(found.contains(&"haproxy-unchecked-line"), is_found, "{tracked}: {found:?}");
+    }
+}
+
+/// HAProxy 2.6.12 starts with each of these.
+#[test]
+fn track_that_haproxy_accepts_is_not_refused() {
+    for tracked in
+        ["check", "check disabled", "agent-check agent-port 9", "track c\n server c 10.0.0.99:3 check"]
+    {
+        let ws = format!(
+            "backend ws\n server a 10.0.0.99:1 track b\n server b 10.0.0.99:2 {tracked}\nlisten stats"
+        );
+        let found = ids(&good().replacen("listen stats", &ws, 1));
+        assert!(!found.contains(&"haproxy-track"), "{tracked}: {found:?}");
     }
 }
 

@@ -52,6 +52,7 @@ async fn collect_facts(world: &HostWorld, fleet: &Fleet, host: &Host) -> CheckFa
         can_change_rules: world.machine.can_change_rules().map_err(ObservationError::new),
         tables: tables.map_err(ObservationError::new),
         native_rules: native.map_err(ObservationError::new),
+        ipv6_obstacle: rules::find_ipv6_obstacle(world).await.map(ObservationError::new),
         hidden_legacy: world.firewall.list_hidden_legacy().await,
         client_ports: world.machine.read_client_ports(),
         filters,

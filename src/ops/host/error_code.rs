@@ -32,9 +32,10 @@ fn firewall_code(error: &FirewallError) -> ErrorCode {
         FirewallError::Missing { .. } => ErrorCode::ProgramMissing,
         FirewallError::NoPrivilege { .. } => ErrorCode::NoPrivilege,
         FirewallError::Locked { .. } => ErrorCode::RulesLocked,
-        FirewallError::TimedOut { .. } | FirewallError::Failed { .. } | FirewallError::StartFailed { .. } => {
-            ErrorCode::RulesFailed
-        }
+        FirewallError::TimedOut { .. }
+        | FirewallError::Failed { .. }
+        | FirewallError::StartFailed { .. }
+        | FirewallError::NoNat { .. } => ErrorCode::RulesFailed,
         FirewallError::Malformed { .. } => ErrorCode::RulesMalformed,
     }
 }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::rules::{self, ChangeError};
 use crate::model::forward::{ChangeResult, Intent, ServiceRecord};
 use crate::model::packet_proof::{FamilyProof, PacketAnswer, PacketProof, PacketVerdict};
+use crate::model::port_forward::Switch;
 use crate::model::ports::Port;
 use crate::model::rules::Family;
 use crate::plan::packet_proof::{Claim, PacketFacts, explain_answer, judge_answer};
@@ -46,12 +47,24 @@ pub async fn prove_forward(world: &HostWorld, record: &ServiceRecord) -> PacketP
             Err(error) => PacketVerdict::Unverified { reason: error.to_string() },
             Ok(answer) => match judge_answer(claim, address, &answer) {
                 Some(verdict) => verdict,
-                None => explain(world, claim, family, address, &answer).await,
+                None => match find_obstacle(world, claim, family).await {
+                    Some(reason) => PacketVerdict::Unverified { reason },
+                    None => explain(world, claim, family, address, &answer).await,
+                },
             },
         };
         families.push(FamilyProof { family, verdict });
     }
     PacketProof { check: claim.check, families }
+}
+
+/// Returns why a forward that is on is not in a family.
+async fn find_obstacle(world: &HostWorld, claim: Claim, family: Family) -> Option<String> {
+    if family == Family::V4 || claim.switch == Switch::Off {
+        return None;
+    }
+    let error = rules::find_ipv6_obstacle(world).await?;
+    Some(format!("not covered, so balancers have to use IPv4: {error}"))
 }
 
 /// One address of each family: the first that the kernel lists.

@@ -174,13 +174,26 @@ async fn lock_rules(world: &HostWorld, purpose: &str) -> Result<Box<dyn LockGuar
     }
 }
 
-/// The nat tables of every family of this host.
+/// The nat tables of every family of this host. A host that cannot have rules for IPv6 goes on with IPv4.
 pub async fn observe(world: &HostWorld) -> Result<Vec<(Family, Tables)>, FirewallError> {
     let families = world.firewall.families().await?;
-    let looks = families
-        .into_iter()
-        .map(async |family| world.firewall.nat(family).await.map(|tables| (family, tables)));
-    futures_util::future::try_join_all(looks).await
+    let looks = families.into_iter().map(async |family| match world.firewall.nat(family).await {
+        Ok(tables) => Ok(Some((family, tables))),
+        Err(error) if family == Family::V6 && error.lacks_nat() => {
+            log::debug!("no rules for IPv6: {error}");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    });
+    Ok(futures_util::future::try_join_all(looks).await?.into_iter().flatten().collect())
+}
+
+/// Returns why this host cannot have rules for IPv6; `None` where it has them, or no packet comes by IPv6.
+pub async fn find_ipv6_obstacle(world: &HostWorld) -> Option<FirewallError> {
+    if !world.firewall.families().await.ok()?.contains(&Family::V6) {
+        return None;
+    }
+    world.firewall.nat(Family::V6).await.err().filter(FirewallError::lacks_nat)
 }
 
 /// Computes what our part of each table should be by the records, including strangers' forwards that are kept.

@@ -1,11 +1,16 @@
 //! Findings about the balancers and the policy of a fleet, the same on a host and on the operator machine.
 
+use super::check_code::{explain_failed_check, format_check_command};
 use super::finding::{build_ok, build_problem, build_warning};
-use crate::model::balancer::{BackendView, BalancerSpec};
+use crate::model::balancer::{BackendView, BalancerSpec, ServerState, ServerView};
+use crate::model::deployment::Access;
 use crate::model::finding::Finding;
 use crate::model::fleet::Fleet;
+use crate::model::forward::ServiceRecord;
+use crate::model::host::Host;
 use crate::model::name::HostName;
 use crate::model::observation::ObservationError;
+use crate::model::port_forward::Switch;
 
 /// Returns the view of a balancer, or the finding that it could not be read.
 pub fn require_view<'a>(
@@ -24,40 +29,122 @@ pub fn require_view<'a>(
             "balancer-unreadable",
             subject,
             error.clone(),
-            "start it, or correct `haproxy:` and `backend:`",
+            "start it, or correct `haproxy:` (a `stats socket` of its configuration, or its statistics page) and `backend:`",
         )),
         Some(Ok(view)) => Ok(view),
     }
 }
 
+/// Returns whether HAProxy should find main UP: the forward is on, recorded and in the kernel, and main is healthy.
+pub fn expects_main_up(
+    record: Option<&ServiceRecord>,
+    drift: &[String],
+    main_health: &Result<(), ObservationError>,
+) -> bool {
+    let is_on = |record: &ServiceRecord| record.switch == Switch::On && record.access == Access::Public;
+    record.is_some_and(is_on) && drift.is_empty() && main_health.is_ok()
+}
+
 /// A host's two server lines.
-pub fn check_servers(spec: &BalancerSpec, view: &BackendView, host: &HostName) -> Vec<Finding> {
+pub fn check_servers(
+    fleet: &Fleet,
+    spec: &BalancerSpec,
+    view: &BackendView,
+    host: &Host,
+    expects_main_up: bool,
+) -> Vec<Finding> {
+    let main = spec.servers.main_server_name(&host.name);
+    let backup = spec.servers.backup_server_name(&host.name);
+    let mut all = check_server(spec, view, &main, |server| {
+        let is_out = matches!(server.state, ServerState::Down | ServerState::Stopping);
+        (expects_main_up && is_out).then(|| check_main_down(fleet, spec, host, server))
+    });
+    all.extend(check_server(spec, view, &backup, |server| {
+        (!server.state.is_up()).then(|| check_backup_not_up(fleet, spec, host, server))
+    }));
+    all
+}
+
+/// A server line: its administrative state, and what is wrong with it.
+fn check_server(
+    spec: &BalancerSpec,
+    view: &BackendView,
+    name: &str,
+    find_problem: impl FnOnce(&ServerView) -> Option<Finding>,
+) -> Vec<Finding> {
     let subject = spec.name.as_str();
-    let one = |name: String| match view.find_server(&name) {
-        None => build_problem(
+    let Some(server) = view.find_server(name) else {
+        return vec![build_problem(
             "no-server",
             subject,
             format!("the backend `{}` has no server `{name}`", spec.backend),
             "name it so, or set `load_balancers[].servers`",
-        ),
-        Some(server)
-            if server.admin_state.is_some_and(|admin| admin.is_in_maintenance() || admin.is_in_drain()) =>
-        {
-            build_warning(
-                "admin-state",
-                subject,
-                format!(
-                    "`{name}` is {} by an operator's command on HAProxy, regardless of its checks",
-                    server.status
-                ),
-                format!("`set server {}/{name} state ready` on its admin socket", spec.backend),
-            )
-        }
-        Some(server) => {
-            build_ok("server", subject, format!("`{name}` is {} ({})", server.status, server.last_check))
-        }
+        )];
     };
-    vec![one(spec.servers.main_server_name(host)), one(spec.servers.backup_server_name(host))]
+    let is_held = match server.admin_state {
+        Some(admin) => admin.is_in_maintenance() || admin.is_in_drain(),
+        // The statistics page has no administrative state: MAINT is one, as no check sets it.
+        None => server.state == ServerState::Maint,
+    };
+    let held = is_held.then(|| {
+        build_warning(
+            "admin-state",
+            subject,
+            format!(
+                "`{name}` is {} by an operator's command on HAProxy, regardless of its checks",
+                server.status
+            ),
+            format!("`set server {}/{name} state ready` on its admin socket", spec.backend),
+        )
+    });
+    let found: Vec<Finding> = held.into_iter().chain(find_problem(server)).collect();
+    if found.is_empty() {
+        return vec![build_ok("server", subject, format!("`{name}` is {}", format_state(server)))];
+    }
+    found
+}
+
+/// `DOWN (L4CON)`.
+fn format_state(server: &ServerView) -> String {
+    let result = if server.last_check.is_empty() { "no result of a check" } else { &server.last_check };
+    format!("{} ({result})", server.status)
+}
+
+fn check_main_down(fleet: &Fleet, spec: &BalancerSpec, host: &Host, server: &ServerView) -> Finding {
+    let port = fleet.ports.check;
+    build_problem(
+        "main-down",
+        spec.name.as_str(),
+        format!(
+            "`{}` is {} while the forward is on and main is healthy: {}",
+            server.name,
+            format_state(server),
+            explain_failed_check(server, port)
+        ),
+        format!(
+            "on the balancer, {} shows what its check gets; `switchman check --haproxy-cfg FILE` checks the line",
+            format_check_command(fleet, host, port)
+        ),
+    )
+}
+
+fn check_backup_not_up(fleet: &Fleet, spec: &BalancerSpec, host: &Host, server: &ServerView) -> Finding {
+    let port = fleet.ports.backup;
+    build_problem(
+        "backup-not-up",
+        spec.name.as_str(),
+        format!(
+            "`{}` is {}, so `{}` may not be taken out: {}",
+            server.name,
+            format_state(server),
+            host.name,
+            explain_failed_check(server, port)
+        ),
+        format!(
+            "start the backup vhost if it is not running; on the balancer, {} shows what its check gets",
+            format_check_command(fleet, host, port)
+        ),
+    )
 }
 
 pub fn check_capacity_floor(

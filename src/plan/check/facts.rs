@@ -19,6 +19,8 @@ pub struct CheckFacts {
     pub tables: Result<Vec<(Family, Tables)>, ObservationError>,
     /// Rules of nftables that no iptables tool prints.
     pub native_rules: Result<Vec<NativeRule>, ObservationError>,
+    /// Why this host cannot have rules for IPv6.
+    pub ipv6_obstacle: Option<ObservationError>,
     /// Families whose legacy nat table no tool of this host can print.
     pub hidden_legacy: Vec<Family>,
     /// `None` where the kernel does not show them.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::balancers::{check_capacity_floor, check_policy, check_servers, require_view};
+use super::balancers::{check_capacity_floor, check_policy, check_servers, expects_main_up, require_view};
 use super::finding::{build_finding, build_note, build_ok, build_problem, build_warning};
 use crate::model::api::{Hello, HostView};
 use crate::model::balancer::{BackendView, BalancerSpec};
@@ -38,6 +38,16 @@ pub struct HostFacts {
     pub hello: Result<Hello, LinkFailure>,
     /// `None` where it was not greeted.
     pub view: Option<Result<HostView, ObservationError>>,
+}
+
+impl HostFacts {
+    fn expects_main_up(&self) -> bool {
+        let view = self.view.as_ref().and_then(|view| view.as_ref().ok());
+        view.is_some_and(|view| {
+            let record = view.record.as_ref().ok().and_then(Option::as_ref);
+            expects_main_up(record, &view.drift, &view.main_health)
+        })
+    }
 }
 
 /// Why a host did not answer.
@@ -236,20 +246,8 @@ fn check_balancer(
 ) -> Vec<Finding> {
     let mut all: Vec<Finding> = Vec::new();
     for host in hosts {
-        let found = check_servers(spec, view, &host.host.name);
+        let found = check_servers(fleet, spec, view, &host.host, host.expects_main_up());
         all.extend(found.into_iter().filter(|one| one.severity > Severity::Ok));
-        let backup = spec.servers.backup_server_name(&host.host.name);
-        if let Some(server) = view.find_server(&backup).filter(|server| !server.state.is_up()) {
-            all.push(build_problem(
-                "backup-not-up",
-                spec.name.as_str(),
-                format!(
-                    "`{backup}` is {} ({}): `{}` may not be taken out",
-                    server.status, server.last_check, host.host.name
-                ),
-                "start the backup vhost; look at its error log",
-            ));
-        }
     }
     all.extend(hosts.first().and_then(|host| check_capacity_floor(fleet, spec, view, &host.host.name)));
     if all.is_empty() {

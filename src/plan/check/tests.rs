@@ -89,6 +89,7 @@ pub(super) fn good() -> CheckFacts {
         can_change_rules: Ok(true),
         tables: Ok(vec![(Family::V4, nat()), (Family::V6, nat())]),
         native_rules: Ok(vec![]),
+        ipv6_obstacle: None,
         hidden_legacy: vec![],
         client_ports: None,
         filters: vec![(Family::V4, Ok(Table::default()))],
@@ -250,6 +251,34 @@ fn check_reports_balancer_states() {
     );
     assert_eq!(servers(|all| all[1].name = "other".into()), [("no-server", Severity::Problem)]);
     assert_eq!(servers(|all| all.truncate(2)), [("floor-never-met", Severity::Warning)]);
+}
+
+#[test]
+fn server_that_is_down_without_a_reason_is_a_problem() {
+    let find = |name: &str, state, record: fn(&mut CheckFacts)| {
+        with(|facts| {
+            record(facts);
+            if let Some(Some(Ok(view))) = facts.balancers.first_mut() {
+                let mut servers = view.servers().to_vec();
+                let at = servers.iter().position(|server| server.name == name).unwrap();
+                servers[at] = ServerView { last_check: "L7STS/404".into(), ..server(name, state) };
+                *view = BackendView::new(servers);
+            }
+        })
+    };
+    let on: fn(&mut CheckFacts) = |_| {};
+    let off: fn(&mut CheckFacts) = |facts| facts.records = Ok(vec![recorded(Switch::Off)]);
+    let private: fn(&mut CheckFacts) =
+        |facts| facts.records.as_mut().unwrap()[0].access = crate::model::deployment::Access::Private;
+    for state in [ServerState::Down, ServerState::Stopping] {
+        assert_eq!(find("main-web1", state, on), [("main-down", Severity::Problem)]);
+        assert_eq!(find("main-web1", state, off), []);
+        assert_eq!(find("main-web1", state, private), []);
+        assert_eq!(find("backup-web1", state, on), [("backup-not-up", Severity::Problem)]);
+        assert_eq!(find("backup-web1", state, off), [("backup-not-up", Severity::Problem)]);
+    }
+    // Its checks pass again.
+    assert_eq!(find("main-web1", ServerState::GoingUp, on), []);
 }
 
 #[test]

@@ -11,6 +11,7 @@ pub(super) enum ReadError {
     NoConnection(String),
     Truncated { received: usize },
     Garbled(String),
+    MasterCli,
     NoBackend,
     NoServer(String),
     Refused { status: u16 },

@@ -352,7 +352,7 @@ fn unix_socket_gets_one_command_line() {
 }
 
 /// Ended when the test is, also by a failed assertion.
-pub(super) struct Running(tokio::process::Child);
+pub(super) struct Running(pub(super) tokio::process::Child);
 
 impl Drop for Running {
     fn drop(&mut self) {

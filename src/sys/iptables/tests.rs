@@ -90,7 +90,7 @@ fn native_nftables_rules_are_listed_beside_iptables_rules() {
     });
 }
 
-/// netbirdio/netbird and containers/podman#13507: `iptables-save` prints "Table `nat' is incompatible, use 'nft' tool" and
+/// netbirdio/netbird#2725 and containernetworking/plugins#461: `iptables-save` prints "Table `nat' is incompatible, use 'nft' tool" and
 /// returns 0, so that the table looked empty.
 #[test]
 fn table_with_a_native_rule_is_read_chain_by_chain() {

@@ -60,6 +60,8 @@ pub struct FakeWorld {
 pub struct FakeHost {
     pub probe_error: Mutex<Option<ProbeError>>,
     pub sockets: Mutex<Vec<Socket>>,
+    /// Processes of others that listen, with their ports.
+    pub listeners: Mutex<Vec<(Port, ListeningProcess)>>,
     pub events: Mutex<Vec<Event>>,
     /// Notifies a watch of the rules that they may have changed.
     pub rules_changed: Arc<tokio::sync::Notify>,
@@ -183,8 +185,9 @@ impl Machine for FakeHost {
         Ok(true)
     }
 
-    fn list_listeners(&self, _: Port) -> Result<Vec<ListeningProcess>, MachineError> {
-        Ok(vec![])
+    fn list_listeners(&self, port: Port) -> Result<Vec<ListeningProcess>, MachineError> {
+        let all = self.listeners.lock().unwrap();
+        Ok(all.iter().filter(|(of, _)| *of == port).map(|(_, process)| process.clone()).collect())
     }
 
     fn read_client_ports(&self) -> Option<ClientPorts> {

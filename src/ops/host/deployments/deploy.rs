@@ -3,6 +3,7 @@
 use super::error::HostDeployError;
 use super::health::wait_until_healthy;
 use super::instance;
+use super::port_owner::describe_port_owner;
 use super::record::list_service_deployments;
 use super::release_links::update_links;
 use super::service_lock::lock_service;
@@ -120,19 +121,16 @@ pub(super) fn find_free_port(
     site: &HostNetwork,
 ) -> Result<Port, HostDeployError> {
     let records = world.store.load_records()?;
-    let listener = |port| world.machine.list_listeners(port).ok().and_then(|found| found.into_iter().next());
     if let Some(port) = requested {
         versions::check_port(port, existing, &records, site)?;
-        return match listener(port) {
+        return match describe_port_owner(world, port) {
             None => Ok(port),
-            Some(owner) => {
-                let owner = Some(format!("{} (pid {})", owner.name, owner.pid));
-                Err(DeployRefusal::PortTaken { port, owner }.into())
-            }
+            owner => Err(DeployRefusal::PortTaken { port, owner }.into()),
         };
     }
     let taken = versions::collect_used_ports(existing, &records, site);
-    let free = versions::list_candidate_ports(site, &taken).find(|port| listener(*port).is_none());
+    let free =
+        versions::list_candidate_ports(site, &taken).find(|port| describe_port_owner(world, *port).is_none());
     let (first, last) = site.port_range;
     Ok(free.ok_or(DeployRefusal::NoPort { first, last })?)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::error::HostDeployError;
-use super::instance::read_last_lines;
+use super::instance::{find_port_conflict, read_last_lines};
 use crate::model::deployment::{Deployment, Instance, InstanceId, ProcessState, Workload};
 use crate::plan::versions;
 use crate::world::HostWorld;
@@ -48,7 +48,8 @@ pub(super) async fn wait_until_healthy(
             Err(error) => {
                 passed = 0;
                 if let Some(end) = find_start_failure(world, instance, &id).await {
-                    break format!("{end}; {error}");
+                    let conflict = find_port_conflict(world, &id, instance).await;
+                    break format!("{end}; {}", conflict.unwrap_or_else(|| error.to_string()));
                 }
                 if Instant::now() >= deadline {
                     break error.to_string();

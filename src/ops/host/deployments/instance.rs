@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::error::HostDeployError;
+use super::port_owner::describe_port_owner;
 use crate::model::deployment::{
     Deployment, Instance, InstanceId, InstanceSpec, ProcessState, StopSignal, Workload,
 };
@@ -139,6 +140,23 @@ pub(in crate::ops::host) async fn read_process(
     }
     let id = deployment.instance_id(deployment.instance.build);
     world.runner.state(&id).await
+}
+
+/// Returns who has taken the port of an instance that does not run, so that it cannot listen.
+pub(super) async fn find_port_conflict(
+    world: &HostWorld,
+    id: &InstanceId,
+    instance: &Instance,
+) -> Option<String> {
+    // An unknown state is no conflict.
+    let is_stopped = async || world.runner.state(id).await.is_ok_and(|state| !state.is_running());
+    // First the cheap question: a host has a thousand instances, and all processes are searched for an owner.
+    if !is_stopped().await {
+        return None;
+    }
+    let owner = describe_port_owner(world, instance.port)?;
+    // Its runner may have started it since.
+    is_stopped().await.then(|| format!("its port {} is in use by {owner}", instance.port))
 }
 
 /// How much of a log an error shows.

@@ -9,6 +9,7 @@ pub(super) mod instance;
 mod kill;
 mod list;
 pub(super) mod open_connections;
+mod port_owner;
 mod reconciler;
 mod record;
 mod recovery;

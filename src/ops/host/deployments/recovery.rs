@@ -61,6 +61,10 @@ pub(super) async fn recover_and_start(world: &HostWorld) -> Result<Vec<String>, 
         if deployment.stage != Stage::Ready {
             continue;
         }
+        let id = deployment.instance_id(deployment.instance.build);
+        if let Some(conflict) = instance::find_port_conflict(world, &id, &deployment.instance).await {
+            done.push(format!("{} {} cannot listen: {conflict}", deployment.service, deployment.version));
+        }
         if let Err(error) = instance::start(world, &deployment, &deployment.instance).await {
             done.push(format!("{} {} does not start: {error}", deployment.service, deployment.version));
         }

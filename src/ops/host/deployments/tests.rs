@@ -34,6 +34,7 @@ use crate::world::reporter::Event;
 use crate::world::store::StoreError;
 
 mod owner;
+mod ports;
 mod proxy;
 mod races;
 

@@ -127,6 +127,7 @@ fn fleet_check_reports_balancers_and_policy() {
         })
     };
     assert_eq!(server_is(3, ServerState::Down), ["Problem lb1 backup-not-up"]);
+    assert_eq!(server_is(2, ServerState::Down), ["Problem lb1 main-down"]);
     assert_eq!(with(|facts| facts.balancers = vec![None]), ["Warning lb1 balancer-not-read"]);
     assert_eq!(
         with(|facts| facts.balancers = vec![Some(Err(ObservationError::new("refused")))]),
@@ -135,6 +136,29 @@ fn fleet_check_reports_balancers_and_policy() {
     let mut greedy = fleet();
     greedy.roll.batch = Batch::Percent(100);
     assert_eq!(bad(&greedy, &good()), ["Warning switchman.yaml batch-below-floor"]);
+}
+
+/// The forward of web1 is off, another program changed its rules, or its main vhost fails: each explains DOWN.
+#[test]
+fn main_that_is_down_for_a_known_reason_is_no_problem_of_the_balancer() {
+    let find = |change: fn(&mut HostView), switch| {
+        let found = with(|facts| {
+            let mut view = view(switch);
+            change(&mut view);
+            facts.hosts[0].view = Some(Ok(view));
+            if let Some(Ok(view)) = &mut facts.balancers[0] {
+                let mut servers = view.servers().to_vec();
+                servers[0] = make_server("main-web1", ServerState::Down);
+                *view = BackendView::new(servers);
+            }
+        });
+        found.contains(&"Problem lb1 main-down".to_owned())
+    };
+    assert!(find(|_| {}, Switch::On));
+    assert!(!find(|_| {}, Switch::Off));
+    assert!(!find(|view| view.record = Ok(None), Switch::On));
+    assert!(!find(|view| view.drift = vec!["differs".into()], Switch::On));
+    assert!(!find(|view| view.main_health = Err(ObservationError::new("status 500")), Switch::On));
 }
 
 #[test]

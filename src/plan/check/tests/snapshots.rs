@@ -7,7 +7,7 @@ use crate::model::roll::Batch;
 use crate::plan::check::data_ports::tests::{REDIRECT_RULE, add_managed_service};
 
 /// Changes of the host on which all is well.
-const CHANGES: [Change; 33] = [
+const CHANGES: [Change; 34] = [
     |_| {},
     |facts| facts.hidden_legacy = vec![Family::V4],
     |facts| facts.client_ports = ClientPorts::parse("1024\t65535", ""),
@@ -34,6 +34,7 @@ const CHANGES: [Change; 33] = [
     |facts| facts.tables.as_mut().unwrap()[1].1.nf_tables = Some(Table::empty_nat()),
     |facts| {
         facts.tables.as_mut().unwrap().pop();
+        facts.ipv6_obstacle = Some(ObservationError::new("`ip6tables` is not installed"));
         facts.addresses = vec!["2001:db8::1".parse().unwrap()];
     },
     |facts| facts.drift = vec!["the forward 8888 -> 8080 is missing (IPv4)".into()],
@@ -69,6 +70,12 @@ const CHANGES: [Change; 33] = [
             vec![Some(Err(ObservationError::new("no answer from `/run/haproxy/admin.sock` within 2s")))];
     },
     |facts| change_servers(facts, |servers| servers[0].admin_state = Some(AdminState(0x41))),
+    |facts| {
+        change_servers(facts, |servers| {
+            let main = server("main-web1", ServerState::Down);
+            servers[0] = ServerView { last_check: "L4TOUT".into(), ..main };
+        });
+    },
     |facts| change_servers(facts, |servers| servers.truncate(1)),
     |facts| add_managed_service(facts, &[REDIRECT_RULE], &[]),
 ];

@@ -1,0 +1,49 @@
+//! Ports of instances that other processes listen on.
+
+use super::*;
+use crate::world::machine::ListeningProcess;
+use crate::world::runner::Runner as _;
+
+fn listen(fake: &FakeWorld, number: u16) {
+    let process = ListeningProcess { pid: 4711, name: "nc".into() };
+    fake.host.listeners.lock().unwrap().push((port(number), process));
+}
+
+#[tokio::test(start_paused = true)]
+async fn deploy_passes_over_ports_in_use() {
+    let fake = fake();
+    listen(&fake, 20000);
+    // A socket on one address, of a process that is not to be seen.
+    fake.packets.listeners.lock().unwrap().push("127.0.0.2:20001".parse().unwrap());
+    let deployed = deploy(&fake.world, &request(&fake, "1.0.0")).await.unwrap();
+    assert_eq!(deployed.deployment.instance.port, port(20002));
+}
+
+#[tokio::test(start_paused = true)]
+async fn deploy_refuses_a_requested_port_in_use_with_its_owner() {
+    let fake = fake();
+    listen(&fake, 20000);
+    fake.packets.listeners.lock().unwrap().push("127.0.0.2:20001".parse().unwrap());
+    for (number, owner) in
+        [(20000, "nc (pid 4711)"), (20001, "a process that switchman cannot see, at 127.0.0.2:20001")]
+    {
+        let wanted = DeployRequest { port: Some(port(number)), ..request(&fake, "1.0.0") };
+        let error = deploy(&fake.world, &wanted).await.unwrap_err();
+        assert_eq!(error.to_string(), format!("port {number} is taken by {owner}"));
+    }
+}
+
+/// At boot, or after its keeper was killed: another process was faster.
+#[tokio::test(start_paused = true)]
+async fn restart_on_a_port_in_use_names_the_process() {
+    let fake = with_versions(&["1.0.0"]).await;
+    let id = fake.world.deployments.all().unwrap()[0].instance_id(1);
+    listen(&fake, 20000);
+    // It runs: the listener is the instance itself, or one of its own processes.
+    assert_eq!(restore_instances(&fake.world).await.unwrap(), Vec::<String>::new());
+    fake.versions.stop(&id, MS).await.unwrap();
+    assert_eq!(
+        restore_instances(&fake.world).await.unwrap(),
+        ["shop 1.0.0 cannot listen: its port 20000 is in use by nc (pid 4711)"]
+    );
+}
