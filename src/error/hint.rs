@@ -31,7 +31,7 @@ pub(super) const fn selection_hint(error: &SelectionError) -> &'static str {
             "name one of its hosts with `--host NAME`, or add it under `hosts:`"
         }
         SelectionError::NotAHost { .. } => {
-            "name one with `--host NAME`, or all with `--all`; add `--local` if this machine is that host"
+            "name one with `--host NAME`, or all with `--all`; `--local --host NAME` if this machine is that host"
         }
         SelectionError::BadName { .. } => "name it with `--host NAME`",
     }

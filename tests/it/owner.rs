@@ -5,7 +5,8 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::process::{Child, Command, Output, Stdio};
 
-use crate::testing::run_in_namespace;
+use crate::site::{Plan, Site};
+use crate::testing::{can_make_namespaces, run_in_namespace};
 
 struct Host(tempfile::TempDir);
 
@@ -163,4 +164,53 @@ fn maintenance_by_hand_is_kept_from_rolls_of_others() {
         );
         host.succeeds("ops1", &["roll", "--", "sh", "-c", &script]);
     });
+}
+
+/// Runs a command on a second operator machine of the lab, with a host name and a journal of its own.
+async fn run_on_second_machine(site: &Site, args: &[&str]) -> switchman::sys::exec::Output {
+    let dir = site.operator.dir();
+    let path = |name: &str| dir.join(name).display().to_string();
+    let script = "hostname \"$0\"; exec \"$@\"";
+    let program = site.lab.program("client", "unshare").args(["--uts", "sh", "-c", script, "swm-ops2"]);
+    let program = program.arg(env!("CARGO_BIN_EXE_switchman"));
+    let program = program.args(["--config", &path("switchman.yaml"), "--state-dir", &path("state2")]);
+    let program = program.args(["--journal-dir", &path("ops2"), "--no-color"]).args(args).dir(dir);
+    program.run(b"", std::time::Duration::from_mins(2)).await.unwrap()
+}
+
+/// Over ssh, with HAProxy and users: the second operator machine is refused by name, takes the host over with a reason, and the
+/// first one's roll stops there. No user sees any of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_operator_machines_over_ssh_lose_no_request() {
+    if !can_make_namespaces() {
+        return;
+    }
+    let site = Site::up("owner", Plan::default()).await;
+    let flag = site.operator.dir().join("go-on");
+    let script = format!("while [ ! -e {} ]; do sleep 0.05; done", flag.display());
+    let command = ["sh".to_owned(), "-c".to_owned(), script];
+    let rolling = site.start(&[], &command);
+    site.until_step("web1", "step-began", "command").await;
+    for args in [
+        &["enable-forward", "--host", "web1"][..],
+        &["disable-forward", "--host", "web1"],
+        &["roll", "--", "true"],
+    ] {
+        let refused = run_on_second_machine(&site, args).await;
+        assert_eq!(refused.status, 1, "{args:?}: {refused:?}");
+        let words = ["taken out of service by root on ", ", roll r", "--force --reason TEXT"];
+        assert!(words.iter().all(|words| refused.stderr.contains(words)), "{}", refused.stderr);
+    }
+    let takeover = ["disable-forward", "--host", "web1", "--force", "--reason", "the disk is on fire"];
+    let taken = run_on_second_machine(&site, &takeover).await;
+    assert_eq!(taken.status, 0, "{taken:?}");
+    assert!(taken.stderr.contains("taken over from root on "), "{}", taken.stderr);
+    std::fs::write(&flag, "").unwrap();
+    let (code, log) = rolling.ended().await;
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains("taken over by root on swm-ops2, by hand"), "{log}");
+    let given_back = run_on_second_machine(&site, &["enable-forward", "--host", "web1"]).await;
+    assert_eq!(given_back.status, 0, "{given_back:?}");
+    site.well(&["roll", "--resume"]).await;
+    site.down_without_loss().await;
 }

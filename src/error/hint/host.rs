@@ -61,7 +61,7 @@ pub const fn error_code_hint(code: ErrorCode) -> &'static str {
         }
         ErrorCode::Unauthorized => "the agent requires another key: see `agents:` in switchman.yaml",
         ErrorCode::NotDrained => {
-            "`--drain-timeout 1m` waits for it; `--force` cuts what is in flight and counts it"
+            "run the same command with `--drain-timeout 1m` to wait longer, or with `--force` to close what is in flight and count it"
         }
         ErrorCode::Unhealthy => "repair it first; no traffic was sent to it",
         ErrorCode::NoAgent => {
