@@ -42,7 +42,7 @@ pub struct GlobalArgs {
     /// Act on this service of the configuration [default: its first]
     #[arg(long, global = true, value_name = "NAME")]
     pub(super) service: Option<ServiceName>,
-    /// Treat this machine as the host of --host, whatever its name and addresses
+    /// Treat this machine as the host of --host, regardless of its name and addresses
     #[arg(long, global = true)]
     pub(super) local: bool,
     /// Log more to stderr; give it twice to log everything

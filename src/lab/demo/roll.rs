@@ -131,7 +131,7 @@ async fn follow_command(
                         progress_sink.report_step(&text);
                     }
                     if value["kind"] == "roll" {
-                        progress = value["standing"].clone();
+                        progress = value["progress"].clone();
                     }
                 }
             },
@@ -150,13 +150,13 @@ fn describe_event(event: &Value) -> Option<String> {
         "step-done" if text("step") == "down" => Some(format!("{host}: DOWN ({})", text("detail"))),
         "step-done" if text("step") == "drained" => Some(format!("{host}: {}", text("detail"))),
         "output" => Some(format!("{host} | {}", text("line"))),
-        "step-failed" => Some(format!("{host}: failed at {}: {}", text("step"), text("why"))),
+        "step-failed" => Some(format!("{host}: failed at {}: {}", text("step"), text("reason"))),
         "settled" => Some(format!("{host}: {} by itself", text("end"))),
         "host-done" => {
             let took = Duration::from_millis(event["took_ms"].as_u64().unwrap_or(0));
             Some(format!("{host}: done after {}", duration::format(took)))
         }
-        "ended" => Some(format!("roll: {}", text("why"))),
+        "ended" => Some(format!("roll: {}", text("reason"))),
         _ => None,
     }
 }
