@@ -80,6 +80,12 @@ impl Host {
         let host = Self { haproxy: haproxy.stdin(Stdio::null()).spawn().unwrap(), dir };
         host.until("HAProxy listens", async || TcpStream::connect("127.0.0.1:8001").await.is_ok()).await;
         host.succeeds(&["enable-forward"]).await;
+        // The switch waits for the lines of its own backend only.
+        let takes_users = async || {
+            let text = host.ask_haproxy("show stat websockets 4 -1").await.unwrap_or_default();
+            text.contains(",UP,") || text.contains(",no check,")
+        };
+        host.until("the line of the websockets is UP", takes_users).await;
         host
     }
 
