@@ -139,7 +139,7 @@ fn misconfigurations() -> Vec<Case> {
     ]
 }
 
-/// Every case causes its finding; `haproxy-nothing` stands for none at all.
+/// Every case causes its finding; `haproxy-nothing` means none at all.
 fn assert_found(cases: Vec<Case>) {
     let good = good();
     for (from, to, id) in cases {

@@ -69,7 +69,7 @@ pub(super) fn split_words(line: &str, environment: &mut Environment) -> SplitLin
     found
 }
 
-/// The character that an escape stands for, and the length of the escape after its `\`. Another `\` stays as it is.
+/// The character that an escape yields, and the length of the escape after its `\`. Another `\` stays as it is.
 fn unescape(after: &str, quote: Option<char>) -> (String, usize) {
     let Some(c) = after.chars().next() else { return ("\\".to_owned(), 0) };
     let hex = after.get(1..3).filter(|_| c == 'x').and_then(|digits| u8::from_str_radix(digits, 16).ok());

@@ -307,7 +307,7 @@ pub fn make_mirror(deployment: &DeploymentId) -> Mirror {
     }
 }
 
-/// Makes a canary that answers a share of the requests, whoever sends them.
+/// Makes a canary that answers a share of the requests, regardless of their sender.
 pub fn make_canary(deployment: &DeploymentId, percent: &str) -> Canary {
     let (deployment, percent) = (deployment.clone(), Some(percent.parse().unwrap()));
     Canary { deployment, percent, sticky: None, header: None, cookie: None }

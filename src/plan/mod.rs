@@ -8,6 +8,7 @@ pub mod firewall;
 pub mod host_selection;
 pub mod input_filter;
 pub mod metrics;
+pub mod owner;
 pub mod packet_proof;
 pub mod promote;
 pub mod proxy;

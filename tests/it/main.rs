@@ -29,6 +29,7 @@ mod roll_cli;
 mod roll_faults;
 mod rule_repair;
 mod server_lines;
+mod single_host;
 mod site;
 #[path = "../../src/snapshot.rs"]
 mod snapshot;

@@ -1,10 +1,10 @@
 //! Two operator machines and one host, with the real program and kernel. Each operator machine has a host name and a journal
 //! of its own; both work on the host's state.
 
-use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::io::Read;
 use std::process::{Child, Command, Output, Stdio};
 
+use crate::single_host::make_single_host;
 use crate::site::{Plan, Site};
 use crate::testing::{can_make_namespaces, run_in_namespace};
 
@@ -13,19 +13,7 @@ struct Host(tempfile::TempDir);
 impl Host {
     /// Inside a namespace. The main vhost answers 200 to everything.
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let yaml = "service: shop\nroll: {min_up: 0}\nhealth: {interval: 10ms}\n";
-        std::fs::write(dir.path().join("switchman.yaml"), yaml).unwrap();
-        let main = TcpListener::bind("127.0.0.1:8080").unwrap();
-        std::thread::spawn(move || {
-            for stream in main.incoming() {
-                let mut stream = stream.unwrap();
-                let _ = stream.read(&mut [0; 1024]);
-                let _ =
-                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-            }
-        });
-        Self(dir)
+        Self(make_single_host())
     }
 
     /// A command typed on an operator machine.

@@ -1,12 +1,12 @@
 //! `roll` as an operator and a program see it: Ctrl-C, exit codes, JSON lines. One host, with nothing in front of it.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::single_host::make_single_host;
 use crate::testing::run_in_namespace;
 
 struct Host(tempfile::TempDir);
@@ -14,19 +14,7 @@ struct Host(tempfile::TempDir);
 impl Host {
     /// Inside a namespace. The main vhost answers 200 to everything.
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let yaml = "service: shop\nroll: {min_up: 0}\nhealth: {interval: 10ms}\n";
-        std::fs::write(dir.path().join("switchman.yaml"), yaml).unwrap();
-        let main = TcpListener::bind("127.0.0.1:8080").unwrap();
-        std::thread::spawn(move || {
-            for stream in main.incoming() {
-                let mut stream = stream.unwrap();
-                let _ = stream.read(&mut [0; 1024]);
-                let _ =
-                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-            }
-        });
-        Self(dir)
+        Self(make_single_host())
     }
 
     fn roll(&self, args: &[&str]) -> Command {

@@ -12,9 +12,9 @@ use crate::model::forward::ChangeResult;
 use crate::model::history::Actor;
 use crate::model::host::Host;
 use crate::model::name::HostName;
-use crate::model::owner::OwnedByOther;
 use crate::model::packet_proof::PacketProof;
 use crate::model::port_forward::{Forward, Switch};
+use crate::plan::owner::OwnedByOther;
 use crate::plan::server_lines::ignores_forward;
 use crate::plan::switch::{Refusal, find_disable_refusals};
 use crate::world::FleetWorld;
@@ -288,10 +288,10 @@ async fn set_switch(
     overridden: &[Refusal],
 ) -> Result<ChangeResult, SwitchError> {
     let detail: Vec<String> = overridden.iter().map(|refusal| format!("overrode: {refusal}")).collect();
-    let actor = decide_actor(world, fleet, host, &options.actor).await;
-    // The command of a roll continues that roll; a maintenance that begins here is by hand, whatever the environment has.
-    let is_continued =
-        read_owner(world, fleet, host).await.is_some_and(|owner| owner.is_continued_by(&actor));
+    let owner = read_owner(world, fleet, host).await;
+    let actor = decide_actor(world, host, owner.as_ref(), &options.actor);
+    // The command of a roll continues that roll; a maintenance that begins here is by hand, regardless of the environment.
+    let is_continued = owner.is_some_and(|owner| owner.is_continued_by(&actor));
     let actor = if is_continued { actor } else { Actor { roll: None, ..actor } };
     let changed = switch_host(world, fleet, host, switch, &actor, &detail.join("; ")).await;
     changed.map_err(|source| not_changed_error(host, switch, source))

@@ -5,7 +5,8 @@ use crate::model::history::Actor;
 use crate::model::host::Host;
 use crate::model::lock::Liveness;
 use crate::model::name::HostName;
-use crate::model::owner::{Owner, check_owner};
+use crate::model::owner::Owner;
+use crate::plan::owner::check_owner;
 use crate::plan::roll::progress::build_progress;
 use crate::world::FleetWorld;
 use crate::world::reporter::Event;
@@ -48,11 +49,10 @@ pub(super) async fn require_owned(
     if owned.is_empty() { Ok(allowed) } else { Err(owned) }
 }
 
-/// Returns the actor for a switch of a host, and reports whom the actor replaces.
-pub(super) async fn decide_actor(world: &FleetWorld, fleet: &Fleet, host: &Host, actor: &Actor) -> Actor {
-    let owner = read_owner(world, fleet, host).await;
-    let actor = derive_actor(world, owner.as_ref(), actor);
-    if let Ok(Some(replaced)) = check_owner(owner.as_ref(), &actor) {
+/// Returns the actor for a switch of a host with this owner, and reports whom the actor replaces.
+pub(super) fn decide_actor(world: &FleetWorld, host: &Host, owner: Option<&Owner>, actor: &Actor) -> Actor {
+    let actor = derive_actor(world, owner, actor);
+    if let Ok(Some(replaced)) = check_owner(owner, &actor) {
         let text = format!("{}: taken over from {replaced}; reason: {}", host.name, actor.purpose);
         world.reporter.report(&Event::Warning { text });
     }
@@ -61,7 +61,7 @@ pub(super) async fn decide_actor(world: &FleetWorld, fleet: &Fleet, host: &Host,
 
 /// Returns the actor for a change of a host. A roll that this journal knows is continued where nothing else can: a finished one
 /// by every operator, and one that is stopped by the person who started it.
-pub(super) fn derive_actor(world: &FleetWorld, owner: Option<&Owner>, actor: &Actor) -> Actor {
+fn derive_actor(world: &FleetWorld, owner: Option<&Owner>, actor: &Actor) -> Actor {
     let Some(owner) = owner.filter(|owner| !owner.admits(actor)) else { return actor.clone() };
     let Some(roll) = &owner.roll else { return actor.clone() };
     let Some(progress) = build_progress(&world.journal.load(roll, 0).unwrap_or_default()) else {

@@ -398,8 +398,9 @@ impl<'a> RollRun<'a> {
     async fn derive_first_actor(&self, host: &Host) -> Actor {
         let owner = read_owner(self.world, self.fleet, host).await;
         let replaced = self.replaced_owners.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let takes_over = owner.is_some_and(|owner| replaced.contains(&owner));
-        decide_actor(self.world, self.fleet, host, &Actor { takes_over, ..self.actor.clone() }).await
+        let takes_over = owner.as_ref().is_some_and(|owner| replaced.contains(owner));
+        let actor = Actor { takes_over, ..self.actor.clone() };
+        decide_actor(self.world, host, owner.as_ref(), &actor)
     }
 
     async fn stop(&self, reason: &str) -> Result<RollReport, RollError> {

@@ -112,7 +112,7 @@ const CHECK_CONFIGURED: u32 = 0x02;
 const CHECK_ENABLED: u32 = 0x04;
 
 /// Parses the output of `show servers state; show stat -1 4 -1`: the server lines of all backends. A line without an address,
-/// and one with a row that is not as expected, is left out: it belongs to somebody else's backend.
+/// and one with a row that is not as expected, is left out: it belongs to a backend of another service.
 pub(super) fn parse_lines(answer: &str) -> Result<Vec<ServerLine>, ReadError> {
     let truncated = || ReadError::Truncated { received: answer.len() };
     let (state, stat) = answer.split_once("\n\n").ok_or_else(truncated)?;

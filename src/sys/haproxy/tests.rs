@@ -133,7 +133,7 @@ fn parser_detects_frontend_with_backend_name() {
     assert_eq!(parse::find_backend_number(&recorded("no-backend.txt")), Ok(None));
 }
 
-/// A row of somebody else's backend, cut or with a line break in a quoted field, hides none of ours.
+/// A row of another service's backend, cut or with a line break in a quoted field, hides none of ours.
 #[test]
 fn broken_rows_of_other_backends_are_skipped() {
     let page = recorded("up.csv");

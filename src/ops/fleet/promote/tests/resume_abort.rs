@@ -42,12 +42,12 @@ async fn interrupted_flip_is_finished_by_resume_and_reverted_by_abort() {
 /// Changes of other commands between the crash and the resume stay.
 #[tokio::test(start_paused = true)]
 async fn resume_refuses_to_flip_changed_host() {
-    let meanwhile: [(HostChange, &str, &str); 3] = [
+    let changes: [(HostChange, &str, &str); 3] = [
         (|host| host.main = "0.9.0".into(), "another command made 0.9.0 main", "0.9.0"),
         (|host| host.layer7.traffic_split.canary = None, "it has no share any more", "1.0.0"),
         (|host| host.is_reachable = false, "the connection broke", "1.0.0"),
     ];
-    for (change, why, main) in meanwhile {
+    for (change, why, main) in changes {
         let fake = site(3, 1);
         killed_at_the_flip(&fake).await;
         fake.site.with_host("web3", change);

@@ -138,7 +138,7 @@ async fn roll_is_resumed_from_another_operator_machine() {
     assert_eq!(ends(&report), [DONE; 2]);
 }
 
-/// The journal knows that nobody continues that roll.
+/// The journal knows that the roll is finished.
 #[tokio::test(start_paused = true)]
 async fn host_left_by_a_finished_roll_is_open_to_its_journal() {
     let fake = site(3, 1);
@@ -207,7 +207,7 @@ async fn operator_of_a_stopped_roll_may_repair_its_host() {
     assert!(fake.site.with_host("web1", |host| host.forward));
 }
 
-/// A variable that a roll left in a shell makes nobody a roll.
+/// A variable that a roll left in a shell makes no operator a roll.
 #[tokio::test(start_paused = true)]
 async fn maintenance_by_hand_never_belongs_to_a_roll_of_the_environment() {
     let fake = site(2, 1);

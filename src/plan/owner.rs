@@ -1,0 +1,101 @@
+//! Who may change a service that an operation took out of service.
+
+use crate::model::history::Actor;
+use crate::model::owner::Owner;
+
+/// The refusal of a change, because another operation took the host out of service.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the host was taken out of service by {owner}")]
+pub struct OwnedByOther {
+    pub owner: Box<Owner>,
+}
+
+/// Checks that an actor may change a service that `owner` took out of service. Returns the owner that the actor replaces.
+pub fn check_owner<'a>(owner: Option<&'a Owner>, actor: &Actor) -> Result<Option<&'a Owner>, OwnedByOther> {
+    match owner {
+        Some(owner) if owner.admits(actor) => Ok(None),
+        // A takeover has a reason: the host records it.
+        Some(owner) if actor.takes_over && !actor.purpose.trim().is_empty() => Ok(Some(owner)),
+        Some(owner) => Err(OwnedByOther { owner: Box::new(owner.clone()) }),
+        None => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn actor(user: &str, machine: &str, roll: Option<&str>) -> Actor {
+        let roll = roll.map(|roll| roll.parse().unwrap());
+        Actor { machine: machine.into(), roll, ..Actor::new(user, 7) }
+    }
+
+    fn owned_by(actor: &Actor) -> Owner {
+        Owner::new(actor, "disable-forward", jiff::Timestamp::UNIX_EPOCH)
+    }
+
+    const ROLL: &str = "r20261121-071503-5f3a";
+    const OTHER_ROLL: &str = "r20261121-081503-5f3a";
+
+    #[test]
+    fn roll_admits_only_itself_from_any_machine() {
+        let owner = owned_by(&actor("alice", "ops1", Some(ROLL)));
+        for (other, admitted) in [
+            (actor("alice", "ops1", Some(ROLL)), true),
+            (actor("bob", "ops2", Some(ROLL)), true),
+            (actor("alice", "ops1", Some(OTHER_ROLL)), false),
+            (actor("alice", "ops1", None), false),
+            (actor("bob", "ops2", None), false),
+        ] {
+            assert_eq!(check_owner(Some(&owner), &other).is_ok(), admitted, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn maintenance_by_hand_admits_the_person_at_the_same_machine() {
+        let owner = owned_by(&actor("alice", "ops1", None));
+        for (other, admitted) in [
+            (actor("alice", "ops1", None), true),
+            (actor("alice", "ops1", Some(ROLL)), true),
+            (actor("alice", "ops2", None), false),
+            (actor("bob", "ops1", None), false),
+            (actor("bob", "ops2", Some(ROLL)), false),
+            (Actor { is_host: true, ..actor("switchman", "", None) }, true),
+        ] {
+            assert_eq!(check_owner(Some(&owner), &other).is_ok(), admitted, "{other:?}");
+        }
+        assert_eq!(check_owner(None, &actor("bob", "ops2", None)), Ok(None));
+    }
+
+    #[test]
+    fn takeover_returns_the_replaced_owner() {
+        let owner = owned_by(&actor("alice", "ops1", Some(ROLL)));
+        let bob = Actor { takes_over: true, ..actor("bob", "ops2", None) };
+        assert!(check_owner(Some(&owner), &bob).is_err(), "without a reason");
+        let bob = Actor { purpose: "alice is ill".into(), ..bob };
+        assert_eq!(check_owner(Some(&owner), &bob), Ok(Some(&owner)));
+        let alice = Actor { takes_over: true, ..actor("alice", "ops1", Some(ROLL)) };
+        assert_eq!(check_owner(Some(&owner), &alice), Ok(None), "an owner takes nothing over");
+    }
+
+    #[test]
+    fn client_cannot_claim_to_be_the_host() {
+        let sent = r#"{"user": "bob", "pid": 1, "is_host": true}"#;
+        let read = serde_json::from_str::<Actor>(sent);
+        assert!(read.is_err() || !read.unwrap().is_host);
+    }
+
+    #[test]
+    fn owner_is_one_sentence() {
+        let mut alice = actor("alice", "ops1", Some(ROLL));
+        alice.purpose = "./deploy.sh 2.0.0".into();
+        assert_eq!(
+            owned_by(&alice).to_string(),
+            format!("alice on ops1, roll {ROLL}, since 1970-01-01T00:00:00Z: ./deploy.sh 2.0.0")
+        );
+        assert_eq!(
+            owned_by(&actor("bob", "", None)).to_string(),
+            "bob, by hand, since 1970-01-01T00:00:00Z: disable-forward"
+        );
+    }
+}
