@@ -264,10 +264,11 @@ async fn first_process_ends_its_children_on_quit() {
     let spec = yard.sh(
         "sh -c 'trap \"echo wrong >> said\" QUIT TERM; echo $$ > child; while [ ! -e end ]; do sleep 0.01; done' &
          trap 'echo quit >> said; touch end; wait; exit' QUIT; trap 'echo wrong >> said' TERM
-         while :; do sleep 0.01; done",
+         echo $$ > main; while :; do sleep 0.01; done",
     );
     yard.runner.start(&InstanceSpec { stop_signal: StopSignal::Quit, ..spec }).await.unwrap();
-    yard.pid("child").await;
+    // A signal before a trap is set would end the program.
+    assert_ne!(yard.pid("child").await, yard.pid("main").await);
     assert_eq!(yard.stop(LONG).await, StopResult::Exited);
     assert_eq!(std::fs::read_to_string(yard.path("said")).unwrap(), "quit\n");
 }

@@ -4,6 +4,9 @@ use super::*;
 
 const TICKS: &str = "n=0; while :; do n=$((n+1)); echo tick $n; sleep 0.02; done";
 
+/// Ignores TERM and records it. It writes `trapped` when its trap is set: a TERM before that would end it.
+const RECORDS_TERM: &str = "trap 'touch terminated' TERM; echo $$ > trapped; while :; do sleep 0.01; done";
+
 /// Returns when its lock is free too, which is after its command line has disappeared.
 async fn kill_keeper(pid: u32) {
     send(pid, Signal::SIGKILL);
@@ -68,11 +71,11 @@ async fn instance_that_ended_without_monitor_is_restarted() {
 #[tokio::test]
 async fn next_monitor_completes_interrupted_stop() {
     let yard = Arc::new(Yard::new());
-    yard.runner.start(&yard.sh("trap 'touch told' TERM; while :; do sleep 0.01; done")).await.unwrap();
-    let (main, keeper) = (yard.main().await, yard.keeper().unwrap());
+    yard.runner.start(&yard.sh(RECORDS_TERM)).await.unwrap();
+    let (main, keeper) = (yard.pid("trapped").await, yard.keeper().unwrap());
     let theirs = yard.clone();
     let stop = tokio::spawn(async move { theirs.runner.stop(&id(), Duration::from_secs(2)).await });
-    until(async || yard.path("told").exists()).await;
+    until(async || yard.path("terminated").exists()).await;
     send(keeper, Signal::SIGKILL);
     assert_eq!(stop.await.unwrap(), Ok(StopResult::Killed));
     until(async || gone(main)).await;
@@ -81,13 +84,13 @@ async fn next_monitor_completes_interrupted_stop() {
 #[tokio::test]
 async fn next_start_completes_stop_of_killed_caller() {
     let yard = Yard::new();
-    let spec = yard.sh("trap 'touch told' TERM; while :; do sleep 0.01; done");
+    let spec = yard.sh(RECORDS_TERM);
     yard.runner.start(&spec).await.unwrap();
-    let main = yard.main().await;
+    let main = yard.pid("trapped").await;
     let instance = id();
     tokio::select! {
         ended = yard.runner.stop(&instance, LONG) => panic!("{ended:?}"),
-        () = until(async || yard.path("told").exists()) => {}
+        () = until(async || yard.path("terminated").exists()) => {}
     }
     yard.runner.start(&spec).await.unwrap();
     assert_ne!(yard.main().await, main);
