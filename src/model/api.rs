@@ -48,6 +48,10 @@ pub struct Hello {
     /// The machine's addresses, without loopback and link-local ones.
     #[serde(default)]
     pub addresses: Vec<IpAddr>,
+    /// The time by the machine's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub now: Option<jiff::Timestamp>,
 }
 
 /// The answer to a monitor of the agent.

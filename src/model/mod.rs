@@ -3,6 +3,7 @@
 pub mod agent_check;
 pub mod api;
 pub mod balancer;
+pub mod boot;
 pub mod capped;
 pub mod compare;
 pub mod deployment;

@@ -21,7 +21,9 @@ use self::finding::{build_finding, build_note, build_ok, build_problem, build_wa
 use self::port_match::rule_names_port;
 
 mod balancers;
+mod boot;
 mod check_code;
+pub mod clock;
 pub(in crate::plan) mod data_ports;
 pub mod facts;
 mod finding;
@@ -55,6 +57,7 @@ pub fn collect_findings(fleet: &Fleet, facts: &CheckFacts) -> Vec<Finding> {
         facts.filters.iter().flat_map(|(family, table)| check_input_filter(fleet, facts, *family, table)),
     );
     all.extend(check_listeners(fleet, facts));
+    all.extend(boot::collect_findings(fleet, facts));
     all.extend(check_health(fleet, facts));
     let expects_main = expects_main_up(find_own_record(fleet, facts), &facts.drift, &facts.main_health);
     for (spec, view) in fleet.balancers.iter().zip(&facts.balancers) {
@@ -510,11 +513,12 @@ fn check_health(fleet: &Fleet, facts: &CheckFacts) -> Vec<Finding> {
             "look at its error log",
         ),
     };
+    let [main_port, backup_port] = facts.answering_ports;
     // In a maintenance the main vhost may well be stopped.
     let main = if recorded_off { Severity::Note } else { Severity::Problem };
     vec![
-        vhost("main", fleet.ports.main, &facts.main_health, main),
-        vhost("backup", fleet.ports.backup, &facts.backup_health, Severity::Problem),
+        vhost("main", main_port, &facts.main_health, main),
+        vhost("backup", backup_port, &facts.backup_health, Severity::Problem),
     ]
 }
 

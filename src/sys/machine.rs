@@ -8,8 +8,11 @@ use std::path::Path;
 
 use nix::ifaddrs::getifaddrs;
 
+use crate::model::boot::StartedBy;
 use crate::model::ports::{ClientPorts, Port};
 use crate::world::machine::{ListeningProcess, Machine, MachineError};
+
+mod boot;
 
 /// capabilities(7).
 const CAP_NET_ADMIN: u32 = 12;
@@ -58,6 +61,14 @@ impl Machine for LocalMachine {
         let read = |name| fs::read_to_string(Path::new("/proc/sys/net/ipv4").join(name));
         let reserved = read("ip_local_reserved_ports").unwrap_or_default();
         ClientPorts::parse(&read("ip_local_port_range").ok()?, &reserved)
+    }
+
+    fn find_starter(&self, pid: u32) -> Option<StartedBy> {
+        boot::find_starter(Path::new("/"), pid)
+    }
+
+    fn find_installed_agent(&self) -> Option<bool> {
+        boot::find_installed_agent(Path::new("/"))
     }
 
     fn read_boot_time(&self) -> Result<jiff::Timestamp, MachineError> {

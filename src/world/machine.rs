@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use crate::model::boot::StartedBy;
 use crate::model::ports::{ClientPorts, Port};
 
 /// A fact that the machine did not give.
@@ -33,6 +34,12 @@ pub trait Machine: Send + Sync {
 
     /// The ports that the kernel gives to clients; `None` where it does not show them.
     fn read_client_ports(&self) -> Option<ClientPorts>;
+
+    /// What started a process; `None` where systemd does not run the machine, or does not show it.
+    fn find_starter(&self, pid: u32) -> Option<StartedBy>;
+
+    /// Whether the agent of the installed package answers; `None` where no unit of it is installed.
+    fn find_installed_agent(&self) -> Option<bool>;
 
     /// When the machine was booted.
     fn read_boot_time(&self) -> Result<jiff::Timestamp, MachineError>;

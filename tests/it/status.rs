@@ -36,3 +36,18 @@ fn status_of_managed_service_shows_version_and_port_of_instance() {
         assert!(!status.contains("ports     "), "{status}");
     });
 }
+
+/// Nothing listens on the data ports of a managed service.
+#[test]
+fn check_of_managed_service_has_no_problem() {
+    run_in_namespace(|| async {
+        let host = LocalOperator::new(make_single_host());
+        host.deploy("1.0.0");
+        host.stdout(&["enable-forward", "--no-wait"]);
+        let found = host.run(&["check"]);
+        let text = String::from_utf8_lossy(&found.stdout).into_owned();
+        assert!(!text.contains("problem"), "{text}");
+        assert!(text.contains("main vhost: healthy on port 20000"), "{text}");
+        assert!(text.contains("backup vhost: healthy on port 20000"), "{text}");
+    });
+}

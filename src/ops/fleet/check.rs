@@ -5,6 +5,7 @@ use crate::model::finding::Finding;
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
 use crate::model::observation::ObservationError;
+use crate::plan::check::clock::measure_clock_offset;
 use crate::plan::check::fleet::{FleetFacts, HostFacts, LinkFailure, collect_findings, list_local_files};
 use crate::world::FleetWorld;
 use crate::world::files::FileSystem;
@@ -51,12 +52,15 @@ async fn collect_facts(
 /// Greeted first, so that a host that is not there costs one wait and not two.
 async fn query_host(world: &FleetWorld, fleet: &Fleet, host: &Host) -> HostFacts {
     let transport = find_link(world, host).map(HostLink::transport_label).unwrap_or_default();
+    let asked_at = world.clock.now();
     let hello = send_hello(world, host).await;
+    let theirs = hello.as_ref().ok().and_then(|hello| hello.now);
+    let clock_offset = theirs.and_then(|theirs| measure_clock_offset(asked_at, theirs, world.clock.now()));
     let view = match &hello {
         Ok(_) => Some(read_host_view(world, fleet, host).await.map_err(ObservationError::new)),
         Err(_) => None,
     };
-    HostFacts { host: host.clone(), transport, hello: hello.map_err(classify_link_error), view }
+    HostFacts { host: host.clone(), transport, hello: hello.map_err(classify_link_error), view, clock_offset }
 }
 
 async fn send_hello(world: &FleetWorld, host: &Host) -> Result<Hello, LinkError> {

@@ -75,6 +75,7 @@ impl HostLink for LocalHost {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             machine: self.world.machine.host_name().unwrap_or_default(),
             addresses: self.world.machine.list_addresses().unwrap_or_default(),
+            now: Some(self.world.clock.now()),
         })
     }
 

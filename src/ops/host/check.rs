@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::lint::{self, HaproxyCfg};
+use crate::model::boot::StartedBy;
 use crate::model::finding::Finding;
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
@@ -14,6 +15,7 @@ use crate::plan::check::facts::CheckFacts;
 use crate::plan::firewall::choose_variant;
 use crate::world::HostWorld;
 
+use super::port_sockets::resolve_target;
 use super::rules;
 use super::status;
 
@@ -25,20 +27,27 @@ pub async fn check(world: &HostWorld, fleet: &Fleet, host: &Host, cfg: Option<&H
 }
 
 async fn collect_facts(world: &HostWorld, fleet: &Fleet, host: &Host) -> CheckFacts {
+    let recorded = world.store.load_records();
     let backup =
         SocketAddr::new(host.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), fleet.ports.backup.get());
+    // Of a managed service nothing listens on the data ports: its instances answer.
+    let target = |address| resolve_target(recorded.as_deref().unwrap_or_default(), address);
+    let [main, backup] = [fleet.main_endpoint(host), backup].map(target);
+    let record = recorded.iter().flatten().find(|record| record.forward.service == fleet.service);
+    let is_managed = record.is_some_and(|record| record.routes.is_some());
+    let find_vhost = |port| if is_managed { vec![] } else { find_listeners(world, port) };
+    let [main_listeners, backup_listeners] = [fleet.ports.main, fleet.ports.backup].map(find_vhost);
     let (tables, native, views, main_health, backup_health) = tokio::join!(
         rules::observe(world),
         world.firewall.read_native_rules(),
         futures_util::future::join_all(world.balancers.iter().map(|balancer| balancer.read())),
-        world.probe.check(fleet.main_endpoint(host), &fleet.health),
+        world.probe.check(main, &fleet.health),
         world.probe.check(backup, &fleet.health),
     );
     let filters = match &tables {
         Ok(tables) => read_filters(world, tables).await,
         Err(_) => vec![],
     };
-    let recorded = world.store.load_records();
     let drift = match (&recorded, &tables) {
         (Ok(recorded), Ok(tables)) => status::describe_drift(recorded, tables),
         _ => vec![],
@@ -61,8 +70,11 @@ async fn collect_facts(world: &HostWorld, fleet: &Fleet, host: &Host) -> CheckFa
         drift,
         booted_at: world.machine.read_boot_time().ok(),
         check_port_listeners: find_listeners(world, fleet.ports.check),
-        main_port_listeners: find_listeners(world, fleet.ports.main),
-        backup_port_listeners: find_listeners(world, fleet.ports.backup),
+        vhost_starters: [&main_listeners, &backup_listeners].map(|listeners| list_starters(world, listeners)),
+        is_agent_running: world.machine.find_installed_agent(),
+        answering_ports: [main, backup].map(|address| Port::new(address.port()).unwrap_or(fleet.ports.main)),
+        main_port_listeners: main_listeners,
+        backup_port_listeners: backup_listeners,
         addresses: world.machine.list_addresses().unwrap_or_default(),
         main_health: main_health.map_err(ObservationError::new),
         backup_health: backup_health.map_err(ObservationError::new),
@@ -79,6 +91,17 @@ async fn read_filters(
         (*family, table.map_err(ObservationError::new))
     });
     futures_util::future::join_all(read).await
+}
+
+/// What started these processes, each starter once.
+fn list_starters(world: &HostWorld, listeners: &[(u32, String)]) -> Vec<StartedBy> {
+    let mut starters: Vec<StartedBy> = Vec::new();
+    for starter in listeners.iter().filter_map(|(pid, _)| world.machine.find_starter(*pid)) {
+        if !starters.contains(&starter) {
+            starters.push(starter);
+        }
+    }
+    starters
 }
 
 fn find_listeners(world: &HostWorld, port: Port) -> Vec<(u32, String)> {

@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 
 use crate::model::balancer::BackendView;
+use crate::model::boot::StartedBy;
 use crate::model::forward::ServiceRecord;
 use crate::model::history::HistoryEntry;
 use crate::model::host::Host;
 use crate::model::native_rule::NativeRule;
 use crate::model::observation::ObservationError;
-use crate::model::ports::ClientPorts;
+use crate::model::ports::{ClientPorts, Port};
 use crate::model::rules::{Family, Table, Tables};
 
 /// A snapshot of a host. A part that could not be read is its error.
@@ -36,6 +37,12 @@ pub struct CheckFacts {
     pub check_port_listeners: Vec<(u32, String)>,
     pub main_port_listeners: Vec<(u32, String)>,
     pub backup_port_listeners: Vec<(u32, String)>,
+    /// What started the processes of the main and the backup vhost, each once; none for a managed service.
+    pub vhost_starters: [Vec<StartedBy>; 2],
+    /// Whether the installed agent answers; `None` where none is installed.
+    pub is_agent_running: Option<bool>,
+    /// The ports where main and backup really answer: those of the instances of a managed service.
+    pub answering_ports: [Port; 2],
     pub addresses: Vec<IpAddr>,
     pub main_health: Result<(), ObservationError>,
     pub backup_health: Result<(), ObservationError>,

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::balancers::{check_capacity_floor, check_policy, check_servers, expects_main_up, require_view};
+use super::clock::{ClockOffset, check_clock};
 use super::finding::{build_finding, build_note, build_ok, build_problem, build_warning};
 use crate::model::api::{Hello, HostView};
 use crate::model::balancer::{BackendView, BalancerSpec};
@@ -38,6 +39,8 @@ pub struct HostFacts {
     pub hello: Result<Hello, LinkFailure>,
     /// `None` where it was not greeted.
     pub view: Option<Result<HostView, ObservationError>>,
+    /// How far the host's clock is from this machine's; `None` where they may be equal.
+    pub clock_offset: Option<ClockOffset>,
 }
 
 impl HostFacts {
@@ -131,6 +134,7 @@ fn check_reachable_host(fleet: &Fleet, facts: &FleetFacts, host: &HostFacts) -> 
             "install the same on both when there is time",
         )
     }];
+    all.extend(check_clock(subject, host.clock_offset));
     match &host.view {
         None => {}
         Some(Err(error)) => all.push(build_problem("host-not-seen", subject, error.clone(), "see the error")),

@@ -1,5 +1,6 @@
 use super::*;
 use crate::model::balancer::{AdminState, BackendView, ServerState, ServerView};
+use crate::model::boot::StartedBy;
 use crate::model::example::{self, make_native_rule, make_table, port};
 use crate::model::forward::ServiceRecord;
 use crate::model::history::{Actor, HistoryEntry, OperationId};
@@ -100,6 +101,9 @@ pub(super) fn good() -> CheckFacts {
         check_port_listeners: vec![],
         main_port_listeners: vec![(10, "nginx".into()), (11, "nginx".into())],
         backup_port_listeners: vec![(20, "nginx".into())],
+        vhost_starters: [vec![], vec![]],
+        is_agent_running: None,
+        answering_ports: [port(8080), port(80)],
         addresses: vec![],
         main_health: Ok(()),
         backup_health: Ok(()),
@@ -237,6 +241,22 @@ fn check_reports_listeners_and_health() {
         facts.records = Ok(vec![recorded(Switch::Off)]);
     });
     assert_eq!(in_maintenance, [("vhost-unhealthy", Severity::Note)]);
+}
+
+#[test]
+fn what_does_not_come_back_at_boot_is_reported() {
+    let unit = |is_enabled| StartedBy::Unit { name: "nginx.service".into(), is_enabled };
+    let find = |main, backup| with(|facts| facts.vhost_starters = [vec![main], vec![backup]]);
+    assert_eq!(find(unit(true), unit(true)), []);
+    assert_eq!(
+        find(StartedBy::Scope("session-3.scope".into()), unit(false)),
+        [("vhost-without-unit", Severity::Warning), ("vhost-not-enabled", Severity::Warning)]
+    );
+    assert_eq!(with(|facts| facts.is_agent_running = Some(true)), []);
+    assert_eq!(
+        with(|facts| facts.is_agent_running = Some(false)),
+        [("agent-not-running", Severity::Problem)]
+    );
 }
 
 #[test]

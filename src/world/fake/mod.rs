@@ -19,6 +19,7 @@ use super::sockets::{SocketTable, SocketsError};
 use super::stop::{self, StopHandle};
 use super::watch::{RuleSubscription, RuleWatch};
 use crate::model::api::{RunOutcome, RunRequest};
+use crate::model::boot::StartedBy;
 use crate::model::health::Health;
 use crate::model::ports::{ClientPorts, Port};
 use crate::model::socket::Socket;
@@ -191,6 +192,14 @@ impl Machine for FakeHost {
     }
 
     fn read_client_ports(&self) -> Option<ClientPorts> {
+        None
+    }
+
+    fn find_starter(&self, _: u32) -> Option<StartedBy> {
+        None
+    }
+
+    fn find_installed_agent(&self) -> Option<bool> {
         None
     }
 

@@ -16,7 +16,14 @@ fn fleet() -> Fleet {
 }
 
 fn hello(version: &str) -> Hello {
-    Hello { api: 1, oldest_api: 1, version: version.into(), machine: "x".into(), addresses: vec![] }
+    Hello {
+        api: 1,
+        oldest_api: 1,
+        version: version.into(),
+        machine: "x".into(),
+        addresses: vec![],
+        now: None,
+    }
 }
 
 fn good() -> FleetFacts {
@@ -25,6 +32,7 @@ fn good() -> FleetFacts {
         host,
         hello: Ok(hello("1.0.0")),
         view: Some(Ok(view(Switch::On))),
+        clock_offset: None,
     };
     let lines = ["main-web1", "backup-web1", "main-web2", "backup-web2"];
     let servers = lines.map(|name| make_server(name, ServerState::Up)).to_vec();
@@ -225,6 +233,10 @@ pub(in crate::plan::check) fn list_samples() -> Vec<Finding> {
     all.extend(collect(&|facts| facts.hosts[0].hello = Ok(hello("0.9.0"))));
     all.extend(collect(&|facts| {
         facts.hosts[0].view = Some(Err(ObservationError::new("no answer within 15s (ssh deploy@web1)")));
+    }));
+    all.extend(collect(&|facts| {
+        let offset = ClockOffset { by: std::time::Duration::from_secs(97), is_ahead: true };
+        facts.hosts[0].clock_offset = Some(offset);
     }));
     all.extend(collect(&|facts| facts.hosts[0].view = Some(Ok(view(Switch::Off)))));
     all.extend(collect(&|facts| {

@@ -7,7 +7,7 @@ use crate::model::roll::Batch;
 use crate::plan::check::data_ports::tests::{REDIRECT_RULE, add_managed_service};
 
 /// Changes of the host on which all is well.
-const CHANGES: [Change; 34] = [
+const CHANGES: [Change; 36] = [
     |_| {},
     |facts| facts.hidden_legacy = vec![Family::V4],
     |facts| facts.client_ports = ClientPorts::parse("1024\t65535", ""),
@@ -63,6 +63,11 @@ const CHANGES: [Change; 34] = [
     |facts| facts.backup_port_listeners.push((10, "nginx".into())),
     |facts| {
         facts.main_health = Err(ObservationError::new("127.0.0.1:8080/health answered 500, expected 200"));
+    },
+    |facts| facts.is_agent_running = Some(false),
+    |facts| {
+        let unit = StartedBy::Unit { name: "nginx.service".into(), is_enabled: false };
+        facts.vhost_starters = [vec![StartedBy::Scope("session-3.scope".into())], vec![unit]];
     },
     |facts| facts.balancers = vec![None],
     |facts| {
