@@ -92,7 +92,7 @@ pub(super) fn make_owner() -> Owner {
         purpose: "./deploy.sh 2.0.0".into(),
         ..Actor::new("alice", 7)
     };
-    Owner::new(&alice, "", jiff::Timestamp::UNIX_EPOCH)
+    alice.become_owner("", jiff::Timestamp::UNIX_EPOCH)
 }
 
 fn list_refusals() -> Vec<Sample<DeployRefusal>> {

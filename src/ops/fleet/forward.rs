@@ -175,7 +175,7 @@ pub async fn switch_many(
     switch: Switch,
     options: &SwitchOptions,
 ) -> Result<SwitchResults, SwitchManyError> {
-    let actor = require_owned(world, fleet, hosts, &options.actor).await.map_err(|owned| {
+    let actors = require_owned(world, fleet, hosts, &options.actor).await.map_err(|owned| {
         let (host, owner) = owned.into_iter().next().unzip();
         let message =
             owner.map(|owner| OwnedByOther { owner: Box::new(owner) }.to_string()).unwrap_or_default();
@@ -186,15 +186,17 @@ pub async fn switch_many(
             source,
         }
     })?;
-    let options = &SwitchOptions { actor, ..options.clone() };
     let work = async {
         let overridden = match switch {
             Switch::On => vec![],
             Switch::Off => check_all_refusals(world, fleet, hosts, options).await?,
         };
-        let switches = hosts.iter().map(async |host| match switch {
-            Switch::On => enable(world, fleet, host, options).await,
-            Switch::Off => start_maintenance(world, fleet, host, options, overridden.clone()).await,
+        let switches = hosts.iter().map(async |host| {
+            let options = &SwitchOptions { actor: actors.find(&host.name), ..options.clone() };
+            match switch {
+                Switch::On => enable(world, fleet, host, options).await,
+                Switch::Off => start_maintenance(world, fleet, host, options, overridden.clone()).await,
+            }
         });
         Ok::<_, SwitchManyError>(futures_util::future::join_all(switches).await)
     };
@@ -291,7 +293,7 @@ async fn set_switch(
     let owner = read_owner(world, fleet, host).await;
     let actor = decide_actor(world, host, owner.as_ref(), &options.actor);
     // The command of a roll continues that roll; a maintenance that begins here is by hand, regardless of the environment.
-    let is_continued = owner.is_some_and(|owner| owner.is_continued_by(&actor));
+    let is_continued = owner.is_some_and(|owner| actor.continues(&owner));
     let actor = if is_continued { actor } else { Actor { roll: None, ..actor } };
     let changed = switch_host(world, fleet, host, switch, &actor, &detail.join("; ")).await;
     changed.map_err(|source| not_changed_error(host, switch, source))

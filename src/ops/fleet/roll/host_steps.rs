@@ -194,7 +194,7 @@ impl RollRun<'_> {
     async fn describe_overtaking(&self, host: &Host) -> String {
         let view = self.read_host_view(host).await.ok();
         if let Some(HostView { record: Ok(Some(ServiceRecord { owner: Some(owner), .. })), .. }) = &view
-            && !owner.is_continued_by(&self.actor)
+            && !self.actor.continues(owner)
         {
             return format!("the host was taken over by {owner}");
         }

@@ -70,7 +70,9 @@ async fn every_change_by_another_operator_is_refused() {
     assert_eq!(after.0[0].access, Access::Public);
 
     // Taken over: everything goes on as for an owner.
-    host.set_forward(&take_out(actor().with_reason(Some("alice is ill"), true))).await.unwrap();
+    let replaces = after.0[0].owner.clone().into_iter().collect();
+    let taker = Actor { replaces, ..actor().with_reason(Some("alice is ill"), true) };
+    host.set_forward(&take_out(taker)).await.unwrap();
     for (name, result) in call_all(&fake, &host).await {
         let is_owned = matches!(result, Err(LinkError::Refused { code: ErrorCode::Owned, .. }));
         assert!(!is_owned, "{name}: {result:?}");
