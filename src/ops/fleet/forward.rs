@@ -25,7 +25,7 @@ use super::balancer_wait::{self, BalancerObserved, BalancerWaitError, WaitOutcom
 use super::drain::{self, DrainError};
 use super::lock::{self, LockError};
 use super::owner::{decide_actor, read_owner, require_owned};
-use super::reach::{find_link, is_off, probe_main, read_balancers};
+use super::reach::{find_link, is_off, list_host_addresses, probe_main, read_balancers};
 use super::server_lines::{list_main_endpoints, read_lines_to_main};
 
 /// The operator's options for a switch.
@@ -317,6 +317,7 @@ pub async fn switch_host(
         actor: actor.clone(),
         action: switch_command_name(switch).to_owned(),
         detail: detail.to_owned(),
+        addresses: list_host_addresses(world, fleet, host).await,
     };
     let changed = find_link(world, host)?.set_forward(&request).await?;
     if let Some(error) = &changed.unfinished_history {

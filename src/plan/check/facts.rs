@@ -8,8 +8,17 @@ use crate::model::history::HistoryEntry;
 use crate::model::host::Host;
 use crate::model::native_rule::NativeRule;
 use crate::model::observation::ObservationError;
+use crate::model::packet_proof::{DataPortProof, PacketProof};
 use crate::model::ports::ClientPorts;
 use crate::model::rules::{Family, Table, Tables};
+
+/// What packets to a vhost's data port found.
+#[derive(Debug, Clone)]
+pub struct VhostPacket {
+    /// `main` or `backup`.
+    pub vhost: &'static str,
+    pub proof: DataPortProof,
+}
 
 /// A snapshot of a host. A part that could not be read is its error.
 #[derive(Debug, Clone)]
@@ -37,6 +46,10 @@ pub struct CheckFacts {
     pub main_port_listeners: Vec<(u32, String)>,
     pub backup_port_listeners: Vec<(u32, String)>,
     pub addresses: Vec<IpAddr>,
+    /// What packets to the check port found; `None` without a record.
+    pub check_port_packet: Option<PacketProof>,
+    /// What packets to the data ports of vhosts found that answer on the host itself.
+    pub vhost_packets: Vec<VhostPacket>,
     pub main_health: Result<(), ObservationError>,
     pub backup_health: Result<(), ObservationError>,
     /// In the order of the fleet; `None`: not read by configuration.

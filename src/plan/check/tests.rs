@@ -9,6 +9,7 @@ use crate::model::proxy::ProxyPlacement;
 use crate::model::rules::Variant;
 use crate::plan::firewall;
 
+mod packets;
 mod snapshots;
 
 type Change = fn(&mut CheckFacts);
@@ -101,6 +102,8 @@ pub(super) fn good() -> CheckFacts {
         main_port_listeners: vec![(10, "nginx".into()), (11, "nginx".into())],
         backup_port_listeners: vec![(20, "nginx".into())],
         addresses: vec![],
+        check_port_packet: None,
+        vhost_packets: vec![],
         main_health: Ok(()),
         backup_health: Ok(()),
         balancers: vec![Some(Ok(BackendView::new(servers)))],

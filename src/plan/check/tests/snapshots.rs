@@ -7,7 +7,7 @@ use crate::model::roll::Batch;
 use crate::plan::check::data_ports::tests::{REDIRECT_RULE, add_managed_service};
 
 /// Changes of the host on which all is well.
-const CHANGES: [Change; 34] = [
+const CHANGES: [Change; 36] = [
     |_| {},
     |facts| facts.hidden_legacy = vec![Family::V4],
     |facts| facts.client_ports = ClientPorts::parse("1024\t65535", ""),
@@ -78,6 +78,8 @@ const CHANGES: [Change; 34] = [
     },
     |facts| change_servers(facts, |servers| servers.truncate(1)),
     |facts| add_managed_service(facts, &[REDIRECT_RULE], &[]),
+    |facts| packets::close_main_port(facts, "firewalld"),
+    packets::contradict_check_port,
 ];
 
 #[test]
@@ -101,6 +103,11 @@ fn check_findings_are_those_of_the_snapshots() {
     samples::assert_snapshot(
         "findings-check.txt",
         &all,
-        &["src/plan/check.rs", "src/plan/check/data_ports.rs", "src/plan/check/fleet.rs"],
+        &[
+            "src/plan/check.rs",
+            "src/plan/check/data_ports.rs",
+            "src/plan/check/fleet.rs",
+            "src/plan/check/open_ports.rs",
+        ],
     );
 }

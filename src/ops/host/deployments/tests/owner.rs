@@ -22,6 +22,7 @@ fn take_out(actor: Actor) -> ForwardRequest {
         actor,
         action: "disable-forward".into(),
         detail: String::new(),
+        addresses: vec![],
     }
 }
 
