@@ -25,7 +25,7 @@ use super::owner::Owner;
 use super::packet_proof::PacketProof;
 use super::port_forward::{Forward, Switch};
 use super::ports::Ports;
-use super::socket::SocketCount;
+use super::socket::{PeerConnections, SocketCount};
 
 /// The version of the messages that this program sends and reads. It counts changes of fields, the path prefix `/v1` does not.
 pub const API_VERSION: u32 = 2;
@@ -126,6 +126,9 @@ pub struct ServiceActivity {
     #[serde(with = "observation")]
     #[schemars(with = "observation::ValueOrError<SocketCount>")]
     pub sockets: Result<SocketCount, ObservationError>,
+    /// Their peers, those with the most connections first.
+    #[serde(default)]
+    pub peers: Vec<PeerConnections>,
 }
 
 /// A switch of a service's forward. Routes, access and the traffic split have endpoints of their own, which check them.

@@ -11,7 +11,7 @@ use crate::model::fleet::Fleet;
 use crate::model::forward::ChangeResult;
 use crate::model::history::Actor;
 use crate::model::host::Host;
-use crate::model::name::HostName;
+use crate::model::name::{BalancerName, HostName};
 use crate::model::packet_proof::PacketProof;
 use crate::model::port_forward::{Forward, Switch};
 use crate::plan::owner::OwnedByOther;
@@ -55,6 +55,9 @@ pub struct SwitchReport {
     /// The time from DOWN everywhere to drained; absent without `--drain`.
     #[serde(rename = "drained_after_ms", serialize_with = "duration::serialize_optional_ms")]
     pub drained_after: Option<Duration>,
+    /// With `--drain`: the balancers whose connections are not known, so that a quiet websocket of theirs was not noticed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub drain_unread: Vec<BalancerName>,
     /// With `--force`: requests still in flight when the drain's time was up.
     pub not_drained: Option<u64>,
     /// The strongest evidence that the switch has its effect.
@@ -123,7 +126,10 @@ async fn start_maintenance(
     }
     if options.drain {
         match drain::wait(world, fleet, host, generation, fleet.limits.drain_timeout).await {
-            Ok(after) => switched.drained_after = Some(after),
+            Ok(drained) => {
+                switched.drained_after = Some(drained.after);
+                switched.drain_unread = drained.unread;
+            }
             Err(DrainError::TimedOut { in_flight, .. }) if options.force => {
                 switched.not_drained = Some(in_flight);
             }
@@ -379,8 +385,18 @@ impl SwitchReport {
                 SwitchProof::Unverified { reason: "the switchman of the host sends no packets".to_owned() }
             }
         };
-        let (observed, drained_after, not_drained) = (vec![], None, None);
-        Self { host, switch, changed, overridden, observed, drained_after, not_drained, proof, packet }
+        Self {
+            host,
+            switch,
+            changed,
+            overridden,
+            observed: vec![],
+            drained_after: None,
+            drain_unread: vec![],
+            not_drained: None,
+            proof,
+            packet,
+        }
     }
 
     /// What a balancer reports is stronger than a packet: it includes rules by interface and by source.

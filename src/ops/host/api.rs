@@ -25,6 +25,7 @@ use crate::model::observation::ObservationError;
 use crate::model::ports::Port;
 use crate::model::socket::Socket;
 use crate::plan::drain;
+use crate::plan::drain::peers::list_peers;
 use crate::world::HostWorld;
 use crate::world::commands::CommandError;
 use crate::world::link::{HostLink, LinkError, LinkResult, SharedLineSink};
@@ -89,12 +90,14 @@ impl HostLink for LocalHost {
         let before = looks.remove(&port).unwrap_or_default();
         let sockets =
             now.as_ref().map(|now| drain::count_activities(now, &before).0).map_err(ObservationError::new);
+        let peers = now.as_ref().map(|now| list_peers(now, &before)).unwrap_or_default();
         looks.insert(port, now.unwrap_or_default());
         Ok(ServiceActivity {
             generation: record.as_ref().map_or(0, |record| record.generation),
             switch: record.as_ref().map(|record| record.switch),
             owner: record.and_then(|record| record.owner),
             sockets,
+            peers,
         })
     }
 

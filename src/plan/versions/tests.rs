@@ -232,7 +232,7 @@ fn kill_refuses_main_with_shadows_but_not_the_last_version() {
 /// Seed rows R9, R19, R20: work in flight, and connections that may carry some at any moment.
 #[test]
 fn kill_refuses_undrained_deployment() {
-    let count = |busy, idle, tie| SocketCount { busy, idle, ambiguous: tie };
+    let count = |busy, idle, tie| SocketCount { busy, idle, ambiguous: tie, silent: 0 };
     assert_eq!(check_drained(&count(0, 0, 0)), Ok(()));
     let text = check_drained(&count(2, 5, 1)).unwrap_err().to_string();
     assert!(
