@@ -122,6 +122,9 @@ async fn roll_stops_at_a_host_that_was_taken_over_and_names_the_operator() {
         assert!(first.detail.contains("bob on ops2"), "{first:?}");
         let is_on = fake.site.with_host("web1", |host| host.forward);
         assert_eq!(is_on, to == Switch::On, "the last word is bob's");
+        if to == Switch::Off {
+            assert_eq!(first.end, Some(HostOutcome::TakenOver), "{first:?}");
+        }
         assert_eq!(ends(&report)[1], WAITING);
     }
 }
