@@ -199,7 +199,12 @@ fn check_foreign_rules(fleet: &Fleet, family: Family, subject: &str, table: &Tab
 fn check_native_rules(fleet: &Fleet, rules: &Result<Vec<NativeRule>, ObservationError>) -> Vec<Finding> {
     let check = fleet.ports.check;
     match rules {
-        Err(error) => vec![build_warning("native-unreadable", "nftables", error.clone(), "run as root")],
+        Err(error) => vec![build_warning(
+            "native-unreadable",
+            "nftables",
+            format!("native rules are not looked at, and may decide about the ports: {error}"),
+            "`apt-get install nftables` where `nft` is missing, else run as root",
+        )],
         Ok(rules) => rules
             .iter()
             .filter(|rule| rule.effect == NativeEffect::Translate && rule.matches_port(check))

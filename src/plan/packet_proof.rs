@@ -72,6 +72,8 @@ pub struct PacketFacts {
     /// Raw, mangle and filter of the family.
     pub tables: Vec<(String, Table)>,
     pub native: Vec<NativeRule>,
+    /// Why native rules were not looked at.
+    pub native_obstacle: Option<String>,
     /// Addresses on which a process listens on the check port and on the target.
     pub check_listeners: Vec<SocketAddr>,
     pub target_listeners: Vec<SocketAddr>,
@@ -139,7 +141,13 @@ pub fn explain_answer(
                 "a packet to port {} {answer}, and no rule explains that: a filter of OUTPUT or a limit may drop it",
                 claim.port
             )),
-            None => contradicted(None),
+            None => match &facts.native_obstacle {
+                Some(obstacle) => unverified(format!(
+                    "a packet to port {} {answer}, and native rules are not looked at: {obstacle}",
+                    claim.port
+                )),
+                None => contradicted(None),
+            },
         },
     }
 }

@@ -1,5 +1,6 @@
 # firewalld and ufw for real, one after the other on web1, with the agent running and the forward on. Sourced by test.sh.
-# Sources: firewalld/firewalld (PartOf, Conflicts: systemd.unit(5)); ufw(8) and /etc/ufw/before6.rules; docs/host-survival.md.
+# Source: systemd/systemd#2830 and fail2ban/fail2ban#3236 (PartOf= and a restart of firewalld), firewalld/firewalld#556 (what is
+# translated is accepted), /etc/ufw/before.rules and before6.rules of ufw 0.36.
 
 # One process a vhost, as `check` requires: nginx serves main, and this the backup.
 inside web1 rm /etc/nginx/sites-enabled/default

@@ -147,15 +147,17 @@ async fn explain(
     let unreadable = |error: &dyn std::fmt::Display| PacketVerdict::Unverified {
         reason: format!("a packet to port {} {answer}, and the rules cannot be read: {error}", claim.port),
     };
-    let (nat, tables, native) = match (nat, tables, native) {
-        (Ok(nat), Ok(tables), Ok(native)) => (nat, tables, native),
-        (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => return unreadable(&error),
+    let (nat, tables) = match (nat, tables) {
+        (Ok(nat), Ok(tables)) => (nat, tables),
+        (Err(error), _) | (_, Err(error)) => return unreadable(&error),
     };
+    let native_obstacle = native.as_ref().err().map(ToString::to_string);
     let processes = world.machine.list_listeners(claim.port).unwrap_or_default();
     let facts = PacketFacts {
         nat: nat.into_iter().find(|(of, _)| *of == family).map(|(_, tables)| tables),
         tables,
-        native,
+        native: native.unwrap_or_default(),
+        native_obstacle,
         check_listeners: world.packets.list_listening_addresses(claim.port),
         target_listeners: world.packets.list_listening_addresses(claim.target),
         check_processes: processes.iter().map(|one| format!("{} (pid {})", one.name, one.pid)).collect(),

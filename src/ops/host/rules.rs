@@ -222,6 +222,7 @@ async fn commit_until_stable(
     mut observed: Vec<(Family, Tables)>,
 ) -> Result<Vec<Transaction>, ChangeError> {
     let mut committed = Vec::new();
+    let mut lacks_ipv6 = false;
     let mut left = plan_transactions(wanted, &observed);
     for _ in 0..MAX_ROUNDS {
         if left.is_empty() {
@@ -230,9 +231,19 @@ async fn commit_until_stable(
         // Families are tables of their own: they wait for the kernel side by side.
         let commits = left.iter().map(|transaction| world.firewall.commit(transaction));
         let ended = futures_util::future::join_all(commits).await;
-        ended.into_iter().collect::<Result<Vec<()>, _>>()?;
-        committed.append(&mut left);
+        for (transaction, result) in left.iter().zip(ended) {
+            match result {
+                Err(error) if transaction.family == Family::V6 && error.lacks_nat() => {
+                    log::warn!("no rules for IPv6: {error}");
+                    lacks_ipv6 = true;
+                }
+                result => result?,
+            }
+        }
+        let is_covered = |family: Family| family == Family::V4 || !lacks_ipv6;
+        committed.extend(left.drain(..).filter(|transaction| is_covered(transaction.family)));
         observed = observe(world).await?;
+        observed.retain(|(family, _)| is_covered(*family));
         left = plan_transactions(wanted, &observed);
     }
     left.first().map_or(Ok(committed), |step| Err(ChangeError::Contested { family: step.family }))

@@ -179,6 +179,7 @@ fn quiet_websocket_counts_as_haproxy_session() {
 }
 
 /// The quiet websocket of an old HAProxy process: the new one has no session, and the socket looks idle.
+/// Source: haproxy/haproxy#228.
 #[test]
 fn connection_that_no_balancer_has_is_in_flight() {
     let kept = |idle| {

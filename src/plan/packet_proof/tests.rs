@@ -15,6 +15,7 @@ fn facts() -> PacketFacts {
         nat: None,
         tables: vec![],
         native: vec![],
+        native_obstacle: None,
         check_listeners: vec![],
         target_listeners: vec!["0.0.0.0:8080".parse().unwrap()],
         check_processes: vec![],

@@ -38,7 +38,7 @@ pub(super) fn contradict_check_port(facts: &mut CheckFacts) {
 }
 
 /// firewalld accepts what was translated: HAProxy's check passes by the check port while every user is refused.
-/// Source: firewalld/firewalld, src/firewall/core/nftables.py: `ct status dnat accept` in filter_INPUT.
+/// Source: firewalld/firewalld#556.
 #[test]
 fn closed_data_port_is_a_problem_with_the_words_of_its_firewall() {
     for (table, fix) in [
