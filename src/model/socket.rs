@@ -74,7 +74,7 @@ pub struct SocketCount {
 pub struct PeerConnections {
     pub address: IpAddr,
     pub connections: u64,
-    /// Those that may have a request in flight.
+    /// Those with a request in flight.
     pub busy: u64,
     /// The time since the last byte of a request or an answer on any of them.
     #[serde(rename = "quiet_for_ms", with = "super::duration::ms")]

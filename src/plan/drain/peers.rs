@@ -21,7 +21,7 @@ pub fn list_peers(now: &[Socket], before: &[Socket]) -> Vec<PeerConnections> {
         let peer =
             peers.entry(address).or_insert(PeerConnections { address, connections: 0, busy: 0, quiet_for });
         peer.connections += 1;
-        peer.busy += u64::from(activity != SocketActivity::Idle);
+        peer.busy += u64::from(!matches!(activity, SocketActivity::Idle | SocketActivity::Ambiguous));
         peer.quiet_for = peer.quiet_for.min(quiet_for);
     }
     let mut peers: Vec<PeerConnections> = peers.into_values().collect();
