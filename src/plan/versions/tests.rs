@@ -271,6 +271,7 @@ fn killed_deployment_has_no_routes() {
     // A main that is alone takes everything with it.
     let intent = detach(&record(&one, &one), &one, &actor()).unwrap();
     assert_eq!((&intent.route_change, intent.switch), (&RouteChange::Remove, Switch::Off));
+    assert_eq!(intent.forward.target, record(&one, &one).routes.unwrap().main.port, "no port of an instance");
     // No route goes to a plain shadow.
     assert_eq!(detach(&record(&two, &two), &one, &actor()), None);
 }
