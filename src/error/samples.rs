@@ -9,6 +9,7 @@ use crate::model::example;
 use crate::model::lock::{Holder, Liveness, LockPurpose, LockView};
 use crate::model::port_conflict::{PortConflict, PortSetting, PortSide};
 use crate::model::port_forward::Switch;
+use crate::model::socket::PeerConnections;
 use crate::ops::fleet::balancer_wait::{BalancerWaitError, MissingObservation};
 use crate::ops::fleet::drain::DrainError;
 use crate::ops::fleet::forward::{SwitchError, SwitchManyError};
@@ -427,6 +428,7 @@ fn list_drain_errors() -> Vec<Sample<DrainError>> {
         TimedOut: [
             DrainError::TimedOut {
                 senders: vec!["lb1 servers/main-web1 (2)".into(), "lb1 websockets/web1 (1)".into()],
+                peers: vec![],
                 waited: secs(30),
                 in_flight: 3,
                 reason: NotDrainedReason::Sessions,
@@ -437,6 +439,12 @@ fn list_drain_errors() -> Vec<Sample<DrainError>> {
                 in_flight: 1,
                 reason: NotDrainedReason::UnexplainedConnections { count: 1 },
                 senders: vec![],
+                peers: vec![PeerConnections {
+                    address: [10, 0, 0, 50].into(),
+                    connections: 1,
+                    busy: 0,
+                    quiet_for: secs(42),
+                }],
                 detail: None,
             }
         ],

@@ -25,7 +25,7 @@ use super::owner::Owner;
 use super::packet_proof::PacketProof;
 use super::port_forward::{Forward, Switch};
 use super::ports::Ports;
-use super::socket::SocketCount;
+use super::socket::{PeerConnections, SocketCount};
 use super::version::Version;
 
 /// The version of the messages that this program sends and reads. It counts changes of fields, the path prefix `/v1` does not.
@@ -76,6 +76,9 @@ pub struct StatusRequest {
     /// Whether the host proves the forward by a packet.
     #[serde(default)]
     pub send_packet: bool,
+    /// The addresses that balancers use for the host, as far as they are known: the packets are sent to them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<IpAddr>,
 }
 
 /// The host's side of `status` at one moment. A part that could not be read carries the reason; it is never left out.
@@ -131,6 +134,9 @@ pub struct ServiceActivity {
     #[serde(with = "observation")]
     #[schemars(with = "observation::ValueOrError<SocketCount>")]
     pub sockets: Result<SocketCount, ObservationError>,
+    /// Their peers, those with the most connections first.
+    #[serde(default)]
+    pub peers: Vec<PeerConnections>,
 }
 
 /// A switch of a service's forward. Routes, access and the traffic split have endpoints of their own, which check them.
@@ -146,12 +152,16 @@ pub struct ForwardRequest {
     pub action: String,
     /// The overridden safety checks (`--force`), or the roll it belongs to; empty otherwise.
     pub detail: String,
+    /// The addresses that balancers use for the host, as far as they are known: the switch is proven by packets to them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<IpAddr>,
 }
 
 impl From<ForwardRequest> for Intent {
     /// Everything but the switch stays as it is recorded.
     fn from(request: ForwardRequest) -> Self {
-        let ForwardRequest { forward, switch, balancer_is_local, actor, action, detail } = request;
+        let ForwardRequest { forward, switch, balancer_is_local, actor, action, detail, addresses: _ } =
+            request;
         let (route_change, access, layer7) = (RouteChange::Keep, None, None);
         Self { forward, switch, balancer_is_local, actor, action, detail, route_change, access, layer7 }
     }

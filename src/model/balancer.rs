@@ -1,7 +1,7 @@
 //! A HAProxy load balancer: how switchman reaches it, and the state it reports for the servers of a backend.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -34,6 +34,26 @@ pub enum StatsEndpoint {
     Tcp { host: String, port: u16 },
     /// The statistics page as CSV over HTTP or HTTPS; the URL may contain user and password.
     Http(String),
+}
+
+impl StatsEndpoint {
+    /// Returns the address of the balancer's machine, where the endpoint names it by number.
+    pub fn address(&self) -> Option<IpAddr> {
+        let host = match self {
+            Self::Unix(_) => return None,
+            Self::Tcp { host, .. } => host.as_str(),
+            Self::Http(url) => {
+                let (_, rest) = url.split_once("://")?;
+                let authority = rest.split(['/', '?', '#']).next()?;
+                let host = authority.rsplit('@').next()?;
+                match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+                    Some((inner, _)) => inner,
+                    None => host.split(':').next()?,
+                }
+            }
+        };
+        host.parse::<IpAddr>().ok().map(|address| address.to_canonical())
+    }
 }
 
 impl fmt::Display for StatsEndpoint {

@@ -184,6 +184,7 @@ pub fn make_native_rule(ports: &[(u16, u16)]) -> NativeRule {
         ports: ports.to_vec(),
         effect: NativeEffect::Translate,
         is_conditional: false,
+        is_translated_only: false,
     }
 }
 

@@ -179,8 +179,8 @@ fn derive_owner(previous: Option<&ServiceRecord>, intent: &Intent, now: jiff::Ti
         Switch::On => None,
         Switch::Off if !intent.is_forward_alone() => before,
         Switch::Off => before
-            .filter(|owner| intent.actor.is_host || owner.is_continued_by(&intent.actor))
-            .or_else(|| Some(Owner::new(&intent.actor, &intent.action, now))),
+            .filter(|owner| intent.actor.is_host || intent.actor.continues(owner))
+            .or_else(|| Some(intent.actor.become_owner(&intent.action, now))),
     }
 }
 

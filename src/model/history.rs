@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::name::ServiceName;
+use super::owner::Owner;
 use super::roll::RollId;
 
 /// Ties the entry for the beginning of a change to the entry for its end.
@@ -28,9 +29,13 @@ pub struct Actor {
     /// The purpose for people: the command of a roll, or the text of `--reason`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub purpose: String,
-    /// Whether the change may take a host over from another owner: `--force --reason TEXT`.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    /// Whether the operator takes hosts over from other owners: `--force --reason TEXT`. Hosts receive `replaces` instead.
+    #[serde(skip)]
     pub takes_over: bool,
+    /// The recorded owners that the change may replace, as they were read from the host. An owner who came since is not
+    /// replaced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replaces: Vec<Owner>,
     /// Whether the host itself makes the change, to repair what is recorded. No client can send this.
     #[serde(skip)]
     pub is_host: bool,
@@ -45,6 +50,7 @@ impl Actor {
             roll: None,
             purpose: String::new(),
             takes_over: false,
+            replaces: vec![],
             is_host: false,
         }
     }
@@ -62,6 +68,38 @@ impl Actor {
     pub fn with_reason(self, reason: Option<&str>, force: bool) -> Self {
         let takes_over = force && reason.is_some();
         Self { purpose: reason.unwrap_or_default().to_owned(), takes_over, ..self }
+    }
+
+    /// Returns the owner that the actor becomes; `action` is the purpose of an actor who gives none.
+    pub fn become_owner(&self, action: &str, now: jiff::Timestamp) -> Owner {
+        let purpose = if self.purpose.is_empty() { action } else { &self.purpose };
+        Owner {
+            user: self.user.clone(),
+            machine: self.machine.clone(),
+            pid: self.pid,
+            roll: self.roll.clone(),
+            purpose: purpose.to_owned(),
+            since: now,
+        }
+    }
+
+    /// Returns whether the actor continues the operation of the owner: the same roll, from whichever operator machine, or the
+    /// same person at the same machine by hand.
+    pub fn continues(&self, owner: &Owner) -> bool {
+        match &owner.roll {
+            Some(_) => owner.roll == self.roll,
+            None => self.roll.is_none() && self.is_person_of(owner),
+        }
+    }
+
+    /// Returns whether the actor may change what the owner took out of service. A person may also start a roll over a maintenance
+    /// of their own.
+    pub fn may_change(&self, owner: &Owner) -> bool {
+        self.is_host || self.continues(owner) || (owner.roll.is_none() && self.is_person_of(owner))
+    }
+
+    fn is_person_of(&self, owner: &Owner) -> bool {
+        (&owner.user, &owner.machine) == (&self.user, &self.machine)
     }
 }
 

@@ -80,6 +80,8 @@ pub enum HostOutcome {
     /// it, or another command switched it off.
     #[serde(rename = "left-out")]
     LeftInMaintenance,
+    /// Another operation took the host over, and keeps it out of service.
+    TakenOver,
     /// The forward is on, but the main vhost is not healthy or not every balancer reports UP.
     NotUp,
     /// The host could not be reached; the entries before have the last request that it received.

@@ -42,6 +42,8 @@ pub struct NativeRule {
     pub effect: NativeEffect,
     /// Whether the rule matches on more than the destination port and the protocol.
     pub is_conditional: bool,
+    /// Whether the rule matches only packets whose destination was translated before: `ct status dnat`.
+    pub is_translated_only: bool,
 }
 
 impl NativeRule {

@@ -1,7 +1,7 @@
 //! The proof of a forward by a packet: how the check port answers a connection that takes the real path into this host.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -51,10 +51,13 @@ pub enum PacketVerdict {
     },
 }
 
-/// The verdict on a forward in one address family, with the family.
+/// The verdict on a port at one address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FamilyProof {
     pub family: Family,
+    /// The address of this host to which the packet was sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
     pub verdict: PacketVerdict,
 }
 
@@ -64,12 +67,39 @@ pub struct FamilyProof {
 pub struct PacketProof {
     pub check: Port,
     pub families: Vec<FamilyProof>,
+    /// The proof of the data port, to which balancers send users; absent while the forward is off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<DataPortProof>,
+}
+
+/// The verdicts on a data port: a host that is UP by its check port serves users only if this port is open too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DataPortProof {
+    pub port: Port,
+    pub families: Vec<FamilyProof>,
+}
+
+impl DataPortProof {
+    /// Returns what the packets found, with the cause where it is known.
+    pub fn describe_contradiction(&self) -> Option<String> {
+        let texts: Vec<String> = self.families.iter().filter_map(describe_family_contradiction).collect();
+        (!texts.is_empty()).then(|| texts.join("; "))
+    }
 }
 
 impl PacketProof {
     /// Returns what the packets found against the record, with the cause where it is known.
     pub fn describe_contradiction(&self) -> Option<String> {
-        let texts: Vec<String> = self.families.iter().filter_map(describe_family_contradiction).collect();
+        let check: Vec<String> = self.families.iter().filter_map(describe_family_contradiction).collect();
+        // One cause stops both ports as a rule: then it is named once.
+        let is_new = |one: &&FamilyProof| {
+            !self.families.iter().any(|check| {
+                check.address == one.address && matches!(check.verdict, PacketVerdict::Contradicted { .. })
+            })
+        };
+        let data = self.data.iter().flat_map(|data| &data.families).filter(is_new);
+        let texts: Vec<String> =
+            check.into_iter().chain(data.filter_map(describe_family_contradiction)).collect();
         (!texts.is_empty()).then(|| texts.join("; "))
     }
 
@@ -81,11 +111,18 @@ impl PacketProof {
 
     /// Returns why the forward is not verified, for each family where it is not.
     pub fn describe_unverified(&self) -> String {
-        let reasons = self.families.iter().filter_map(|one| match &one.verdict {
+        let data = self.data.iter().flat_map(|data| &data.families);
+        let reasons = self.families.iter().chain(data).filter_map(|one| match &one.verdict {
             PacketVerdict::Unverified { reason } => Some(format!("{}: {reason}", one.family)),
             _ => None,
         });
-        reasons.collect::<Vec<_>>().join("; ")
+        let mut unique: Vec<String> = Vec::new();
+        for reason in reasons {
+            if !unique.contains(&reason) {
+                unique.push(reason);
+            }
+        }
+        unique.join("; ")
     }
 }
 
@@ -118,6 +155,8 @@ impl fmt::Display for PacketProof {
                 other => other.to_string(),
             };
             match answers.iter_mut().find(|(known, _)| *known == text) {
+                // Several addresses of a family with one answer.
+                Some((_, families)) if families.contains(&one.family.to_string()) => {}
                 Some((_, families)) => families.push(one.family.to_string()),
                 None => answers.push((text, vec![one.family.to_string()])),
             }

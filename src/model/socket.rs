@@ -1,10 +1,13 @@
 //! Established TCP sockets of a port, as the kernel describes them.
 
-use std::net::SocketAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::duration;
 
 /// An established server-side socket (`struct inet_diag_msg`, `linux/inet_diag.h`) with the parts of `tcp_info`
 /// (`linux/tcp.h`) that distinguish work from idleness. A FIN is not counted as a byte, which the kernel does.
@@ -61,6 +64,31 @@ pub struct SocketCount {
     pub idle: u64,
     /// Sockets that the kernel cannot classify; work unless a balancer reports otherwise.
     pub ambiguous: u64,
+    /// Idle sockets on which no request ever came, for long enough that none is on its way. Nothing is cut with them.
+    #[serde(default)]
+    pub silent: u64,
+}
+
+/// The connections of one peer to a port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PeerConnections {
+    pub address: IpAddr,
+    pub connections: u64,
+    /// Those with a request in flight.
+    pub busy: u64,
+    /// The time since the last byte of a request or an answer on any of them.
+    #[serde(rename = "quiet_for_ms", with = "super::duration::ms")]
+    #[schemars(with = "u64")]
+    pub quiet_for: Duration,
+}
+
+impl fmt::Display for PeerConnections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { address, connections, busy, quiet_for } = self;
+        let plural = if *connections == 1 { "" } else { "s" };
+        let quiet = duration::format(*quiet_for);
+        write!(f, "`{address}` has {connections} connection{plural}, {busy} busy, last byte {quiet} ago")
+    }
 }
 
 impl SocketCount {

@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 
 use super::firewall::{choose_variant, is_hooked, read_forwards, read_redirects};
-use super::input_filter::{FilterVerdict, RefusalTarget, RefusingRule, evaluate_filter};
 use crate::model::deployment::Access;
 use crate::model::finding::{Finding, Severity};
 use crate::model::fleet::Fleet;
@@ -28,6 +27,7 @@ pub(in crate::plan) mod data_ports;
 pub mod facts;
 mod finding;
 pub mod fleet;
+mod open_ports;
 pub(in crate::plan) mod port_match;
 
 /// All findings, in the order of the snapshot, including those that need no repair.
@@ -53,9 +53,7 @@ pub fn collect_findings(fleet: &Fleet, facts: &CheckFacts) -> Vec<Finding> {
     all.extend(check_client_ports(fleet, facts));
     all.extend(data_ports::collect_findings(fleet, facts));
     all.extend(check_drift(fleet, facts));
-    all.extend(
-        facts.filters.iter().flat_map(|(family, table)| check_input_filter(fleet, facts, *family, table)),
-    );
+    all.extend(open_ports::collect_findings(fleet, facts, find_own_record(fleet, facts)));
     all.extend(check_listeners(fleet, facts));
     all.extend(boot::collect_findings(fleet, facts));
     all.extend(check_health(fleet, facts));
@@ -204,7 +202,12 @@ fn check_foreign_rules(fleet: &Fleet, family: Family, subject: &str, table: &Tab
 fn check_native_rules(fleet: &Fleet, rules: &Result<Vec<NativeRule>, ObservationError>) -> Vec<Finding> {
     let check = fleet.ports.check;
     match rules {
-        Err(error) => vec![build_warning("native-unreadable", "nftables", error.clone(), "run as root")],
+        Err(error) => vec![build_warning(
+            "native-unreadable",
+            "nftables",
+            format!("native rules are not looked at, and may decide about the ports: {error}"),
+            "`apt-get install nftables` where `nft` is missing, else run as root",
+        )],
         Ok(rules) => rules
             .iter()
             .filter(|rule| rule.effect == NativeEffect::Translate && rule.matches_port(check))
@@ -343,95 +346,6 @@ fn check_unfinished_change(facts: &CheckFacts) -> Option<Finding> {
         ),
         "`switchman status` shows whether kernel and record agree, `switchman restore` makes them",
     ))
-}
-
-/// INPUT sees the port after nat: the real port must be let in, and the check port should be refused, not dropped.
-fn check_input_filter(
-    fleet: &Fleet,
-    facts: &CheckFacts,
-    family: Family,
-    table: &Result<Table, ObservationError>,
-) -> Vec<Finding> {
-    let subject = format!("{} filter INPUT", family.command_stem());
-    let table = match table {
-        Ok(table) => table,
-        Err(error) => {
-            return vec![build_warning("filter-unreadable", &subject, error.clone(), "run as root")];
-        }
-    };
-    let mut all = Vec::new();
-    let record = find_own_record(fleet, facts);
-    for (vhost, data) in [("main", fleet.ports.main), ("backup", fleet.ports.backup)] {
-        let port = record.map_or(data, |record| record.effective_target(data));
-        match evaluate_filter(table, port) {
-            FilterVerdict::Accepted => {}
-            FilterVerdict::Refused(RefusingRule { text, .. }) => all.push(build_problem(
-                "input-hides-port",
-                &subject,
-                format!("port {port} of the {vhost} vhost is not let in ({text}): INPUT sees the port after nat, so the check port does not help"),
-                format!("{}, for the load balancers", suggest_opening(facts, family, table, port)),
-            )),
-            FilterVerdict::Depends { rule } => all.push(build_note("input-depends",
-                &subject,
-                format!("whether port {port} of the {vhost} vhost is let in depends on the source or more: `{rule}`"),
-                "make sure that the load balancers are let in",
-            )),
-        }
-    }
-    if let FilterVerdict::Refused(RefusingRule { text, target: RefusalTarget::Drop }) =
-        evaluate_filter(table, fleet.ports.check)
-    {
-        all.push(build_note("check-port-dropped",
-            &subject,
-            format!("with the forward off, the check port {} is dropped and not refused ({text}): DOWN takes a check timeout longer", fleet.ports.check),
-            suggest_refusal(facts, family, table, fleet.ports.check),
-        ));
-    }
-    all
-}
-
-/// The program that manages the filter of this host.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum FirewallManager {
-    Ufw,
-    Firewalld,
-    None,
-}
-
-fn detect_manager(facts: &CheckFacts, filter: &Table) -> FirewallManager {
-    let is_firewalld = facts.native_rules.iter().flatten().any(|rule| rule.table == "firewalld");
-    if filter.chains.contains_key("ufw-before-input") {
-        FirewallManager::Ufw
-    } else if is_firewalld || filter.chains.contains_key("INPUT_ZONES") {
-        FirewallManager::Firewalld
-    } else {
-        FirewallManager::None
-    }
-}
-
-/// Returns the command that lets a port in, in the words of the firewall in use: it replaces the rules of others.
-fn suggest_opening(facts: &CheckFacts, family: Family, filter: &Table, port: Port) -> String {
-    match detect_manager(facts, filter) {
-        FirewallManager::Ufw => format!("`ufw allow {port}/tcp`"),
-        FirewallManager::Firewalld => {
-            format!("`firewall-cmd --permanent --add-port={port}/tcp && firewall-cmd --reload`")
-        }
-        FirewallManager::None => {
-            format!("`{} -I INPUT -p tcp --dport {port} -j ACCEPT`", family.command_stem())
-        }
-    }
-}
-
-fn suggest_refusal(facts: &CheckFacts, family: Family, filter: &Table, port: Port) -> String {
-    match detect_manager(facts, filter) {
-        FirewallManager::Ufw => format!("`ufw reject {port}/tcp`"),
-        // A zone of firewalld that lets a port in refuses it by the kernel while no process listens.
-        FirewallManager::Firewalld => suggest_opening(facts, family, filter, port),
-        FirewallManager::None => format!(
-            "`{} -I INPUT -p tcp --dport {port} -j REJECT --reject-with tcp-reset`",
-            family.command_stem()
-        ),
-    }
 }
 
 /// Ports that the kernel gives to clients and that instances need.

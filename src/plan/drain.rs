@@ -7,6 +7,8 @@ use std::time::Duration;
 use crate::model::balancer::ServerCounters;
 use crate::model::socket::{Socket, SocketActivity, SocketCount};
 
+pub mod peers;
+
 /// Classifies what a server-side socket is doing, from one snapshot and, where there was one, the snapshot before.
 ///
 /// One snapshot separates idle from busy: a socket is busy when it has unread, unsent or unacknowledged bytes, or when it
@@ -49,6 +51,14 @@ fn classify_snapshot(socket: &Socket) -> SocketActivity {
 
 /// How long a tie may be a request in flight; longer requests than this are taken for idleness in that one case.
 const MAX_AMBIGUOUS_AGE: Duration = Duration::from_secs(15);
+/// A connection that has been open for this long without a request has none on its way.
+const SILENT_AGE: Duration = Duration::from_secs(5);
+
+/// Whether no byte of a request ever came on a connection that is not new. Its last acknowledgement is that of the handshake.
+fn is_silent(socket: &Socket) -> bool {
+    let info = &socket.info;
+    info.bytes_received == 0 && info.bytes_sent == 0 && info.last_ack_received >= SILENT_AGE
+}
 
 /// Counts a look: how many are busy, idle or tied, and what they do.
 pub fn count_activities(now: &[Socket], before: &[Socket]) -> (SocketCount, BTreeMap<SocketActivity, u64>) {
@@ -65,7 +75,10 @@ pub fn count_activities(now: &[Socket], before: &[Socket]) -> (SocketCount, BTre
         };
         *by_activity.entry(activity).or_default() += 1;
         match activity {
-            SocketActivity::Idle => total.idle += 1,
+            SocketActivity::Idle => {
+                total.idle += 1;
+                total.silent += u64::from(is_silent(socket));
+            }
             SocketActivity::Ambiguous => total.ambiguous += 1,
             _ => total.busy += 1,
         }
@@ -120,7 +133,7 @@ impl fmt::Display for NotDrainedReason {
                 let plural = if *count == 1 { "" } else { "s" };
                 return write!(
                     f,
-                    "{count} connection{plural} that HAProxy does not account for: of an old process after a reload, or of another client"
+                    "{count} connection{plural} that HAProxy does not account for: of an old process after a reload, of `http-reuse never`, or of another client"
                 );
             }
             Self::BalancerUnreadable => "a balancer cannot be read",
@@ -143,7 +156,13 @@ impl DrainTracker {
 
     /// Records one observation. `works`: the host's main server on every balancer that can be read by configuration, `None`
     /// where it could not be read now (never drained then). `sockets`: the main vhost's data port, `None` where not known.
-    pub fn observe(&mut self, works: &[Option<ServerCounters>], sockets: Option<SocketCount>) -> DrainState {
+    /// `hidden`: the connections of `peers::count_hidden`, which decide where not every balancer reports its connections.
+    pub fn observe(
+        &mut self,
+        works: &[Option<ServerCounters>],
+        sockets: Option<SocketCount>,
+        hidden: u64,
+    ) -> DrainState {
         let sum = |field: fn(&ServerCounters) -> u64| works.iter().flatten().map(field).sum::<u64>();
         let in_flight = sum(ServerCounters::in_flight);
         // HAProxy's counters decide a tie exactly; without those of every HAProxy it may be a request.
@@ -161,8 +180,9 @@ impl DrainTracker {
             _ if sum(|work| work.queued) > 0 => NotDrainedReason::Queued,
             _ if in_flight > 0 => NotDrainedReason::Connections,
             _ if busy_sockets > 0 => NotDrainedReason::BusySockets,
-            (_, Some(sockets)) if self.count_unexplained(works, sockets) > 0 => {
-                NotDrainedReason::UnexplainedConnections { count: self.count_unexplained(works, sockets) }
+            (_, Some(sockets)) if self.count_unexplained(works, sockets, hidden) > 0 => {
+                let count = self.count_unexplained(works, sockets, hidden);
+                NotDrainedReason::UnexplainedConnections { count }
             }
             (Some(selected), _) => {
                 let state = match &last {
@@ -182,14 +202,15 @@ impl DrainTracker {
     }
 
     /// Counts the established connections of the host that the balancers do not have. A quiet websocket of an old HAProxy
-    /// process is one: the new process does not count it, and its socket looks idle. 0 where not every balancer reports its
-    /// connections.
-    fn count_unexplained(&self, works: &[Option<ServerCounters>], sockets: SocketCount) -> u64 {
+    /// process is one: the new process does not count it, and its socket looks idle. `hidden` where not every balancer reports
+    /// its connections.
+    fn count_unexplained(&self, works: &[Option<ServerCounters>], sockets: SocketCount, hidden: u64) -> u64 {
         if self.has_unreadable_balancer || works.is_empty() {
-            return 0;
+            return hidden;
         }
         let explained: Option<u64> = works.iter().map(|work| work.as_ref()?.connections()).sum();
-        explained.map_or(0, |explained| sockets.total().saturating_sub(explained))
+        let all = sockets.total().saturating_sub(sockets.silent);
+        explained.map_or(hidden, |explained| all.saturating_sub(explained))
     }
 }
 

@@ -131,7 +131,8 @@ pub fn match_rule(rule: &Rule, port: Port) -> Match {
             "-j" | "-g" => break,
             "-m" => match words.next() {
                 Some("tcp" | "comment" | "state" | "conntrack" | "multiport" | "addrtype") => Match::Yes,
-                Some("udp" | "icmp" | "icmp6") => Match::No,
+                // No first packet of a connection has a routing header.
+                Some("udp" | "icmp" | "icmp6" | "rt") => Match::No,
                 _ => Match::Maybe,
             },
             "-p" => match words.next() {
@@ -160,7 +161,13 @@ pub fn match_rule(rule: &Rule, port: Port) -> Match {
 }
 
 fn match_states(states: &str) -> Match {
-    if states.split(',').any(|state| state == "NEW") { Match::Yes } else { Match::No }
+    let includes = |wanted| states.split(',').any(|state| state == wanted);
+    match (includes("NEW"), includes("DNAT")) {
+        (true, _) => Match::Yes,
+        // Whether the packet was translated before is not known here.
+        (false, true) => Match::Maybe,
+        (false, false) => Match::No,
+    }
 }
 
 /// `80`, `80,443`, `8000:8999`.

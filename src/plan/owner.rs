@@ -10,15 +10,26 @@ pub struct OwnedByOther {
     pub owner: Box<Owner>,
 }
 
-/// Checks that an actor may change a service that `owner` took out of service. Returns the owner that the actor replaces.
+/// Checks on the host that an actor may change a service that `owner` took out of service. Returns the owner that the actor
+/// replaces: one of those that the actor read before, and no one who came since.
 pub fn check_owner<'a>(owner: Option<&'a Owner>, actor: &Actor) -> Result<Option<&'a Owner>, OwnedByOther> {
     match owner {
-        Some(owner) if owner.admits(actor) => Ok(None),
+        Some(owner) if actor.may_change(owner) => Ok(None),
         // A takeover has a reason: the host records it.
-        Some(owner) if actor.takes_over && !actor.purpose.trim().is_empty() => Ok(Some(owner)),
+        Some(owner) if actor.replaces.contains(owner) && !actor.purpose.trim().is_empty() => Ok(Some(owner)),
         Some(owner) => Err(OwnedByOther { owner: Box::new(owner.clone()) }),
         None => Ok(None),
     }
+}
+
+/// Returns the actor for a change of one host, whose owner was just read: an actor who takes over replaces exactly this owner.
+pub fn claim_owner(owner: Option<&Owner>, actor: &Actor) -> Result<Actor, OwnedByOther> {
+    let mut claim = Actor { takes_over: false, ..actor.clone() };
+    if let Some(owner) = owner.filter(|owner| actor.takes_over && !actor.may_change(owner)) {
+        claim.replaces = vec![owner.clone()];
+    }
+    check_owner(owner, &claim)?;
+    Ok(claim)
 }
 
 #[cfg(test)]
@@ -31,7 +42,7 @@ mod tests {
     }
 
     fn owned_by(actor: &Actor) -> Owner {
-        Owner::new(actor, "disable-forward", jiff::Timestamp::UNIX_EPOCH)
+        actor.become_owner("disable-forward", jiff::Timestamp::UNIX_EPOCH)
     }
 
     const ROLL: &str = "r20261121-071503-5f3a";
@@ -71,11 +82,30 @@ mod tests {
     fn takeover_returns_the_replaced_owner() {
         let owner = owned_by(&actor("alice", "ops1", Some(ROLL)));
         let bob = Actor { takes_over: true, ..actor("bob", "ops2", None) };
-        assert!(check_owner(Some(&owner), &bob).is_err(), "without a reason");
+        assert!(claim_owner(Some(&owner), &bob).is_err(), "without a reason");
         let bob = Actor { purpose: "alice is ill".into(), ..bob };
+        assert!(check_owner(Some(&owner), &bob).is_err(), "without the owner that is replaced");
+        let bob = claim_owner(Some(&owner), &bob).unwrap();
         assert_eq!(check_owner(Some(&owner), &bob), Ok(Some(&owner)));
         let alice = Actor { takes_over: true, ..actor("alice", "ops1", Some(ROLL)) };
+        let alice = claim_owner(Some(&owner), &alice).unwrap();
         assert_eq!(check_owner(Some(&owner), &alice), Ok(None), "an owner takes nothing over");
+    }
+
+    #[test]
+    fn takeover_replaces_only_the_owner_that_was_read() {
+        let alice = owned_by(&actor("alice", "ops1", Some(ROLL)));
+        let bob = actor("bob", "ops2", None).with_reason(Some("alice is ill"), true);
+        let claim = claim_owner(Some(&alice), &bob).unwrap();
+        let carol = owned_by(&actor("carol", "ops3", None));
+        assert!(check_owner(Some(&carol), &claim).is_err(), "carol came in between");
+        let alice_again = Owner { since: jiff::Timestamp::MAX, ..alice.clone() };
+        assert!(check_owner(Some(&alice_again), &claim).is_err(), "another maintenance of alice's");
+        let claim = claim_owner(None, &bob).unwrap();
+        assert!(check_owner(Some(&carol), &claim).is_err(), "no owner was read");
+        let sent = serde_json::to_string(&bob).unwrap();
+        let read: Actor = serde_json::from_str(&sent).unwrap();
+        assert!(check_owner(Some(&alice), &read).is_err(), "a claim names its owner");
     }
 
     #[test]

@@ -17,13 +17,22 @@ use crate::model::rules::{Family, Rule, Table, Tables};
 /// The priority of our jump's hook: `dstnat`.
 const DSTNAT: i64 = -100;
 
-/// What the record requires of the check port.
+/// What the record requires of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {
+    pub role: PortRole,
     pub switch: Switch,
-    pub check: Port,
-    /// The port to which the forward redirects.
+    /// The port to which a packet is sent.
+    pub port: Port,
+    /// The port on which a process accepts the packet.
     pub target: Port,
+}
+
+/// The use of a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PortRole {
+    Check,
+    Data,
 }
 
 impl Claim {
@@ -31,7 +40,27 @@ impl Claim {
         // No rule routes to a private service.
         let switch = if record.access == Access::Private { Switch::Off } else { record.switch };
         let target = record.layer7.inserted().unwrap_or(record.forward.target);
-        Self { switch, check: record.forward.check, target }
+        Self { role: PortRole::Check, switch, port: record.forward.check, target }
+    }
+
+    /// Returns the claim that users reach the main vhost. `None` where the record does not put it into service.
+    pub fn from_data_port(record: &ServiceRecord) -> Option<Self> {
+        let is_on = record.access == Access::Public && record.switch == Switch::On;
+        let port = record.routes.as_ref().map_or(record.forward.target, |routes| routes.main.port);
+        is_on.then(|| Self::from_open_port(port, record.effective_target(port)))
+    }
+
+    /// Returns the claim that a data port is open; `target` accepts its packets.
+    pub const fn from_open_port(port: Port, target: Port) -> Self {
+        Self { role: PortRole::Data, switch: Switch::On, port, target }
+    }
+
+    fn describe(self, answer: &PacketAnswer) -> String {
+        let Self { switch, port, .. } = self;
+        match self.role {
+            PortRole::Check => format!("the forward is {switch}, but a packet to port {port} {answer}"),
+            PortRole::Data => format!("a packet to the data port {port} {answer}"),
+        }
     }
 }
 
@@ -43,6 +72,8 @@ pub struct PacketFacts {
     /// Raw, mangle and filter of the family.
     pub tables: Vec<(String, Table)>,
     pub native: Vec<NativeRule>,
+    /// Why native rules were not looked at.
+    pub native_obstacle: Option<String>,
     /// Addresses on which a process listens on the check port and on the target.
     pub check_listeners: Vec<SocketAddr>,
     pub target_listeners: Vec<SocketAddr>,
@@ -53,8 +84,14 @@ pub struct PacketFacts {
 /// Judges an answer that needs no further facts.
 pub fn judge_answer(claim: Claim, address: SocketAddr, answer: &PacketAnswer) -> Option<PacketVerdict> {
     let is_as_claimed = match (claim.switch, answer) {
-        (Switch::On, PacketAnswer::Accepted { by: Some(by) }) => {
-            by.ip() == address.ip() && by.port() == claim.target.get()
+        (Switch::On, PacketAnswer::Accepted { by: Some(by) })
+            if by.ip() == address.ip() && by.port() == claim.target.get() =>
+        {
+            true
+        }
+        // A data port without a route is the administrator's: it may well be published by a container.
+        (Switch::On, PacketAnswer::Accepted { .. }) => {
+            claim.role == PortRole::Data && claim.port == claim.target
         }
         (Switch::Off, PacketAnswer::Refused) => true,
         _ => false,
@@ -73,7 +110,7 @@ pub fn explain_answer(
     if let Some(verdict) = judge_answer(claim, address, answer) {
         return verdict;
     }
-    let fact = format!("the forward is {}, but a packet to port {} {answer}", claim.switch, claim.check);
+    let fact = claim.describe(answer);
     let contradicted = |cause| PacketVerdict::Contradicted { fact: fact.clone(), cause };
     let unverified = |reason| PacketVerdict::Unverified { reason };
     if let PacketAnswer::Accepted { by } = answer {
@@ -84,32 +121,38 @@ pub fn explain_answer(
         return contradicted(find_answerer(claim, family, *by, facts));
     }
     // The filters see the target where the forward is on, and the check port where it is off.
-    let filtered = if claim.switch == Switch::On { claim.target } else { claim.check };
+    let filtered = if claim.switch == Switch::On { claim.target } else { claim.port };
     match (claim.switch, find_obstacle(claim, family, filtered, facts)) {
         (Switch::On, Obstacle::Certain(cause)) => contradicted(Some(cause)),
         // A filter that admits only the balancer drops this packet; the balancer's would follow the rule.
         (Switch::Off, Obstacle::Certain(_) | Obstacle::None) => match find_rule_on_port(claim, family, facts)
         {
-            Some(rule) => unverified(format!("a packet to port {} {answer}, but {rule}", claim.check)),
+            Some(rule) => unverified(format!("a packet to port {} {answer}, but {rule}", claim.port)),
             None => PacketVerdict::Packet { answer: answer.clone() },
         },
         (_, Obstacle::Depends(rule)) => unverified(format!(
             "a packet to port {} {answer}, and the filter may depend on its interface or source: `{rule}`",
-            claim.check
+            claim.port
         )),
         (Switch::On, Obstacle::None) => match find_missing_listener(claim, address.ip(), facts) {
             Some(reason) => unverified(reason),
             // Silence has causes that no rule shows: a filter of what leaves the host, a limit.
             None if *answer == PacketAnswer::Silent => unverified(format!(
                 "a packet to port {} {answer}, and no rule explains that: a filter of OUTPUT or a limit may drop it",
-                claim.check
+                claim.port
             )),
-            None => contradicted(None),
+            None => match &facts.native_obstacle {
+                Some(obstacle) => unverified(format!(
+                    "a packet to port {} {answer}, and native rules are not looked at: {obstacle}",
+                    claim.port
+                )),
+                None => contradicted(None),
+            },
         },
     }
 }
 
-/// Why no process can accept what the forward redirects here; `None` where one can. A redirect goes to the address of the
+/// Why no process can accept what is sent or redirected here; `None` where one can. A redirect goes to the address of the
 /// interface by which the packet comes in.
 fn find_missing_listener(claim: Claim, address: IpAddr, facts: &PacketFacts) -> Option<String> {
     let target = claim.target;
@@ -125,6 +168,11 @@ fn find_missing_listener(claim: Claim, address: IpAddr, facts: &PacketFacts) -> 
         return None;
     }
     let names: Vec<String> = listeners.iter().map(|listener| format!("`{listener}`")).collect();
+    if claim.port == target {
+        let is_there = listeners.iter().any(|listener| listener.ip() == address);
+        return (!is_there)
+            .then(|| format!("port {target} listens on {} only, and not on `{address}`", names.join(", ")));
+    }
     Some(format!(
         "port {target} listens on {} only, to which a packet of another interface is not redirected",
         names.join(", ")
@@ -138,9 +186,11 @@ fn find_answerer(
     by: Option<SocketAddr>,
     facts: &PacketFacts,
 ) -> Option<String> {
-    let is_untranslated = by.is_none_or(|by| by.port() == claim.check.get());
+    let is_untranslated = by.is_none_or(|by| by.port() == claim.port.get());
     if is_untranslated && !facts.check_processes.is_empty() {
-        return Some(format!("`{}` listens on the check port itself", facts.check_processes.join("`, `")));
+        let port =
+            if claim.role == PortRole::Check { "the check port itself" } else { "the data port itself" };
+        return Some(format!("`{}` listens on {port}", facts.check_processes.join("`, `")));
     }
     find_rule_on_port(claim, family, facts).or_else(|| {
         let by = by.filter(|_| claim.switch == Switch::Off)?;
@@ -153,12 +203,12 @@ fn find_answerer(
 fn find_rule_on_port(claim: Claim, family: Family, facts: &PacketFacts) -> Option<String> {
     let native = facts.native.iter().filter(|rule| rule.matches_family(family));
     let mut translations = native.filter(|rule| rule.effect == NativeEffect::Translate);
-    find_translation(facts, claim.check)
-        .map(|rule| format!("the rule `{rule}` takes the port first"))
-        .or_else(|| {
-            let rule = translations.find(|rule| rule.matches_port(claim.check))?;
+    find_translation(facts, claim.port).map(|rule| format!("the rule `{rule}` takes the port first")).or_else(
+        || {
+            let rule = translations.find(|rule| rule.matches_port(claim.port))?;
             Some(format!("the native rule `{rule}` takes the port first"))
-        })
+        },
+    )
 }
 
 fn find_translation(facts: &PacketFacts, check: Port) -> Option<&Rule> {
@@ -185,7 +235,7 @@ fn find_obstacle(claim: Claim, family: Family, filtered: Port, facts: &PacketFac
         let found = match name.as_str() {
             "filter" => evaluate_input(table, filtered),
             // Both come before nat.
-            _ => find_early_rule(table, claim.check),
+            _ => find_early_rule(table, claim.port),
         };
         match found {
             Obstacle::Certain(cause) => return Obstacle::Certain(cause),
@@ -193,7 +243,7 @@ fn find_obstacle(claim: Claim, family: Family, filtered: Port, facts: &PacketFac
             Obstacle::None => {}
         }
     }
-    if let Some(rule) = find_translation(facts, claim.check).filter(|_| claim.switch == Switch::On) {
+    if let Some(rule) = find_translation(facts, claim.port).filter(|_| claim.switch == Switch::On) {
         return Obstacle::Certain(format!("the rule `{rule}` takes the port first"));
     }
     let native: Vec<&NativeRule> = facts.native.iter().filter(|rule| rule.matches_family(family)).collect();
@@ -250,8 +300,10 @@ fn find_native_obstacle(claim: Claim, filtered: Port, rules: &[&NativeRule]) -> 
     let mut may_pass = None;
     for rule in rules {
         let place = (&rule.family, &rule.table, &rule.hook, rule.priority);
-        let port = if rule.hook == "input" || rule.priority > DSTNAT { filtered } else { claim.check };
-        if passed == Some(place) || !rule.matches_port(port) {
+        let is_after_nat = rule.hook == "input" || rule.priority > DSTNAT;
+        let port = if is_after_nat { filtered } else { claim.port };
+        let is_translated = is_after_nat && filtered != claim.port;
+        if passed == Some(place) || !rule.matches_port(port) || rule.is_translated_only && !is_translated {
             continue;
         }
         let effect = match rule.effect {

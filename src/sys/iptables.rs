@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::model::native_rule::NativeRule;
-use crate::model::rules::{Family, Table, Tables, Transaction, Variant, build_jump_rule};
+use crate::model::rules::{CHAIN, Family, Table, Tables, Transaction, Variant, build_jump_rule};
 use crate::world::firewall::{Firewall, FirewallError};
 
 use super::exec::{ExecError, Program, find};
@@ -49,14 +49,19 @@ impl Firewall for Iptables {
     }
 
     async fn nat(&self, family: Family) -> Result<Tables, FirewallError> {
-        let tables = read_nat(family).await.map_err(|error| to_missing_nat_error(family, error))?;
+        let mut tables = read_nat(family).await.map_err(|error| to_missing_nat_error(family, error))?;
         let is_empty = |table: &Option<Table>| table.as_ref().is_none_or(|table| !table.has_rules());
         if family == Family::V6
-            && tables.default == Variant::NfTables
             && is_empty(&tables.nf_tables)
             && is_empty(&tables.legacy)
+            && let Err(missing) = check_ipv6_nat().await
         {
-            check_ipv6_nat().await?;
+            // Where `ip6tables` is the legacy one, its table may be there yet, which only a look at it makes.
+            if tables.default != Variant::Legacy {
+                return Err(missing);
+            }
+            let legacy = list_table(family, Variant::Legacy, tables.default, "nat").await;
+            tables.legacy = Some(legacy.map_err(|_| missing)?);
         }
         Ok(tables)
     }
@@ -96,7 +101,7 @@ impl Firewall for Iptables {
     }
 
     async fn read_native_rules(&self) -> Result<Vec<NativeRule>, FirewallError> {
-        let Some(nft) = find("nft") else { return Ok(vec![]) };
+        let nft = find("nft").ok_or_else(|| FirewallError::Missing { command: "nft".to_owned() })?;
         // -n: ports as numbers; -s: without counters; -a: with handles. Warnings on stderr name the tables of iptables-nft.
         let list = |options: &[&str]| Program::new(&nft).args(options).args(["list", "ruleset"]);
         let (json, listing) = (list(&["-n", "-j"]), list(&["-n", "-s", "-a"]));
@@ -128,7 +133,8 @@ impl Firewall for Iptables {
             && stderr.contains("Table does not exist")
         {
             log::warn!("this kernel has no legacy nat table: the rules of {family} go into nf_tables");
-            return run(&restore(Variant::NfTables), transaction.text.as_bytes()).await.map(|_| ());
+            let committed = run(&restore(Variant::NfTables), transaction.text.as_bytes()).await;
+            return committed.map(|_| ()).map_err(|error| to_missing_nat_error(family, error));
         }
         committed.map(|_| ())
     }
@@ -222,9 +228,14 @@ async fn list_chains(family: Family, default: Variant, table: &str) -> Result<Ta
     let program = program.args(["-w", wait.as_str(), "-t", table]);
     let mut found = Table::default();
     for chain in list_chain_names(family, table).await {
-        if let Ok(listing) = run(&program.clone().args(["-S", chain.as_str()]), b"").await {
-            save::parse_chain(&listing, &mut found);
-            continue;
+        match run(&program.clone().args(["-S", chain.as_str()]), b"").await {
+            Ok(listing) => {
+                save::parse_chain(&listing, &mut found);
+                continue;
+            }
+            // Not every chain of the fixed list has to be there.
+            Err(FirewallError::Failed { stderr, .. }) if stderr.contains("No chain") => continue,
+            Err(_) => {}
         }
         let policy = ["PREROUTING", "INPUT", "OUTPUT", "POSTROUTING", "FORWARD"].contains(&chain.as_str());
         let jump = build_jump_rule(&chain);
@@ -247,7 +258,7 @@ async fn list_chain_names(family: Family, table: &str) -> Vec<String> {
     {
         return native::list_chain_names(&json);
     }
-    ["PREROUTING", "OUTPUT"].map(str::to_owned).to_vec()
+    ["PREROUTING", "OUTPUT", CHAIN].map(str::to_owned).to_vec()
 }
 
 /// `iptables-nft-save`, or plain `iptables-save` on machines that have only one variant and no names with an infix.

@@ -72,9 +72,20 @@ async fn probe(device: &Tun, addresses: &[SocketAddr]) -> Result<PacketAnswers, 
     let seed = make_random();
     let mut answers: PacketAnswers = Vec::new();
     let mut attempts = Vec::new();
+    let mut endpoints: Vec<Endpoint> = Vec::new();
     for (place, address) in addresses.iter().enumerate() {
-        let (answer, attempt) = match routes::add_endpoint(&netlink, index, address.ip(), seed).await {
-            Ok(endpoint) => (Ok(PacketAnswer::Silent), Some(start_attempt(place, endpoint, *address, seed))),
+        let known = endpoints.iter().find(|endpoint| endpoint.client.is_ipv4() == address.is_ipv4()).copied();
+        let endpoint = match known {
+            Some(endpoint) => {
+                routes::check_answer_route(&netlink, index, &endpoint, address.ip()).map(|()| endpoint)
+            }
+            None => routes::add_endpoint(&netlink, index, address.ip(), seed).await,
+        };
+        let (answer, attempt) = match endpoint {
+            Ok(endpoint) => {
+                endpoints.push(endpoint);
+                (Ok(PacketAnswer::Silent), Some(start_attempt(place, endpoint, *address, seed)))
+            }
             Err(error) => (Err(error), None),
         };
         answers.push(answer);
@@ -97,7 +108,8 @@ async fn probe(device: &Tun, addresses: &[SocketAddr]) -> Result<PacketAnswers, 
 
 fn start_attempt(place: usize, endpoint: Endpoint, address: SocketAddr, seed: u64) -> Attempt {
     let [first, second, sequence @ .., _, _] = seed.to_be_bytes();
-    let port = FIRST_CLIENT_PORT + u16::from_be_bytes([first, second]) % CLIENT_PORTS;
+    let number = u32::from(u16::from_be_bytes([first, second])) + u32::try_from(place).unwrap_or(0);
+    let port = FIRST_CLIENT_PORT + u16::try_from(number % u32::from(CLIENT_PORTS)).unwrap_or(0);
     let segment = Segment {
         client: SocketAddr::new(endpoint.client, port),
         server: address,

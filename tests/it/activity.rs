@@ -233,9 +233,9 @@ fn hundreds_of_connections_are_counted_exactly_over_ipv4_and_ipv6() {
         for pair in &mut pairs[..70] {
             pair.ask(18);
         }
-        server.until_count(SocketCount { busy: 70, idle: 330, ambiguous: 0 }).await;
+        server.until_count(SocketCount { busy: 70, idle: 330, ambiguous: 0, silent: 0 }).await;
         pairs.truncate(30);
-        server.until_count(SocketCount { busy: 30, idle: 0, ambiguous: 0 }).await;
+        server.until_count(SocketCount { busy: 30, idle: 0, ambiguous: 0, silent: 0 }).await;
         other.until(SocketActivity::Request, None).await;
     });
 }

@@ -198,7 +198,7 @@ async fn look(drain: &mut DrainTracker, balancer: &dyn Balancer, before: &mut Ve
     let now = sockets().await;
     let counted = count_activities(&now, before).0;
     *before = now;
-    drain.observe(&[Some(view.servers()[0].work)], Some(counted))
+    drain.observe(&[Some(view.servers()[0].work)], Some(counted), 0)
 }
 
 /// Reads as a drain does, until the result is drained, with a deadline.

@@ -45,7 +45,6 @@ impl Stage {
 
     /// A directory with the programs of nf_tables only, and with scripts.
     fn link_programs(&self, scripts: &[(&str, &str)]) -> std::path::PathBuf {
-        use std::os::unix::fs::PermissionsExt;
         let programs = self.dir.path().join("programs");
         std::fs::create_dir(&programs).unwrap();
         std::fs::copy("/usr/sbin/nft", programs.join("nft")).unwrap();
@@ -57,11 +56,7 @@ impl Stage {
             }
         }
         for (name, text) in scripts {
-            let path = programs.join(name);
-            // Not through a link: all links share one program.
-            let _ = std::fs::remove_file(&path);
-            std::fs::write(&path, text).unwrap();
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+            write_script(&programs, name, text);
         }
         programs
     }
@@ -118,7 +113,8 @@ fn switches_are_proven_in_both_families() {
     });
 }
 
-/// containerd/nerdctl#4000, and docker with `userland-proxy: false`: no process listens, the DNAT alone answers.
+/// Docker with `userland-proxy: false`: no process listens, the DNAT alone answers.
+/// Source: moby/moby#13024, containerd/nerdctl#4000.
 #[test]
 fn docker_rule_before_ours_is_named() {
     run_in_namespace(|| async {
@@ -148,7 +144,7 @@ fn docker_rule_before_ours_is_named() {
     });
 }
 
-/// NOTRACK in raw makes every redirect dead: nat is a part of connection tracking.
+/// NOTRACK in raw makes every redirect dead: nat is a part of connection tracking. Source: flyingcircusio/fc-nixos#998.
 #[test]
 fn untracked_port_is_named() {
     run_in_namespace(|| async {
@@ -173,6 +169,45 @@ fn closed_filter_is_named_and_one_by_source_is_unverified() {
     });
 }
 
+/// The filter of firewalld: what the forward translates is accepted, so that HAProxy would mark the host UP, and users are
+/// refused. Source: firewalld/firewalld#556.
+#[test]
+fn data_port_that_a_filter_refuses_is_named() {
+    run_in_namespace(|| async {
+        let stage = Stage::new();
+        sh("nft -f - <<X
+table inet firewalld { chain filter_INPUT { type filter hook input priority 10; ct state { established, related } accept
+ct status dnat accept
+iifname lo accept
+ct state invalid drop
+tcp dport 22 accept
+reject with icmpx admin-prohibited
+}; }
+X");
+        let text = stderr(&stage.enable());
+        assert!(text.contains("a packet to the data port 8080 is refused (IPv4): the native rule `inet firewalld filter_INPUT: reject"), "{text}");
+        assert!(!text.contains("the forward is on, but"), "the check port is answered: {text}");
+        sh("nft insert rule inet firewalld filter_INPUT tcp dport 8080 accept");
+        stdout(&stage.enable());
+    });
+}
+
+/// The packet goes to the address that the configuration has, not to the first one of the host.
+#[test]
+fn packet_goes_to_the_configured_address() {
+    run_in_namespace(|| async {
+        let stage = Stage::new();
+        sh("ip addr add 10.9.0.6/24 dev swm-d0");
+        let config = "service: shop\nhosts: {web1: {address: 10.9.0.6}}\n";
+        std::fs::write(stage.dir.path().join("switchman.yaml"), config).unwrap();
+        sh("iptables -t nat -A PREROUTING -d 10.9.0.6 -p tcp --dport 8888 -j REDIRECT --to-ports 9000");
+        let _other = TcpListener::bind("0.0.0.0:9000").unwrap();
+        let local = ["--local", "disable-forward", "--no-wait", "--force"];
+        let text = stderr(&stage.run(&local));
+        assert!(text.contains("is answered by `10.9.0.6:9000`"), "{text}");
+    });
+}
+
 #[test]
 fn native_rule_is_named_with_its_handle() {
     run_in_namespace(|| async {
@@ -193,7 +228,8 @@ X");
     });
 }
 
-/// netbirdio/netbird#2725, containernetworking/plugins#461, own `nftables.conf`: a native rule in a chain of iptables, which iptables then cannot print.
+/// A native rule in a chain of iptables, which iptables then cannot print.
+/// Source: netbirdio/netbird#2725, containernetworking/plugins#461.
 #[test]
 fn native_rule_in_a_chain_of_iptables_does_not_stop_a_switch() {
     run_in_namespace(|| async {
@@ -256,7 +292,7 @@ fn host_without_the_device_is_unverified() {
     });
 }
 
-/// k3s-io/k3s#6649: a container makes legacy tables, and the host has no legacy iptables.
+/// A container makes legacy tables, and the host has no legacy iptables. Source: k3s-io/k3s#6649.
 #[test]
 fn legacy_table_without_its_tool_does_not_stop_a_switch() {
     run_in_namespace(|| async {
@@ -286,7 +322,7 @@ fn assert_ipv4_alone(stage: &Stage, programs: &std::path::Path, cause: &str) {
     assert!(off.contains("is refused (IPv4, IPv6)"), "{off}");
 }
 
-/// wg-easy/wg-easy#1919, subspacecloud/subspace#35: a kernel without the IPv6 nat table.
+/// A kernel without the IPv6 nat table. Source: wg-easy/wg-easy#1919, subspacecloud/subspace#35.
 #[test]
 fn host_without_the_ipv6_nat_table_goes_on_with_ipv4() {
     run_in_namespace(|| async {
@@ -329,6 +365,53 @@ fn host_without_ip6tables_goes_on_with_ipv4() {
     });
 }
 
+/// `iptables` is the legacy one, the kernel has no legacy tables and no IPv6 nat of nf_tables: IPv4 failed with IPv6.
+/// Source: wg-easy/wg-easy#1919.
+#[test]
+fn legacy_default_without_ipv6_nat_goes_on_with_ipv4() {
+    run_in_namespace(|| async {
+        let stage = Stage::new();
+        let programs = link_legacy_default(&stage);
+        let refusal = "#!/bin/sh\necho 'line 2: CHAIN_ADD failed (Operation not supported): chain PREROUTING' >&2\nexit 4\n";
+        for name in ["ip6tables-nft-restore", "ip6tables-restore"] {
+            write_script(&programs, name, refusal);
+        }
+        let nft = "#!/bin/sh\nif [ \"$1\" = -c ]; then\necho 'Error: Could not process rule: Operation not supported' >&2\nexit 1\n\
+                   fi\nexec nft-real \"$@\"\n";
+        std::fs::rename(programs.join("nft"), programs.join("nft-real")).unwrap();
+        write_script(&programs, "nft", nft);
+        assert_ipv4_alone(&stage, &programs, "Operation not supported");
+    });
+}
+
+/// Native rules without the program that lists them: nothing is concluded from the half that iptables prints.
+/// Source: nft(8), iptables-nft(8); the package `iptables` does not depend on `nftables`.
+#[test]
+fn host_without_nft_says_that_native_rules_are_not_looked_at() {
+    run_in_namespace(|| async {
+        let stage = Stage::new();
+        sh(
+            "nft add table inet theirs; nft 'add chain inet theirs input { type filter hook input priority 0; }'; \
+            nft add rule inet theirs input tcp dport 8080 reject with tcp reset",
+        );
+        let programs = stage.link_programs(&[]);
+        std::fs::remove_file(programs.join("nft")).unwrap();
+        let on = stdout(&stage.run_with(&programs, &["enable-forward", "--no-wait", "--force"]));
+        assert!(
+            on.contains("not verified by a packet") && on.contains("native rules are not looked at"),
+            "{on}"
+        );
+        let check = String::from_utf8(stage.run_with(&programs, &["check"]).stdout).unwrap();
+        assert!(check.contains("[native-unreadable]") && check.contains("`nft` is not installed"), "{check}");
+        // A native rule in the table of iptables, which iptables then does not print.
+        sh(
+            "nft delete table inet theirs; nft add rule ip nat PREROUTING tcp dport '{ 22, 23 }' redirect to :9000",
+        );
+        let status = stdout(&stage.run_with(&programs, &["status"]));
+        assert!(status.contains("IPv4 nf_tables on"), "{status}");
+    });
+}
+
 /// A zone of its own for connections that come in: the answers of the host are in zone 0, where nothing translates them.
 #[test]
 fn conntrack_zone_is_named() {
@@ -346,24 +429,38 @@ fn conntrack_zone_is_named() {
 fn kernel_without_legacy_tables_gets_rules_in_nf_tables() {
     run_in_namespace(|| async {
         let stage = Stage::new();
-        let refusal = "#!/bin/sh\necho \"iptables-legacy-restore v1.8.9 (legacy): can't initialize iptables table \\`nat': Table does \
-                       not exist (do you need to insmod?)\" >&2\nexit 3\n";
-        let programs = stage.link_programs(&[
-            ("iptables-legacy-restore", refusal),
-            ("ip6tables-legacy-restore", refusal),
-            ("iptables-legacy-save", "#!/bin/sh\nexit 3\n"),
-            ("ip6tables-legacy-save", "#!/bin/sh\nexit 3\n"),
-            ("iptables-legacy", "#!/bin/sh\nexit 3\n"),
-            ("ip6tables-legacy", "#!/bin/sh\nexit 3\n"),
-        ]);
-        for (link, target) in [("iptables", "iptables-legacy"), ("ip6tables", "ip6tables-legacy")] {
-            let link = programs.join(link);
-            let _ = std::fs::remove_file(&link);
-            std::os::unix::fs::symlink(programs.join(target), link).unwrap();
-        }
+        let programs = link_legacy_default(&stage);
         let on = stage.run_with(&programs, &["enable-forward", "--no-wait", "--force"]);
         assert!(stdout(&on).contains("is answered by port 8080 (IPv4, IPv6)"), "{on:?}");
         let off = stage.run_with(&programs, &["disable-forward", "--no-wait", "--force"]);
         assert!(stdout(&off).contains("is refused (IPv4, IPv6)"), "{off:?}");
     });
+}
+
+fn write_script(programs: &std::path::Path, name: &str, text: &str) {
+    let path = programs.join(name);
+    // Not through a link: all links share one program.
+    let _ = std::fs::remove_file(&path);
+    std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+}
+
+/// Programs of a host whose `iptables` is the legacy one, on a kernel without legacy tables.
+fn link_legacy_default(stage: &Stage) -> std::path::PathBuf {
+    let refusal = "#!/bin/sh\necho \"iptables-legacy-restore v1.8.9 (legacy): can't initialize iptables table \\`nat': Table does \
+                   not exist (do you need to insmod?)\" >&2\nexit 3\n";
+    let programs = stage.link_programs(&[
+        ("iptables-legacy-restore", refusal),
+        ("ip6tables-legacy-restore", refusal),
+        ("iptables-legacy-save", "#!/bin/sh\nexit 3\n"),
+        ("ip6tables-legacy-save", "#!/bin/sh\nexit 3\n"),
+        ("iptables-legacy", "#!/bin/sh\nexit 3\n"),
+        ("ip6tables-legacy", "#!/bin/sh\nexit 3\n"),
+    ]);
+    for (link, target) in [("iptables", "iptables-legacy"), ("ip6tables", "ip6tables-legacy")] {
+        let link = programs.join(link);
+        let _ = std::fs::remove_file(&link);
+        std::os::unix::fs::symlink(programs.join(target), link).unwrap();
+    }
+    programs
 }

@@ -28,6 +28,11 @@ async fn serve(port: u16) {
                     if stream.write_all(answer).await.is_err() {
                         return;
                     }
+                    if text.contains(" /ws ") {
+                        // A greeting some kernel ticks later: then the kernel shows that the server sent last.
+                        tokio::time::sleep(Duration::from_millis(30)).await;
+                        let _ = stream.write_all(b"\x81\x00").await;
+                    }
                 }
             });
         }
@@ -54,7 +59,8 @@ impl Host {
         std::fs::write(
             path("haproxy.cfg"),
             format!(
-                "global\n stats socket {socket} level user expose-fd listeners\n hard-stop-after 60s\n\
+                "global\n stats socket {socket} level user expose-fd listeners\n stats socket ipv4@127.0.0.1:9999 level user\n \
+                 hard-stop-after 60s\n\
                  defaults\n mode http\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n timeout tunnel 60s\n\
                  frontend users\n bind 127.0.0.1:8000\n default_backend servers\n\
                  frontend sockets\n bind 127.0.0.1:8001\n default_backend websockets\n\
@@ -64,20 +70,16 @@ impl Host {
             ),
         )
         .unwrap();
-        std::fs::write(
-            path("switchman.yaml"),
-            format!(
-                "service: shop\nhosts: {{web1: {{address: 127.0.0.1}}}}\nroll: {{min_up: 0, drain_timeout: 2s}}\n\
-                 load_balancers: [{{name: lb1, haproxy: {socket}, backend: servers, on_host: true, check: {{inter: 100ms}}}}]\n"
-            ),
-        )
-        .unwrap();
         serve(8080).await;
         serve(80).await;
         let log = || std::fs::File::create(path("haproxy.log")).unwrap();
         let mut haproxy = command("haproxy");
         haproxy.args(["-W", "-db", "-f"]).arg(path("haproxy.cfg")).stdout(log()).stderr(log());
+        let socket = socket.to_string();
         let host = Self { haproxy: haproxy.stdin(Stdio::null()).spawn().unwrap(), dir };
+        host.configure_balancers(&format!(
+            "{{name: lb1, haproxy: {socket}, backend: servers, on_host: true, check: {{inter: 100ms}}}}"
+        ));
         host.until("HAProxy listens", async || TcpStream::connect("127.0.0.1:8001").await.is_ok()).await;
         host.succeeds(&["enable-forward"]).await;
         // The switch waits for the lines of its own backend only.
@@ -87,6 +89,14 @@ impl Host {
         };
         host.until("the line of the websockets is UP", takes_users).await;
         host
+    }
+
+    fn configure_balancers(&self, balancers: &str) {
+        let text = format!(
+            "service: shop\nhosts: {{web1: {{address: 127.0.0.1}}}}\nroll: {{min_up: 0, drain_timeout: 2s}}\n\
+             load_balancers: [{balancers}]\n"
+        );
+        std::fs::write(self.dir.path().join("switchman.yaml"), text).unwrap();
     }
 
     async fn until(&self, what: &str, mut holds: impl AsyncFnMut() -> bool) {
@@ -212,6 +222,7 @@ fn drain_waits_for_other_backends_and_names_them() {
     }
 }
 
+/// Source: haproxy/haproxy#228, the old process keeps its connections.
 #[test]
 fn websocket_of_an_old_haproxy_process_is_in_flight() {
     run_in_namespace(async || {
@@ -220,11 +231,48 @@ fn websocket_of_an_old_haproxy_process_is_in_flight() {
         host.reload().await;
         let error = host.fails(&["disable-forward", "--drain"]).await;
         assert!(error.contains("1 connection that HAProxy does not account for"), "{error}");
+        assert!(error.contains("`127.0.0.1` has 1 connection, 0 busy, last byte"), "{error}");
         drop(websocket);
         let idle = TcpStream::connect("127.0.0.1:8000").await.unwrap();
         send_request(idle).await;
         let drained = host.succeeds(&["disable-forward", "--drain"]).await;
         assert!(drained.contains("drained after"), "{drained}");
+    });
+}
+
+/// A second balancer without `haproxy:` switched the rule above off, and no output said so.
+/// Source: haproxy/haproxy#228.
+#[test]
+fn drain_beside_an_unread_balancer_says_what_it_does_not_know() {
+    run_in_namespace(async || {
+        let host = Host::start("server web1 127.0.0.1:8080 track servers/main-web1").await;
+        host.configure_balancers(
+            "{name: lb1, haproxy: \"tcp://127.0.0.1:9999\", backend: servers, on_host: true, check: {inter: 100ms}}, \
+             {name: lb2, backend: servers, check: {inter: 100ms}}",
+        );
+        let websocket = open_websocket(8000).await;
+        host.reload().await;
+        let error = host.fails(&["disable-forward", "--drain"]).await;
+        assert!(error.contains("1 connection that HAProxy does not account for"), "{error}");
+        assert!(error.contains("the connections of `lb2` are not known"), "{error}");
+        drop(websocket);
+        let drained = host.succeeds(&["disable-forward", "--drain"]).await;
+        assert!(drained.contains("(the connections of `lb2` are not known"), "{drained}");
+    });
+}
+
+/// A client that does not come by HAProxy, and keeps its connection.
+#[test]
+fn kept_connection_of_another_client_is_named() {
+    run_in_namespace(async || {
+        let host = Host::start("server web1 127.0.0.1:8080 track servers/main-web1").await;
+        let mut monitor = TcpStream::connect("127.0.0.1:8080").await.unwrap();
+        monitor.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        assert!(monitor.read(&mut [0; 1024]).await.unwrap() > 0);
+        let error = host.fails(&["disable-forward", "--drain"]).await;
+        assert!(error.contains("`127.0.0.1` has 1 connection, 0 busy, last byte"), "{error}");
+        drop(monitor);
+        host.succeeds(&["disable-forward", "--drain"]).await;
     });
 }
 

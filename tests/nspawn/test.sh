@@ -64,6 +64,8 @@ for verb in restart reload; do
 done
 [ "$(rules)" -gt 0 ] || fail "no rules"
 
+. "$(dirname "$0")/firewalls.sh"
+
 step "the agent places releases and restarts services, and may do little else"
 inside web1 sh -c 'mkdir /root/site && echo hello > /root/site/index.html && tar -C /root/site -czf /root/site.tar.gz .'
 api PUT /v1/services/shop/releases/1.0.0 -T /root/site.tar.gz | grep -Eq '^"[0-9a-f]{64}"$' || fail "no release"

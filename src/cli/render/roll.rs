@@ -194,6 +194,7 @@ fn describe_host_end(end: HostOutcome) -> &'static str {
     match end {
         HostOutcome::Restored => "put back into service",
         HostOutcome::LeftInMaintenance => "left out of service, its users are on its backup vhost",
+        HostOutcome::TakenOver => "taken over by another operation, which keeps it out of service",
         HostOutcome::NotUp => "forward on, but not UP everywhere",
         HostOutcome::Unreachable => "not reached, left in its last set state",
     }
@@ -292,6 +293,15 @@ fn suggest_next_command(host: &HostProgress, unfinished: bool, flag: &str) -> St
         }
         Some(HostOutcome::LeftInMaintenance) => {
             format!("repair its main vhost, then: switchman enable-forward{flag} --host {}", host.host)
+        }
+        Some(HostOutcome::TakenOver) => {
+            let status = format!("switchman status{flag} --host {} shows its owner", host.host);
+            let resume = if unfinished {
+                format!("; when it is back: switchman roll{flag} --resume")
+            } else {
+                String::new()
+            };
+            format!("{status}{resume}")
         }
         Some(HostOutcome::NotUp | HostOutcome::Unreachable) => {
             format!("switchman status{flag} --host {}", host.host)

@@ -11,6 +11,7 @@ use crate::model::forward::ServiceRecord;
 use crate::model::name::HostName;
 use crate::model::port_forward::Switch;
 use crate::ops::fleet::balancer_wait::WaitOutcome;
+use crate::ops::fleet::drain::format_unread;
 use crate::ops::fleet::forward::{SwitchProof, SwitchReport, SwitchResults};
 use crate::ops::host::restore::RestoreReport;
 
@@ -84,6 +85,9 @@ fn format_switch(switched: &SwitchReport) -> String {
     }
     if let Some(after) = switched.drained_after {
         let _ = write!(text, "; drained after {}", format(after));
+        if !switched.drain_unread.is_empty() {
+            let _ = write!(text, " ({})", format_unread(&switched.drain_unread));
+        }
     }
     if let Some(left) = switched.not_drained {
         let _ = write!(text, "; not drained, {left} still in flight, which the next step may cut");

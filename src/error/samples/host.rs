@@ -72,11 +72,18 @@ pub(super) fn list_change_errors() -> Vec<Sample<ChangeError>> {
         Owned: [OwnedByOther { owner: Box::new(make_owner()) }.into()],
         Interrupted: [ChangeError::Interrupted],
         Contested: [ChangeError::Contested { family: Family::V4 }],
-        Contradicted: [ChangeError::Contradicted(
-            "the forward is off, but a packet to port 8888 is answered by `10.9.0.5:9000` (IPv4): the native rule `inet fw pre: tcp \
-             dport 8888 redirect to :9000 (handle 4, prerouting priority -110)` takes the port first"
-                .into(),
-        )],
+        Contradicted: [
+            ChangeError::Contradicted(
+                "the forward is off, but a packet to port 8888 is answered by `10.9.0.5:9000` (IPv4): the native rule `inet fw pre: \
+                 tcp dport 8888 redirect to :9000 (handle 4, prerouting priority -110)` takes the port first"
+                    .into(),
+            ),
+            ChangeError::Contradicted(
+                "a packet to the data port 8080 is refused (IPv4): the native rule `inet firewalld filter_INPUT: reject with icmpx \
+                 admin-prohibited (handle 9, input priority 10)` refuses the packet"
+                    .into(),
+            )
+        ],
         HalfDone: [ChangeError::HalfDone { change: boxed(firewall(4)), undo: boxed(firewall(3)) }],
     });
     all.extend(wrap(list_firewall_errors(), ChangeError::Firewall));
@@ -92,7 +99,7 @@ pub(super) fn make_owner() -> Owner {
         purpose: "./deploy.sh 2.0.0".into(),
         ..Actor::new("alice", 7)
     };
-    Owner::new(&alice, "", jiff::Timestamp::UNIX_EPOCH)
+    alice.become_owner("", jiff::Timestamp::UNIX_EPOCH)
 }
 
 fn list_refusals() -> Vec<Sample<DeployRefusal>> {

@@ -1,6 +1,7 @@
 //! Waits until no request is in flight on a host in maintenance: by the counters of every balancer, cross-checked with the
 //! kernel's sockets on the host.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ use crate::model::fleet::Fleet;
 use crate::model::host::Host;
 use crate::model::name::BalancerName;
 use crate::model::observation::ObservationError;
+use crate::model::socket::PeerConnections;
+use crate::plan::drain::peers::{Reported, count_hidden, list_unreported};
 use crate::plan::drain::{DrainState, DrainTracker, NotDrainedReason};
 use crate::world::FleetWorld;
 use crate::world::balancer::Balancer;
@@ -32,13 +35,15 @@ const CONFIRM_INTERVAL: Duration = Duration::from_millis(50);
 /// Why a host does not count as drained.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DrainError {
-    #[error("{in_flight} in flight after {}: {reason}{}{}", duration::format(*.waited), format_senders(.senders), format_detail(.detail.as_ref()))]
+    #[error("{in_flight} in flight after {}: {reason}{}{}{}", duration::format(*.waited), format_senders(.senders), format_peers(.peers), format_detail(.detail.as_ref()))]
     TimedOut {
         waited: Duration,
         in_flight: u64,
         reason: NotDrainedReason,
         /// The server lines that still have requests on the host: `lb1 websockets/web1 (2)`.
         senders: Vec<String>,
+        /// The peers of connections on the host that keep it from being drained.
+        peers: Vec<PeerConnections>,
         /// The error of the host, where its sockets cannot be read.
         detail: Option<ObservationError>,
     },
@@ -52,8 +57,44 @@ fn format_senders(senders: &[String]) -> String {
     if senders.is_empty() { String::new() } else { format!("; still sending: {}", senders.join(", ")) }
 }
 
+/// The most peers that an error names.
+const MAX_NAMED_PEERS: usize = 5;
+
+fn format_peers(peers: &[PeerConnections]) -> String {
+    if peers.is_empty() {
+        return String::new();
+    }
+    let named: Vec<String> = peers.iter().take(MAX_NAMED_PEERS).map(ToString::to_string).collect();
+    let more = match peers.len().saturating_sub(MAX_NAMED_PEERS) {
+        0 => String::new(),
+        more => format!(", and {more} more addresses"),
+    };
+    format!("; {}{more}", named.join(", "))
+}
+
 fn format_detail(detail: Option<&ObservationError>) -> String {
     detail.map(|detail| format!(": {detail}")).unwrap_or_default()
+}
+
+/// A drain that is complete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DrainOutcome {
+    pub after: Duration,
+    /// The balancers whose connections are not known: a quiet websocket of theirs does not hold the drain.
+    pub unread: Vec<BalancerName>,
+}
+
+impl fmt::Display for DrainOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "drained after {}", duration::format(self.after))?;
+        if self.unread.is_empty() { Ok(()) } else { write!(f, " ({})", format_unread(&self.unread)) }
+    }
+}
+
+/// Formats what a drain cannot see: ``the connections of `lb2` are not known, a quiet websocket of it is not noticed``
+pub fn format_unread(unread: &[BalancerName]) -> String {
+    let names: Vec<String> = unread.iter().map(|name| format!("`{name}`")).collect();
+    format!("the connections of {} are not known, so a quiet websocket is not noticed", names.join(", "))
 }
 
 /// Returns how long it took, at most `limit`.
@@ -63,10 +104,11 @@ pub async fn wait(
     host: &Host,
     generation: u32,
     limit: Duration,
-) -> Result<Duration, DrainError> {
+) -> Result<DrainOutcome, DrainError> {
     let started_at = Instant::now();
     let mut drain = DrainTracker::new(world.balancers.len() < fleet.balancers.len());
-    let mut reported = None;
+    let mut last_event = None;
+    let mut is_warned = false;
     let endpoints = list_main_endpoints(world, fleet, host).await;
     loop {
         let (mains, others, activity) = tokio::join!(
@@ -77,7 +119,9 @@ pub async fn wait(
         if activity.as_ref().is_ok_and(|activity| activity.generation != generation) {
             return Err(DrainError::Overtaken);
         }
-        let sockets = activity.map_err(ObservationError::new).and_then(|activity| activity.sockets);
+        let activity = activity.map_err(ObservationError::new);
+        let peers = activity.as_ref().map(|activity| activity.peers.clone()).unwrap_or_default();
+        let sockets = activity.and_then(|activity| activity.sockets);
         let elapsed = started_at.elapsed();
         let name = host.name.clone();
         let works: Vec<Option<ServerCounters>> = mains
@@ -85,14 +129,22 @@ pub async fn wait(
             .map(|main| main.work)
             .chain(others.iter().map(|(_, line)| Some(line.work)))
             .collect();
-        let (in_flight, reason) = match drain.observe(&works, sockets.as_ref().ok().copied()) {
+        let unread = list_unread(fleet, &mains);
+        if !is_warned && !unread.is_empty() {
+            is_warned = true;
+            let text = format!("{name}: {}", format_unread(&unread));
+            world.reporter.report(&Event::Warning { text });
+        }
+        let reported = list_reported(world, &mains, &others);
+        let hidden = count_hidden(&reported, &peers);
+        let (in_flight, reason) = match drain.observe(&works, sockets.as_ref().ok().copied(), hidden) {
             DrainState::Drained => {
                 world.reporter.report(&Event::Drained { host: name, after: elapsed });
-                return Ok(elapsed);
+                return Ok(DrainOutcome { after: elapsed, unread });
             }
             DrainState::Draining { in_flight, busy_sockets, reason } => {
-                if reported != Some((in_flight, busy_sockets)) {
-                    reported = Some((in_flight, busy_sockets));
+                if last_event != Some((in_flight, busy_sockets)) {
+                    last_event = Some((in_flight, busy_sockets));
                     world.reporter.report(&Event::Draining {
                         host: name,
                         in_flight,
@@ -107,7 +159,8 @@ pub async fn wait(
         if elapsed >= limit {
             let detail = sockets.err().filter(|_| reason == NotDrainedReason::SocketsUnreadable);
             let senders = list_senders(&mains, &others);
-            return Err(DrainError::TimedOut { waited: limit, in_flight, reason, senders, detail });
+            let peers = select_peers(reason, &reported, &peers);
+            return Err(DrainError::TimedOut { waited: limit, in_flight, reason, senders, peers, detail });
         }
         let pause = if is_quiet { CONFIRM_INTERVAL } else { READ_INTERVAL };
         if sleep_or_stop(world, pause).await {
@@ -120,8 +173,49 @@ async fn read_activity(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Result
     find_link(world, host)?.fetch_activity(&fleet.service, fleet.ports.main).await
 }
 
+/// Lists the balancers that do not report how many connections they have: those without access by configuration, and those whose
+/// HAProxy does not count them.
+fn list_unread(fleet: &Fleet, mains: &[MainWork]) -> Vec<BalancerName> {
+    let is_known = |name: &BalancerName| {
+        mains
+            .iter()
+            .any(|main| main.balancer == *name && main.work.is_none_or(|work| work.connections().is_some()))
+    };
+    fleet.balancers.iter().map(|spec| spec.name.clone()).filter(|name| !is_known(name)).collect()
+}
+
+/// Lists the connections that balancers of known addresses report.
+fn list_reported(
+    world: &FleetWorld,
+    mains: &[MainWork],
+    others: &[(BalancerName, ServerLine)],
+) -> Vec<Reported> {
+    let find_address = |name: &BalancerName| {
+        let found = world.balancers.iter().find(|balancer| balancer.spec().name == *name)?;
+        found.spec().stats_endpoint.as_ref()?.address()
+    };
+    let mains = mains.iter().map(|main| (&main.balancer, main.work));
+    let all = mains.chain(others.iter().map(|(balancer, line)| (balancer, Some(line.work))));
+    all.filter_map(|(name, work)| Some((find_address(name)?, work.and_then(|work| work.connections()))))
+        .collect()
+}
+
+/// Selects the peers that an error names for its reason.
+fn select_peers(
+    reason: NotDrainedReason,
+    reported: &[Reported],
+    peers: &[PeerConnections],
+) -> Vec<PeerConnections> {
+    match reason {
+        NotDrainedReason::UnexplainedConnections { .. } => list_unreported(reported, peers),
+        NotDrainedReason::BusySockets => peers.iter().filter(|peer| peer.busy > 0).cloned().collect(),
+        _ => vec![],
+    }
+}
+
 /// HAProxy's counters of the host's main server on one balancer.
 struct MainWork {
+    balancer: BalancerName,
     /// `lb1 servers/main-web1`
     line: String,
     /// `None` where it could not be read now.
@@ -135,7 +229,11 @@ async fn read_server_work(world: &FleetWorld, host: &Host) -> Vec<MainWork> {
         let spec = balancer.spec();
         let server = spec.servers.main_server_name(&host.name);
         let work = view.ok().and_then(|view| view.find_server(&server).map(|server| server.work));
-        MainWork { line: format!("{} {}/{server}", spec.name, spec.backend), work }
+        MainWork {
+            balancer: spec.name.clone(),
+            line: format!("{} {}/{server}", spec.name, spec.backend),
+            work,
+        }
     };
     world.balancers.iter().zip(views).map(work).collect()
 }

@@ -11,7 +11,7 @@ use crate::model::fleet::Fleet;
 use crate::model::forward::ChangeResult;
 use crate::model::history::Actor;
 use crate::model::host::Host;
-use crate::model::name::HostName;
+use crate::model::name::{BalancerName, HostName};
 use crate::model::packet_proof::PacketProof;
 use crate::model::port_forward::{Forward, Switch};
 use crate::plan::owner::OwnedByOther;
@@ -26,7 +26,7 @@ use super::drain::{self, DrainError};
 use super::lock::{self, LockError};
 use super::owner::{decide_actor, read_owner, require_owned};
 use super::port_conflicts::find_port_refusals;
-use super::reach::{find_link, is_off, probe_main, read_balancers};
+use super::reach::{find_link, is_off, list_host_addresses, probe_main, read_balancers};
 use super::server_lines::{list_main_endpoints, read_lines_to_main};
 
 /// The operator's options for a switch.
@@ -56,6 +56,9 @@ pub struct SwitchReport {
     /// The time from DOWN everywhere to drained; absent without `--drain`.
     #[serde(rename = "drained_after_ms", serialize_with = "duration::serialize_optional_ms")]
     pub drained_after: Option<Duration>,
+    /// With `--drain`: the balancers whose connections are not known, so that a quiet websocket of theirs was not noticed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub drain_unread: Vec<BalancerName>,
     /// With `--force`: requests still in flight when the drain's time was up.
     pub not_drained: Option<u64>,
     /// The strongest evidence that the switch has its effect.
@@ -125,7 +128,10 @@ async fn start_maintenance(
     }
     if options.drain {
         match drain::wait(world, fleet, host, generation, fleet.limits.drain_timeout).await {
-            Ok(after) => switched.drained_after = Some(after),
+            Ok(drained) => {
+                switched.drained_after = Some(drained.after);
+                switched.drain_unread = drained.unread;
+            }
             Err(DrainError::TimedOut { in_flight, .. }) if options.force => {
                 switched.not_drained = Some(in_flight);
             }
@@ -178,7 +184,7 @@ pub async fn switch_many(
     switch: Switch,
     options: &SwitchOptions,
 ) -> Result<SwitchResults, SwitchManyError> {
-    let actor = require_owned(world, fleet, hosts, &options.actor).await.map_err(|owned| {
+    let actors = require_owned(world, fleet, hosts, &options.actor).await.map_err(|owned| {
         let (host, owner) = owned.into_iter().next().unzip();
         let message =
             owner.map(|owner| OwnedByOther { owner: Box::new(owner) }.to_string()).unwrap_or_default();
@@ -189,15 +195,17 @@ pub async fn switch_many(
             source,
         }
     })?;
-    let options = &SwitchOptions { actor, ..options.clone() };
     let work = async {
         let overridden = match switch {
             Switch::On => vec![],
             Switch::Off => check_all_refusals(world, fleet, hosts, options).await?,
         };
-        let switches = hosts.iter().map(async |host| match switch {
-            Switch::On => enable(world, fleet, host, options).await,
-            Switch::Off => start_maintenance(world, fleet, host, options, overridden.clone()).await,
+        let switches = hosts.iter().map(async |host| {
+            let options = &SwitchOptions { actor: actors.find(&host.name), ..options.clone() };
+            match switch {
+                Switch::On => enable(world, fleet, host, options).await,
+                Switch::Off => start_maintenance(world, fleet, host, options, overridden.clone()).await,
+            }
         });
         Ok::<_, SwitchManyError>(futures_util::future::join_all(switches).await)
     };
@@ -295,7 +303,7 @@ async fn set_switch(
     let owner = read_owner(world, fleet, host).await;
     let actor = decide_actor(world, host, owner.as_ref(), &options.actor);
     // The command of a roll continues that roll; a maintenance that begins here is by hand, regardless of the environment.
-    let is_continued = owner.is_some_and(|owner| owner.is_continued_by(&actor));
+    let is_continued = owner.is_some_and(|owner| actor.continues(&owner));
     let actor = if is_continued { actor } else { Actor { roll: None, ..actor } };
     let changed = switch_host(world, fleet, host, switch, &actor, &detail.join("; ")).await;
     changed.map_err(|source| not_changed_error(host, switch, source))
@@ -319,6 +327,7 @@ pub async fn switch_host(
         actor: actor.clone(),
         action: switch_command_name(switch).to_owned(),
         detail: detail.to_owned(),
+        addresses: list_host_addresses(world, fleet, host).await,
     };
     let changed = find_link(world, host)?.set_forward(&request).await?;
     if let Some(error) = &changed.unfinished_history {
@@ -380,8 +389,18 @@ impl SwitchReport {
                 SwitchProof::Unverified { reason: "the switchman of the host sends no packets".to_owned() }
             }
         };
-        let (observed, drained_after, not_drained) = (vec![], None, None);
-        Self { host, switch, changed, overridden, observed, drained_after, not_drained, proof, packet }
+        Self {
+            host,
+            switch,
+            changed,
+            overridden,
+            observed: vec![],
+            drained_after: None,
+            drain_unread: vec![],
+            not_drained: None,
+            proof,
+            packet,
+        }
     }
 
     /// What a balancer reports is stronger than a packet: it includes rules by interface and by source.

@@ -1,5 +1,6 @@
 //! A host or every balancer, reached from the operator machine: links, reads, and waits that a stop request ends.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,9 @@ use crate::world::link::{HostLink, LinkError};
 
 /// The interval between two reads of a host's record.
 const RECORD_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How long a switch waits for the address that a balancer uses: a packet to the configured address proves nearly as much.
+const LINES_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Returns the link to a host.
 pub fn find_link<'a>(world: &'a FleetWorld, host: &Host) -> Result<&'a dyn HostLink, LinkError> {
@@ -39,12 +43,30 @@ pub fn build_status_request(fleet: &Fleet, host: &Host) -> StatusRequest {
         main: fleet.main_endpoint(host),
         health: fleet.health.clone(),
         send_packet: false,
+        addresses: vec![],
     }
 }
 
 /// Reads every balancer concurrently. Those without access by configuration are left out.
 pub async fn read_balancers(world: &FleetWorld) -> Vec<Result<Arc<BackendView>, BalancerError>> {
     futures_util::future::join_all(world.balancers.iter().map(|balancer| balancer.read())).await
+}
+
+/// Lists the addresses of a host that balancers use, as far as they are known: the configured one, and those of its main server
+/// lines.
+pub async fn list_host_addresses(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Vec<IpAddr> {
+    let lines = world.balancers.iter().map(async |balancer| {
+        let spec = balancer.spec();
+        let main = spec.servers.main_server_name(&host.name);
+        let lines = tokio::time::timeout(LINES_TIMEOUT, balancer.read_lines()).await.ok()?.ok()?;
+        let own = lines.iter().find(|line| line.backend == spec.backend && line.server == main);
+        own.map(|line| line.address.ip().to_canonical())
+    });
+    let used = futures_util::future::join_all(lines).await.into_iter().flatten();
+    let mut addresses: Vec<IpAddr> = std::iter::once(fleet.main_endpoint(host).ip()).chain(used).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
 }
 
 /// Off by the record and off in the kernel: what is so already needs no leave.

@@ -268,7 +268,8 @@ impl<'a> RollRun<'a> {
         let takes_over = actor.takes_over;
         let purpose = plan.spec.command_line().join(" ");
         let purpose = if takes_over { format!("{purpose} ({})", actor.purpose) } else { purpose };
-        let actor = Actor { roll: Some(id.clone()), purpose, takes_over: false, ..actor.clone() };
+        let actor =
+            Actor { roll: Some(id.clone()), purpose, takes_over: false, replaces: vec![], ..actor.clone() };
         Ok(Self {
             world,
             unstoppable_world: to_the_end,

@@ -18,7 +18,7 @@ use crate::world::balancer::BalancerError;
 use crate::world::link::LinkError;
 
 use super::port_conflicts::find_port_conflicts;
-use super::reach::{build_status_request, find_link, read_balancers};
+use super::reach::{build_status_request, find_link, list_host_addresses, read_balancers};
 
 /// A snapshot of one host. A part that could not be read has the error in its place; it is never left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -68,7 +68,8 @@ impl HostStatus {
 
 /// Takes a snapshot of one host, from the operator machine.
 pub async fn read_status(world: &FleetWorld, fleet: &Fleet, host: &Host) -> HostStatus {
-    let request = StatusRequest { send_packet: true, ..build_status_request(fleet, host) };
+    let addresses = list_host_addresses(world, fleet, host).await;
+    let request = StatusRequest { send_packet: true, addresses, ..build_status_request(fleet, host) };
     let read_view = async { find_link(world, host)?.fetch_status(&request).await };
     let (view, balancers) = tokio::join!(read_view, read_balancer_status(world, fleet, host));
     let port_conflicts = find_port_conflicts(world, fleet, host, view.as_ref().ok()).await;

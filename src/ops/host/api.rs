@@ -25,6 +25,7 @@ use crate::model::observation::ObservationError;
 use crate::model::ports::Port;
 use crate::model::socket::Socket;
 use crate::plan::drain;
+use crate::plan::drain::peers::list_peers;
 use crate::world::HostWorld;
 use crate::world::commands::CommandError;
 use crate::world::link::{HostLink, LinkError, LinkResult, SharedLineSink};
@@ -90,27 +91,38 @@ impl HostLink for LocalHost {
         let before = looks.remove(&port).unwrap_or_default();
         let sockets =
             now.as_ref().map(|now| drain::count_activities(now, &before).0).map_err(ObservationError::new);
+        let peers = now.as_ref().map(|now| list_peers(now, &before)).unwrap_or_default();
         looks.insert(port, now.unwrap_or_default());
         Ok(ServiceActivity {
             generation: record.as_ref().map_or(0, |record| record.generation),
             switch: record.as_ref().map(|record| record.switch),
             owner: record.and_then(|record| record.owner),
             sockets,
+            peers,
         })
     }
 
     async fn probe(&self, request: &ProbeRequest) -> LinkResult<ProbeResult> {
         let records = self.world.store.load_records().map_err(|error| from_store_error(&error))?;
         let address = port_sockets::resolve_target(&records, request.address);
-        Ok(match self.world.probe.check(address, &request.health).await {
-            Ok(()) => ProbeResult::Healthy,
-            Err(reason) => ProbeResult::Unhealthy { reason: reason.to_string() },
+        if let Err(reason) = self.world.probe.check(address, &request.health).await {
+            return Ok(ProbeResult::Unhealthy { reason: reason.to_string() });
+        }
+        // The probe above does not pass the filter of what comes in from other hosts.
+        let asked = request.address;
+        let (Some(port), Some(target)) = (Port::new(asked.port()), Port::new(address.port())) else {
+            return Ok(ProbeResult::Healthy);
+        };
+        let proof = packet_proof::prove_data_port(&self.world, port, target, &[asked.ip()]).await;
+        Ok(match proof.describe_contradiction() {
+            Some(reason) => ProbeResult::Unhealthy { reason },
+            None => ProbeResult::Healthy,
         })
     }
 
     async fn set_forward(&self, request: &ForwardRequest) -> LinkResult<ChangeResult> {
         let intent = request.clone().into();
-        let changed = packet_proof::change_and_prove(&self.world, &intent).await;
+        let changed = packet_proof::change_and_prove(&self.world, &intent, &request.addresses).await;
         changed.map_err(|error| from_change_error(&error))
     }
 

@@ -6,15 +6,18 @@ use crate::lint::{self, HaproxyCfg};
 use crate::model::boot::StartedBy;
 use crate::model::finding::Finding;
 use crate::model::fleet::Fleet;
+use crate::model::forward::ServiceRecord;
 use crate::model::host::Host;
 use crate::model::observation::ObservationError;
+use crate::model::packet_proof::PacketProof;
 use crate::model::ports::Port;
 use crate::model::rules::{Family, Table, Tables};
 use crate::plan::check::collect_findings;
-use crate::plan::check::facts::CheckFacts;
+use crate::plan::check::facts::{CheckFacts, VhostPacket};
 use crate::plan::firewall::choose_variant;
 use crate::world::HostWorld;
 
+use super::packet_proof;
 use super::port_sockets::resolve_target;
 use super::rules;
 use super::status;
@@ -48,6 +51,11 @@ async fn collect_facts(world: &HostWorld, fleet: &Fleet, host: &Host) -> CheckFa
         Ok(tables) => read_filters(world, tables).await,
         Err(_) => vec![],
     };
+    let vhosts = [
+        ("main", fleet.ports.main, main_health.is_ok()),
+        ("backup", fleet.ports.backup, backup_health.is_ok()),
+    ];
+    let (check_port_packet, vhost_packets) = send_packets(world, fleet, host, record, vhosts).await;
     let drift = match (&recorded, &tables) {
         (Ok(recorded), Ok(tables)) => status::describe_drift(recorded, tables),
         _ => vec![],
@@ -76,10 +84,38 @@ async fn collect_facts(world: &HostWorld, fleet: &Fleet, host: &Host) -> CheckFa
         main_port_listeners: main_listeners,
         backup_port_listeners: backup_listeners,
         addresses: world.machine.list_addresses().unwrap_or_default(),
+        check_port_packet,
+        vhost_packets,
         main_health: main_health.map_err(ObservationError::new),
         backup_health: backup_health.map_err(ObservationError::new),
         balancers: fleet.balancers.iter().map(view).collect(),
     }
+}
+
+/// Sends packets to the check port, and to the data ports of the vhosts that answer on this host.
+async fn send_packets(
+    world: &HostWorld,
+    fleet: &Fleet,
+    host: &Host,
+    record: Option<&ServiceRecord>,
+    vhosts: [(&'static str, Port, bool); 2],
+) -> (Option<PacketProof>, Vec<VhostPacket>) {
+    let addresses = [fleet.main_endpoint(host).ip()];
+    let check_port = match record {
+        Some(record) => {
+            // The data port is looked at below, in a maintenance too.
+            let proof = packet_proof::prove_forward(world, record, &addresses).await;
+            Some(PacketProof { data: None, ..proof })
+        }
+        None => None,
+    };
+    let mut packets = Vec::new();
+    for (vhost, port, _) in vhosts.into_iter().filter(|(.., answers)| *answers) {
+        let target = record.map_or(port, |record| record.effective_target(port));
+        let proof = packet_proof::prove_data_port(world, port, target, &addresses).await;
+        packets.push(VhostPacket { vhost, proof });
+    }
+    (check_port, packets)
 }
 
 async fn read_filters(

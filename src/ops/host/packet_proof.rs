@@ -4,74 +4,132 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::rules::{self, ChangeError};
 use crate::model::forward::{ChangeResult, Intent, ServiceRecord};
-use crate::model::packet_proof::{FamilyProof, PacketAnswer, PacketProof, PacketVerdict};
+use crate::model::packet_proof::{DataPortProof, FamilyProof, PacketAnswer, PacketProof, PacketVerdict};
 use crate::model::port_forward::Switch;
 use crate::model::ports::Port;
 use crate::model::rules::Family;
 use crate::plan::packet_proof::{Claim, PacketFacts, explain_answer, judge_answer};
 use crate::world::HostWorld;
+use crate::world::packet_probe::PacketProbeError;
 
-/// Makes the intent true, and proves by packets that the check port does what is recorded.
-pub async fn change_and_prove(world: &HostWorld, intent: &Intent) -> Result<ChangeResult, ChangeError> {
+/// Makes the intent true, and proves by packets that the check port and the data port do what is recorded. `addresses`: those that
+/// balancers use for this host.
+pub async fn change_and_prove(
+    world: &HostWorld,
+    intent: &Intent,
+    addresses: &[IpAddr],
+) -> Result<ChangeResult, ChangeError> {
     let changed = rules::change(world, intent).await?;
     let Some(record) = rules::read_record(world, &intent.forward.service)? else { return Ok(changed) };
-    let proof = prove_forward(world, &record).await;
+    let proof = prove_forward(world, &record, addresses).await;
     match proof.describe_contradiction() {
         Some(text) => Err(ChangeError::Contradicted(text)),
         None => Ok(ChangeResult { packet: Some(proof), ..changed }),
     }
 }
 
-/// Proves that the check port of a service does what its record requires.
-pub async fn prove_forward(world: &HostWorld, record: &ServiceRecord) -> PacketProof {
-    let claim = Claim::from_record(record);
+/// Proves that the ports of a service do what its record requires.
+pub async fn prove_forward(world: &HostWorld, record: &ServiceRecord, addresses: &[IpAddr]) -> PacketProof {
+    let check = Claim::from_record(record);
+    let data = Claim::from_data_port(record);
+    let claims: Vec<Claim> = std::iter::once(check).chain(data).collect();
+    let mut proofs = prove_claims(world, &claims, addresses).await.into_iter();
+    let families = proofs.next().unwrap_or_default();
+    let data = data.zip(proofs.next()).map(|(claim, families)| DataPortProof { port: claim.port, families });
+    PacketProof { check: check.port, families, data }
+}
+
+/// Proves that users reach a data port. `target` accepts its packets.
+pub async fn prove_data_port(
+    world: &HostWorld,
+    port: Port,
+    target: Port,
+    addresses: &[IpAddr],
+) -> DataPortProof {
+    let claims = [Claim::from_open_port(port, target)];
+    let families = prove_claims(world, &claims, addresses).await.into_iter().next().unwrap_or_default();
+    DataPortProof { port, families }
+}
+
+/// Sends a packet to each address for each claim, all of them at once. Returns the verdicts of each claim.
+async fn prove_claims(world: &HostWorld, claims: &[Claim], wanted: &[IpAddr]) -> Vec<Vec<FamilyProof>> {
     let unverified = |reason: String| {
         let verdict = PacketVerdict::Unverified { reason };
-        PacketProof { check: claim.check, families: vec![FamilyProof { family: Family::V4, verdict }] }
+        vec![vec![FamilyProof { family: Family::V4, address: None, verdict }]; claims.len()]
     };
     let addresses = match world.machine.list_addresses() {
-        Ok(addresses) => choose_addresses(&addresses, claim.check),
+        Ok(addresses) => choose_addresses(&addresses, wanted),
         Err(error) => return unverified(error.to_string()),
     };
     if addresses.is_empty() {
         return unverified("this host has no address but loopback".to_owned());
     }
-    let answers = match world.packets.connect(&addresses).await {
+    let sent: Vec<(Claim, SocketAddr)> = claims
+        .iter()
+        .flat_map(|claim| {
+            addresses.iter().map(|address| (*claim, SocketAddr::new(*address, claim.port.get())))
+        })
+        .collect();
+    let targets: Vec<SocketAddr> = sent.iter().map(|(_, address)| *address).collect();
+    let answers = match world.packets.connect(&targets).await {
         Ok(answers) => answers,
         Err(error) => return unverified(error.to_string()),
     };
-    let mut families = Vec::new();
-    for (address, answer) in addresses.into_iter().zip(answers) {
+    let mut verdicts = Vec::new();
+    for ((claim, address), answer) in sent.into_iter().zip(answers) {
         let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
-        let verdict = match answer {
-            Err(error) => PacketVerdict::Unverified { reason: error.to_string() },
-            Ok(answer) => match judge_answer(claim, address, &answer) {
-                Some(verdict) => verdict,
-                None => match find_obstacle(world, claim, family).await {
-                    Some(reason) => PacketVerdict::Unverified { reason },
-                    None => explain(world, claim, family, address, &answer).await,
-                },
-            },
-        };
-        families.push(FamilyProof { family, verdict });
+        let verdict = judge(world, claim, family, address, answer).await;
+        verdicts.push(FamilyProof { family, address: Some(address.ip()), verdict });
     }
-    PacketProof { check: claim.check, families }
+    verdicts.chunks(addresses.len()).map(<[FamilyProof]>::to_vec).collect()
+}
+
+async fn judge(
+    world: &HostWorld,
+    claim: Claim,
+    family: Family,
+    address: SocketAddr,
+    answer: Result<PacketAnswer, PacketProbeError>,
+) -> PacketVerdict {
+    let answer = match answer {
+        Err(error) => return PacketVerdict::Unverified { reason: error.to_string() },
+        Ok(answer) => answer,
+    };
+    if let Some(verdict) = judge_answer(claim, address, &answer) {
+        return verdict;
+    }
+    match find_obstacle(world, claim, family).await {
+        Some(reason) => PacketVerdict::Unverified { reason },
+        None => explain(world, claim, family, address, &answer).await,
+    }
 }
 
 /// Returns why a forward that is on is not in a family.
 async fn find_obstacle(world: &HostWorld, claim: Claim, family: Family) -> Option<String> {
-    if family == Family::V4 || claim.switch == Switch::Off {
+    let is_redirected = claim.port != claim.target;
+    if family == Family::V4 || claim.switch == Switch::Off || !is_redirected {
         return None;
     }
     let error = rules::find_ipv6_obstacle(world).await?;
     Some(format!("not covered, so balancers have to use IPv4: {error}"))
 }
 
-/// One address of each family: the first that the kernel lists.
-fn choose_addresses(addresses: &[IpAddr], check: Port) -> Vec<SocketAddr> {
-    let v4 = addresses.iter().find(|address| address.is_ipv4());
-    let v6 = addresses.iter().find(|address| address.is_ipv6());
-    v4.into_iter().chain(v6).map(|address| SocketAddr::new(*address, check.get())).collect()
+/// The most addresses that get a packet.
+const MAX_ADDRESSES: usize = 8;
+
+/// Chooses the addresses that balancers use, and where none of a family is known to be this host's, the first that the kernel
+/// lists.
+fn choose_addresses(own: &[IpAddr], wanted: &[IpAddr]) -> Vec<IpAddr> {
+    let mut chosen: Vec<IpAddr> = Vec::new();
+    for is_v4 in [true, false] {
+        let of_family: Vec<IpAddr> =
+            own.iter().filter(|address| address.is_ipv4() == is_v4).copied().collect();
+        let used: Vec<IpAddr> =
+            of_family.iter().filter(|address| wanted.contains(address)).copied().collect();
+        chosen.extend(if used.is_empty() { of_family.into_iter().take(1).collect() } else { used });
+    }
+    chosen.truncate(MAX_ADDRESSES);
+    chosen
 }
 
 async fn explain(
@@ -87,18 +145,20 @@ async fn explain(
         world.firewall.read_native_rules(),
     );
     let unreadable = |error: &dyn std::fmt::Display| PacketVerdict::Unverified {
-        reason: format!("a packet to port {} {answer}, and the rules cannot be read: {error}", claim.check),
+        reason: format!("a packet to port {} {answer}, and the rules cannot be read: {error}", claim.port),
     };
-    let (nat, tables, native) = match (nat, tables, native) {
-        (Ok(nat), Ok(tables), Ok(native)) => (nat, tables, native),
-        (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => return unreadable(&error),
+    let (nat, tables) = match (nat, tables) {
+        (Ok(nat), Ok(tables)) => (nat, tables),
+        (Err(error), _) | (_, Err(error)) => return unreadable(&error),
     };
-    let processes = world.machine.list_listeners(claim.check).unwrap_or_default();
+    let native_obstacle = native.as_ref().err().map(ToString::to_string);
+    let processes = world.machine.list_listeners(claim.port).unwrap_or_default();
     let facts = PacketFacts {
         nat: nat.into_iter().find(|(of, _)| *of == family).map(|(_, tables)| tables),
         tables,
-        native,
-        check_listeners: world.packets.list_listening_addresses(claim.check),
+        native: native.unwrap_or_default(),
+        native_obstacle,
+        check_listeners: world.packets.list_listening_addresses(claim.port),
         target_listeners: world.packets.list_listening_addresses(claim.target),
         check_processes: processes.iter().map(|one| format!("{} (pid {})", one.name, one.pid)).collect(),
     };

@@ -228,23 +228,38 @@ async fn commit_until_stable(
     if !committed.is_empty() {
         observed = observe(world).await?;
     }
+    let mut lacks_ipv6 = false;
     let mut left = plan_transactions(wanted, &observed);
     for _ in 0..MAX_ROUNDS {
         if left.is_empty() {
             return Ok(committed);
         }
-        commit_all(world, &left).await?;
-        committed.append(&mut left);
+        lacks_ipv6 |= commit_all(world, &left).await?;
+        let is_covered = |family: Family| family == Family::V4 || !lacks_ipv6;
+        committed.extend(left.drain(..).filter(|transaction| is_covered(transaction.family)));
         observed = observe(world).await?;
+        observed.retain(|(family, _)| is_covered(*family));
         left = plan_transactions(wanted, &observed);
     }
     left.first().map_or(Ok(committed), |step| Err(ChangeError::Contested { family: step.family }))
 }
 
-/// Families are tables of their own: they wait for the kernel side by side.
-async fn commit_all(world: &HostWorld, transactions: &[Transaction]) -> Result<(), FirewallError> {
+/// Families are tables of their own: they wait for the kernel side by side. Returns whether the kernel turned out to have no nat
+/// for IPv6, which leaves IPv4.
+async fn commit_all(world: &HostWorld, transactions: &[Transaction]) -> Result<bool, FirewallError> {
     let commits = transactions.iter().map(|transaction| world.firewall.commit(transaction));
-    futures_util::future::join_all(commits).await.into_iter().collect()
+    let ended = futures_util::future::join_all(commits).await;
+    let mut lacks_ipv6 = false;
+    for (transaction, result) in transactions.iter().zip(ended) {
+        match result {
+            Err(error) if transaction.family == Family::V6 && error.lacks_nat() => {
+                log::warn!("no rules for IPv6: {error}");
+                lacks_ipv6 = true;
+            }
+            result => result?,
+        }
+    }
+    Ok(lacks_ipv6)
 }
 
 /// Before a data port is redirected for the first time: the connections that are open to it stay with the process that has

@@ -20,7 +20,7 @@ pub async fn read_view(world: &HostWorld, question: &StatusRequest) -> HostView 
     let record = records.iter().find(|record| record.forward.service == question.service);
     let packet = async {
         let record = record.filter(|_| question.send_packet)?;
-        Some(packet_proof::prove_forward(world, record).await)
+        Some(packet_proof::prove_forward(world, record, &question.addresses).await)
     };
     let (tables, packet, sockets, health) = tokio::join!(
         rules::observe(world),

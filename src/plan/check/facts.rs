@@ -9,8 +9,17 @@ use crate::model::history::HistoryEntry;
 use crate::model::host::Host;
 use crate::model::native_rule::NativeRule;
 use crate::model::observation::ObservationError;
+use crate::model::packet_proof::{DataPortProof, PacketProof};
 use crate::model::ports::{ClientPorts, Port};
 use crate::model::rules::{Family, Table, Tables};
+
+/// What packets to a vhost's data port found.
+#[derive(Debug, Clone)]
+pub struct VhostPacket {
+    /// `main` or `backup`.
+    pub vhost: &'static str,
+    pub proof: DataPortProof,
+}
 
 /// A snapshot of a host. A part that could not be read is its error.
 #[derive(Debug, Clone)]
@@ -44,6 +53,10 @@ pub struct CheckFacts {
     /// The ports where main and backup really answer: those of the instances of a managed service.
     pub answering_ports: [Port; 2],
     pub addresses: Vec<IpAddr>,
+    /// What packets to the check port found; `None` without a record.
+    pub check_port_packet: Option<PacketProof>,
+    /// What packets to the data ports of vhosts found that answer on the host itself.
+    pub vhost_packets: Vec<VhostPacket>,
     pub main_health: Result<(), ObservationError>,
     pub backup_health: Result<(), ObservationError>,
     /// In the order of the fleet; `None`: not read by configuration.

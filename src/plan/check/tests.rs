@@ -10,6 +10,7 @@ use crate::model::proxy::ProxyPlacement;
 use crate::model::rules::Variant;
 use crate::plan::firewall;
 
+mod packets;
 mod snapshots;
 
 type Change = fn(&mut CheckFacts);
@@ -105,6 +106,8 @@ pub(super) fn good() -> CheckFacts {
         is_agent_running: None,
         answering_ports: [port(8080), port(80)],
         addresses: vec![],
+        check_port_packet: None,
+        vhost_packets: vec![],
         main_health: Ok(()),
         backup_health: Ok(()),
         balancers: vec![Some(Ok(BackendView::new(servers)))],

@@ -7,7 +7,7 @@ use crate::model::rules::Variant;
 const ADDRESS: &str = "10.9.0.5:8888";
 
 fn claim(switch: Switch) -> Claim {
-    Claim { switch, check: port(8888), target: port(8080) }
+    Claim { role: PortRole::Check, switch, port: port(8888), target: port(8080) }
 }
 
 fn facts() -> PacketFacts {
@@ -15,6 +15,7 @@ fn facts() -> PacketFacts {
         nat: None,
         tables: vec![],
         native: vec![],
+        native_obstacle: None,
         check_listeners: vec![],
         target_listeners: vec!["0.0.0.0:8080".parse().unwrap()],
         check_processes: vec![],
@@ -130,6 +131,43 @@ fn refusal_without_a_listener_proves_nothing() {
     facts.target_listeners = vec!["0.0.0.0:8080".parse().unwrap()];
     let verdict = explain_answer(claim(Switch::On), Family::V6, v6, &PacketAnswer::Refused, &facts);
     assert_eq!(reason(verdict), "no process listens on port 8080");
+}
+
+/// The filter of firewalld: it accepts what was translated, some ports, and nothing else.
+#[test]
+fn rule_for_translated_packets_opens_the_check_port_alone() {
+    let rule = |effect, is_translated_only| NativeRule {
+        hook: "input".into(),
+        priority: 10,
+        effect,
+        is_translated_only,
+        ..make_native_rule(&[])
+    };
+    let native = vec![rule(NativeEffect::Accept, true), rule(NativeEffect::Reject, false)];
+    let facts = PacketFacts { native, ..facts() };
+    let data = Claim::from_open_port(port(8080), port(8080));
+    let address = "10.9.0.5:8080".parse().unwrap();
+    let verdict = explain_answer(data, Family::V4, address, &PacketAnswer::Refused, &facts);
+    let PacketVerdict::Contradicted { fact, cause } = verdict else { panic!("{verdict:?}") };
+    assert_eq!(fact, "a packet to the data port 8080 is refused");
+    assert!(cause.unwrap().ends_with("refuses the packet"));
+    assert!(cause_of_check_port(&facts).is_none());
+}
+
+fn cause_of_check_port(facts: &PacketFacts) -> Option<String> {
+    cause(explain(Switch::On, &PacketAnswer::Refused, facts))
+}
+
+#[test]
+fn data_port_without_a_route_may_be_published_by_a_container() {
+    let address = "10.9.0.5:8080".parse().unwrap();
+    let plain = Claim::from_open_port(port(8080), port(8080));
+    let routed = Claim::from_open_port(port(8080), port(20_001));
+    for answer in [accepted("172.17.0.2:80"), PacketAnswer::Accepted { by: None }] {
+        assert!(judge_answer(plain, address, &answer).is_some());
+        assert!(judge_answer(routed, address, &answer).is_none());
+    }
+    assert!(judge_answer(routed, address, &accepted("10.9.0.5:20001")).is_some());
 }
 
 #[test]

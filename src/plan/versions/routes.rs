@@ -209,7 +209,9 @@ pub fn detach(record: &ServiceRecord, deployment: &Deployment, actor: &Actor) ->
     let trial = record.trial.clone().filter(|trial| trial.previous != deployment.id);
     if routes.main.deployment == deployment.id {
         let intent = build_intent(record, RouteChange::Remove, actor, KILL, detail);
-        return Some(Intent { switch: Switch::Off, ..intent });
+        // Without routes, the vhost on the data port answers for main again.
+        let forward = Forward { target: routes.main.port, ..intent.forward };
+        return Some(Intent { switch: Switch::Off, forward, ..intent });
     }
     let previous = routes.previous.clone().filter(|previous| *previous != deployment.id);
     let is_named = trial != record.trial || previous != routes.previous;

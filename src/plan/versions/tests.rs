@@ -232,7 +232,7 @@ fn kill_refuses_main_with_shadows_but_not_the_last_version() {
 /// Seed rows R9, R19, R20: work in flight, and connections that may carry some at any moment.
 #[test]
 fn kill_refuses_undrained_deployment() {
-    let count = |busy, idle, tie| SocketCount { busy, idle, ambiguous: tie };
+    let count = |busy, idle, tie| SocketCount { busy, idle, ambiguous: tie, silent: 0 };
     assert_eq!(check_drained(&count(0, 0, 0)), Ok(()));
     let text = check_drained(&count(2, 5, 1)).unwrap_err().to_string();
     assert!(
@@ -271,6 +271,7 @@ fn killed_deployment_has_no_routes() {
     // A main that is alone takes everything with it.
     let intent = detach(&record(&one, &one), &one, &actor()).unwrap();
     assert_eq!((&intent.route_change, intent.switch), (&RouteChange::Remove, Switch::Off));
+    assert_eq!(intent.forward.target, record(&one, &one).routes.unwrap().main.port, "no port of an instance");
     // No route goes to a plain shadow.
     assert_eq!(detach(&record(&two, &two), &one, &actor()), None);
 }

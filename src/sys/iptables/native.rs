@@ -205,6 +205,7 @@ fn build_rule(
         ports: matched.ports.list(),
         effect,
         is_conditional: matched.is_conditional,
+        is_translated_only: matched.is_translated_only,
     }
 }
 

@@ -8,6 +8,9 @@ use serde_json::Value;
 const CT_STATE_NEW: u64 = 8;
 const ADDRESS_LOCAL: u64 = 2;
 const PROTOCOL_TCP: u64 = 6;
+const CT_STATUS_DNAT: u64 = 32;
+/// Protocols whose fields no TCP packet has.
+const OTHER_PROTOCOLS: [&str; 9] = ["udp", "udplite", "icmp", "icmpv6", "igmp", "sctp", "dccp", "ah", "esp"];
 
 /// A set of destination ports.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -59,13 +62,15 @@ pub(super) struct RuleMatch {
     pub ports: PortSet,
     /// Whether a match on another field than the destination port and the protocol was passed.
     pub is_conditional: bool,
+    /// Whether only packets match whose destination was translated before.
+    pub is_translated_only: bool,
 }
 
 impl RuleMatch {
     /// Returns the packets that have one of these ports too; `None` where no packet does.
     pub(super) fn narrow(&self, ports: &PortSet) -> Option<Self> {
         let ports = self.ports.intersect(ports);
-        (ports != PortSet::Only(vec![])).then_some(Self { ports, is_conditional: self.is_conditional })
+        (ports != PortSet::Only(vec![])).then_some(Self { ports, ..self.clone() })
     }
 }
 
@@ -197,9 +202,14 @@ pub(super) fn match_expression(
     if is_fib_local(left) && (is_word(right, "local") || right.as_u64() == Some(ADDRESS_LOCAL)) {
         return true;
     }
-    // A UDP port is another field, and no TCP packet has it.
-    if left.get("payload").and_then(|field| field.get("protocol")).is_some_and(|name| name == "udp") {
+    let protocol = left.get("payload").and_then(|field| field.get("protocol")).and_then(Value::as_str);
+    if protocol.is_some_and(|name| OTHER_PROTOCOLS.contains(&name)) {
         return false;
+    }
+    // firewalld accepts what was translated, without a look at its port.
+    if is_ct_status(left) && (is_word(right, "dnat") || right.as_u64() == Some(CT_STATUS_DNAT)) {
+        matched.is_translated_only = true;
+        return true;
     }
     let key = read_key(left);
     let is_negative = body.get("op").and_then(Value::as_str) == Some("!=");
@@ -234,6 +244,10 @@ fn is_fib_local(left: &Value) -> bool {
     let fib = left.get("fib");
     fib.and_then(|fib| fib.get("result")).is_some_and(|result| result == "type")
         && fib.and_then(|fib| fib.get("flags")).is_some_and(|flags| flags.to_string().contains("daddr"))
+}
+
+fn is_ct_status(left: &Value) -> bool {
+    left.get("ct").and_then(|ct| ct.get("key")).is_some_and(|key| key == "status")
 }
 
 /// An element may carry a timeout, a counter or a comment.

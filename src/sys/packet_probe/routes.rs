@@ -93,10 +93,27 @@ pub(super) async fn add_endpoint(
             tokio::time::sleep(V6_ROUTE_INTERVAL).await;
             continue;
         }
-        return Err(match found {
-            Ok(_) => to_error("receive an answer", &"policy routing sends it to another interface"),
-            Err(error) => to_error("receive an answer", &error),
-        });
+        return Err(to_route_error(found));
+    }
+}
+
+/// Checks that answers from another address of this host go into the device too.
+pub(super) fn check_answer_route(
+    netlink: &OwnedFd,
+    index: u32,
+    endpoint: &Endpoint,
+    target: IpAddr,
+) -> Result<(), PacketProbeError> {
+    match find_interface(netlink, endpoint.client, target) {
+        Ok(Some(found)) if found == index => Ok(()),
+        found => Err(to_route_error(found)),
+    }
+}
+
+fn to_route_error(found: Result<Option<u32>, NetlinkError>) -> PacketProbeError {
+    match found {
+        Ok(_) => to_error("receive an answer", &"policy routing sends it to another interface"),
+        Err(error) => to_error("receive an answer", &error),
     }
 }
 

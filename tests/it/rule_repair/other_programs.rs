@@ -106,7 +106,8 @@ const BUS: &str = "<busconfig><type>system</type><listen>unix:path=BUS</listen><
     <policy context='default'><allow user='*'/><allow own='*'/><allow send_destination='*'/><allow receive_sender='*'/>\
     </policy></busconfig>";
 
-/// firewalld flushes all of iptables at its start and at each reload. With its default backend only: with the other one,
+/// firewalld flushes all of iptables at its start and at each reload. Source: firewalld(1); on a real host:
+/// tests/nspawn/firewalls.sh. With its default backend only: with the other one,
 /// one reload of 72 beside our repair failed in its own `ebtables-restore` (1.8.9: `RULE_DELETE failed`), which 200 reloads
 /// without an agent and 118 more with one did not. Whether our commit in the middle of its reload is the cause is not
 /// known.

@@ -105,15 +105,16 @@ where
 {
     let FleetDeployment { service, version, .. } = target;
     let AssignOptions { watch, actor, .. } = options;
-    let actor = &require_owned_hosts(world, fleet, service, hosts, actor).await?;
-    let request = AssignRequest {
+    let actors = require_owned_hosts(world, fleet, service, hosts, actor).await?;
+    let request = |host: &Host| AssignRequest {
         which: DeploymentRef::Version { service: service.clone(), version: version.clone() },
         scope: AssignScope::MainAndBackup,
         trial: *watch,
-        actor: actor.clone(),
+        actor: actors.find(&host.name),
         detail: "flip".to_owned(),
     };
-    let assigned = for_each_host(world, hosts, async |_, link| link.assign(service, &request).await).await;
+    let assigned =
+        for_each_host(world, hosts, async |host, link| link.assign(service, &request(host)).await).await;
     if assigned.iter().any(|(_, result)| result.is_err()) {
         revert_flip(world, fleet, hosts, target, &assigned, &options.actor).await;
     }

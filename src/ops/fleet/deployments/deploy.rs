@@ -73,7 +73,7 @@ pub async fn deploy(
     options: &DeployOptions,
 ) -> Result<DeployReport, FleetDeployError> {
     let started_at = tokio::time::Instant::now();
-    let actor = require_owned_hosts(world, fleet, &options.service, hosts, &options.actor).await?;
+    let actors = require_owned_hosts(world, fleet, &options.service, hosts, &options.actor).await?;
     let packed = pack(world, &options.source).await?;
     let (id, revision) = choose_identity(world, options, &list_deployments(world, hosts).await);
     let digest = packed.as_ref().map(|packed| packed.digest.clone());
@@ -88,7 +88,7 @@ pub async fn deploy(
         health: options.health.clone().unwrap_or_else(|| fleet.health.clone()),
         health_timeout: fleet.versions.health_timeout,
         site: build_host_network(fleet, host),
-        actor: actor.clone(),
+        actor: actors.find(&host.name),
         dry_run,
     };
     let planned =

@@ -7,7 +7,7 @@ use crate::model::fleet::Fleet;
 use crate::model::history::Actor;
 use crate::model::host::Host;
 use crate::model::name::{HostName, ServiceName};
-use crate::ops::fleet::owner::require_owned;
+use crate::ops::fleet::owner::{HostActors, claim_hosts, require_owned};
 use crate::ops::fleet::reach;
 use crate::world::FleetWorld;
 use crate::world::link::{HostLink, LinkError};
@@ -48,16 +48,28 @@ pub(in crate::ops::fleet) async fn for_each_host<T>(
     futures_util::future::join_all(requests).await
 }
 
-/// Returns the actor for a change of a service's versions on these hosts, before anything is touched.
+/// Returns the actors for a change of a service's versions on these hosts, before anything is touched.
 pub(super) async fn require_owned_hosts(
     world: &FleetWorld,
     fleet: &Fleet,
     service: &ServiceName,
     hosts: &[Host],
     actor: &Actor,
-) -> Result<Actor, FleetDeployError> {
+) -> Result<HostActors, FleetDeployError> {
     let fleet = Fleet { service: service.clone(), ..fleet.clone() };
     require_owned(world, &fleet, hosts, actor).await.map_err(|hosts| FleetDeployError::Owned { hosts })
+}
+
+/// Returns the actors for a change that each host accepts or refuses by itself.
+pub(super) async fn claim_service_hosts(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    service: &ServiceName,
+    hosts: &[Host],
+    actor: &Actor,
+) -> HostActors {
+    let fleet = Fleet { service: service.clone(), ..fleet.clone() };
+    claim_hosts(world, &fleet, hosts, actor).await.0
 }
 
 /// Builds what a host has to know of the service's network in the fleet.

@@ -50,18 +50,18 @@ pub async fn kill(
     }
     let mut deployments = Vec::new();
     for row in order {
-        let actor =
+        let actors =
             require_owned_hosts(world, fleet, &row.service, &row.filter_hosts(hosts), &options.actor).await?;
         let hosts = row.filter_hosts(hosts);
-        let request = KillRequest {
+        let request = |host: &Host| KillRequest {
             id: row.id.clone(),
             force: options.force,
             drain_timeout: options.drain_timeout,
             keep_files: options.keep_files,
-            actor,
+            actor: actors.find(&host.name),
         };
-        let killed =
-            all_or_partial(for_each_host(world, &hosts, async |_, link| link.kill(&request).await).await)?;
+        let killed = for_each_host(world, &hosts, async |host, link| link.kill(&request(host)).await).await;
+        let killed = all_or_partial(killed)?;
         let deployment = KilledDeployment {
             service: row.service.clone(),
             version: row.version.clone(),

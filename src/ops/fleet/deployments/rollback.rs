@@ -46,9 +46,12 @@ pub async fn rollback(
     service: &ServiceName,
     actor: &Actor,
 ) -> Result<Vec<(HostName, AssignResponse)>, FleetDeployError> {
-    let actor = require_owned_hosts(world, fleet, service, hosts, actor).await?;
-    let request = RollbackRequest { actor, reason: String::new(), from: None };
-    let results = for_each_host(world, hosts, async |_, link| link.rollback(service, &request).await).await;
+    let actors = require_owned_hosts(world, fleet, service, hosts, actor).await?;
+    let results = for_each_host(world, hosts, async |host, link| {
+        let actor = actors.find(&host.name);
+        link.rollback(service, &RollbackRequest { actor, reason: String::new(), from: None }).await
+    })
+    .await;
     let restored = all_or_partial(results)?;
     flush_hosts(world, fleet, restored.clone(), Duration::ZERO).await;
     Ok(restored)

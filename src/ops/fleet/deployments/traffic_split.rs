@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::each_host::{all_or_partial, for_each_host, report_progress, require_owned_hosts};
+use super::each_host::{
+    all_or_partial, claim_service_hosts, for_each_host, report_progress, require_owned_hosts,
+};
 use super::error::FleetDeployError;
 use super::idle_connections::{FLUSH_TIMEOUT, flush, flush_until_none_remain, format_open_connections};
 use crate::model::api::deployments::{DeploymentView, DeploymentsView};
@@ -94,22 +96,22 @@ pub(crate) async fn apply_split_under_lock(
     options: &SplitOptions,
 ) -> Result<Vec<(HostName, TrafficSplitResponse)>, FleetDeployError> {
     let adds = matches!(options.change, TrafficSplitChange::SetMirror(_) | TrafficSplitChange::SetCanary(_));
-    let actor = if adds {
+    let actors = if adds {
         require_owned_hosts(world, fleet, &options.service, hosts, &options.actor).await?
     } else {
         // What is taken away is taken away wherever a host allows it: a bad canary stays on no other host.
-        options.actor.clone()
+        claim_service_hosts(world, fleet, &options.service, hosts, &options.actor).await
     };
-    let request = TrafficSplitRequest {
+    let request = |host: &Host| TrafficSplitRequest {
         change: options.change.clone(),
         forwarded: options.forwarded,
         port_range: fleet.versions.port_range,
-        actor,
+        actor: actors.find(&host.name),
         detail: options.detail.clone(),
     };
     all_or_partial(
-        for_each_host(world, hosts, async |_, link| {
-            link.change_traffic_split(&options.service, &request).await
+        for_each_host(world, hosts, async |host, link| {
+            link.change_traffic_split(&options.service, &request(host)).await
         })
         .await,
     )

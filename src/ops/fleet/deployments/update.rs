@@ -38,7 +38,7 @@ pub async fn update(
 ) -> Result<Vec<(HostName, Deployment)>, FleetDeployError> {
     let has_row = |host: &&Host| row.hosts.iter().any(|(name, _)| *name == host.name);
     let with_row: Vec<Host> = hosts.iter().filter(has_row).cloned().collect();
-    let actor = require_owned_hosts(world, fleet, &row.service, &with_row, &options.actor).await?;
+    let actors = require_owned_hosts(world, fleet, &row.service, &with_row, &options.actor).await?;
     let packed = pack(world, &options.source).await?;
     let mut updated_hosts = Vec::new();
     for (name, view) in &row.hosts {
@@ -61,7 +61,7 @@ pub async fn update(
                 health_timeout: fleet.versions.health_timeout,
                 drain_timeout: options.drain_timeout,
                 site: Some(build_host_network(fleet, host)),
-                actor: actor.clone(),
+                actor: actors.find(name),
             };
             tokio::select! {
                 updated = link.update(&request) => updated,

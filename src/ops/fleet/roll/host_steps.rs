@@ -194,7 +194,7 @@ impl RollRun<'_> {
     async fn describe_overtaking(&self, host: &Host) -> String {
         let view = self.read_host_view(host).await.ok();
         if let Some(HostView { record: Ok(Some(ServiceRecord { owner: Some(owner), .. })), .. }) = &view
-            && !owner.is_continued_by(&self.actor)
+            && !self.actor.continues(owner)
         {
             return format!("the host was taken over by {owner}");
         }
@@ -233,7 +233,7 @@ impl RollRun<'_> {
             Step::Drained => {
                 let limit = self.plan.spec.drain_timeout;
                 match drain::wait(world, fleet, host, walk.generation, limit).await {
-                    Ok(after) => Ok(format!("drained after {}", duration::format(after))),
+                    Ok(drained) => Ok(drained.to_string()),
                     Err(DrainError::TimedOut { in_flight, .. }) if self.plan.spec.force => {
                         Ok(format!("--force: {in_flight} still in flight, cut by what comes next"))
                     }

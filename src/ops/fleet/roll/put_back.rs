@@ -105,7 +105,7 @@ impl RollRun<'_> {
                 };
             match self.read_host_view(host).await.map(|view| find_generation_if_on(&view)) {
                 Ok(Some(now)) => generation = now,
-                Ok(None) => return (HostOutcome::LeftInMaintenance, reason),
+                Ok(None) => return self.classify_left_out(host, reason).await,
                 Err(error) => return (HostOutcome::Unreachable, format!("{reason}; {error}")),
             }
         }
@@ -122,10 +122,27 @@ impl RollRun<'_> {
         match self.read_host_view(host).await {
             Err(error) => (HostOutcome::Unreachable, format!("{reason}; {error}")),
             Ok(view) => match (find_generation_if_on(&view), healthy) {
-                (None, _) => (HostOutcome::LeftInMaintenance, reason),
+                (None, _) => self.classify_owner(&view, reason),
                 (Some(_), false) => (HostOutcome::NotUp, reason),
                 (Some(generation), true) => self.wait_until_up(host, generation).await,
             },
+        }
+    }
+
+    async fn classify_left_out(&self, host: &Host, reason: String) -> (HostOutcome, String) {
+        match self.read_host_view(host).await {
+            Ok(view) => self.classify_owner(&view, reason),
+            Err(_) => (HostOutcome::LeftInMaintenance, reason),
+        }
+    }
+
+    /// Classifies a host that is out of service by the operation that keeps it out.
+    fn classify_owner(&self, view: &HostView, reason: String) -> (HostOutcome, String) {
+        let owner =
+            view.record.as_ref().ok().and_then(Option::as_ref).and_then(|record| record.owner.as_ref());
+        match owner.filter(|owner| !self.actor.continues(owner)) {
+            Some(owner) => (HostOutcome::TakenOver, format!("the host was taken over by {owner}")),
+            None => (HostOutcome::LeftInMaintenance, reason),
         }
     }
 

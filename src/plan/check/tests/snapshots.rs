@@ -83,6 +83,8 @@ const CHANGES: [Change; 36] = [
     },
     |facts| change_servers(facts, |servers| servers.truncate(1)),
     |facts| add_managed_service(facts, &[REDIRECT_RULE], &[]),
+    |facts| packets::close_main_port(facts, "firewalld"),
+    packets::contradict_check_port,
 ];
 
 #[test]
@@ -106,6 +108,11 @@ fn check_findings_are_those_of_the_snapshots() {
     samples::assert_snapshot(
         "findings-check.txt",
         &all,
-        &["src/plan/check.rs", "src/plan/check/data_ports.rs", "src/plan/check/fleet.rs"],
+        &[
+            "src/plan/check.rs",
+            "src/plan/check/data_ports.rs",
+            "src/plan/check/fleet.rs",
+            "src/plan/check/open_ports.rs",
+        ],
     );
 }

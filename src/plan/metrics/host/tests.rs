@@ -21,7 +21,7 @@ fn build_snapshot(deployment: Deployment, process: ProcessState, busy: u64, idle
     DeploymentSnapshot {
         deployment,
         process: Ok(process),
-        sockets: Ok(SocketCount { busy, idle, ambiguous: 0 }),
+        sockets: Ok(SocketCount { busy, idle, ambiguous: 0, silent: 0 }),
     }
 }
 

@@ -58,6 +58,7 @@ async fn call_everything(link: &dyn HostLink, archive: &std::path::Path) -> Vec<
         main: "127.0.0.1:8080".parse().unwrap(),
         health: main.health.clone(),
         send_packet: false,
+        addresses: vec![],
     };
     let run = json!({"key": "k", "argv": ["true"], "env": {}, "dir": null, "timeout_ms": null});
     let forward = json!({

@@ -4,6 +4,7 @@ use super::*;
 use crate::model::failure::ErrorCode;
 use crate::model::port_forward::Switch;
 use crate::ops::fleet::forward::{self, SwitchError, SwitchOptions};
+use crate::ops::fleet::owner;
 use crate::world::link::LinkError;
 
 fn operator(user: &str, machine: &str) -> Actor {
@@ -121,6 +122,9 @@ async fn roll_stops_at_a_host_that_was_taken_over_and_names_the_operator() {
         assert!(first.detail.contains("bob on ops2"), "{first:?}");
         let is_on = fake.site.with_host("web1", |host| host.forward);
         assert_eq!(is_on, to == Switch::On, "the last word is bob's");
+        if to == Switch::Off {
+            assert_eq!(first.end, Some(HostOutcome::TakenOver), "{first:?}");
+        }
         assert_eq!(ends(&report)[1], WAITING);
     }
 }
@@ -191,6 +195,34 @@ async fn command_over_several_hosts_changes_none_if_one_belongs_to_another() {
     let refused = forward::switch_many(&fake.world, &fake.fleet, hosts, Switch::Off, &options).await;
     assert!(refused.unwrap_err().to_string().contains("`web1`"));
     assert!(fake.site.with_host("web2", |host| host.forward));
+}
+
+/// web1 was left by a finished roll and web2 by carol, in the moment between the command's look and its switch: the first is taken
+/// over by itself, the second is not.
+#[tokio::test(start_paused = true)]
+async fn host_of_a_finished_roll_opens_no_other_host() {
+    let fake = site(3, 1);
+    fake.site.with_host("web1", |host| host.command_breaks_health = true);
+    let first = RollSpec { max_failures: 1, ..spec(3) };
+    run(&fake.world, &fake.fleet, &first, &alice()).await.unwrap();
+    fake.site.with_host("web1", |host| host.is_healthy = true);
+    let hosts = fake.fleet.hosts[..2].to_vec();
+    let actors = owner::require_owned(&fake.world, &fake.fleet, &hosts, &bob()).await.ok().unwrap();
+    assert_eq!(actors.find(&hosts[0].name).replaces.len(), 1);
+    let on_second = actors.find(&hosts[1].name);
+    assert!(on_second.replaces.is_empty() && !on_second.takes_over && on_second.roll.is_none());
+
+    let options = SwitchOptions {
+        actor: operator("carol", "ops3"),
+        wait: false,
+        drain: false,
+        force: true,
+        timeout: None,
+    };
+    forward::disable(&fake.world, &fake.fleet, &hosts[1], &options).await.unwrap();
+    let late = SwitchOptions { actor: on_second, ..options };
+    let refused = forward::enable(&fake.world, &fake.fleet, &hosts[1], &late).await.map(drop);
+    assert!(is_refused(&refused, "carol on ops3"), "{refused:?}");
 }
 
 /// The roll asks its operator to repair the host: the person who started it may.

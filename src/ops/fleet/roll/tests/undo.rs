@@ -101,7 +101,7 @@ fn wrong(fake: &FakeSite, case: &Case, said: &HostProgress) -> Option<String> {
             (StepState::Done, _) => real.forward && real.commands.last() == Some(&"ended"),
             (_, Some(HostOutcome::Restored)) => real.forward && real.is_healthy,
             (StepState::Waiting, None) => as_before,
-            (_, Some(HostOutcome::LeftInMaintenance)) => !real.forward,
+            (_, Some(HostOutcome::LeftInMaintenance | HostOutcome::TakenOver)) => !real.forward,
             (_, Some(HostOutcome::Unreachable)) => !real.is_reachable,
             // A host of the batch that stayed at its step when another failed; it never began its command.
             (_, None) if said.may_be_out() => {

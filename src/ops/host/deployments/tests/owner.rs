@@ -22,6 +22,7 @@ fn take_out(actor: Actor) -> ForwardRequest {
         actor,
         action: "disable-forward".into(),
         detail: String::new(),
+        addresses: vec![],
     }
 }
 
@@ -70,7 +71,9 @@ async fn every_change_by_another_operator_is_refused() {
     assert_eq!(after.0[0].access, Access::Public);
 
     // Taken over: everything goes on as for an owner.
-    host.set_forward(&take_out(actor().with_reason(Some("alice is ill"), true))).await.unwrap();
+    let replaces = after.0[0].owner.clone().into_iter().collect();
+    let taker = Actor { replaces, ..actor().with_reason(Some("alice is ill"), true) };
+    host.set_forward(&take_out(taker)).await.unwrap();
     for (name, result) in call_all(&fake, &host).await {
         let is_owned = matches!(result, Err(LinkError::Refused { code: ErrorCode::Owned, .. }));
         assert!(!is_owned, "{name}: {result:?}");

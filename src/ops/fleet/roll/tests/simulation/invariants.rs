@@ -170,7 +170,7 @@ fn declared(host: &HostProgress) -> Option<Switch> {
     }
     match host.end {
         Some(HostOutcome::Restored | HostOutcome::NotUp) => return Some(Switch::On),
-        Some(HostOutcome::LeftInMaintenance) => return Some(Switch::Off),
+        Some(HostOutcome::LeftInMaintenance | HostOutcome::TakenOver) => return Some(Switch::Off),
         Some(HostOutcome::Unreachable) => return None,
         None => {}
     }
