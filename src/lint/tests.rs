@@ -10,6 +10,7 @@ use crate::model::finding::samples;
 use crate::templates::working_set::tests::make_working_set;
 
 mod lines;
+mod state;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -165,7 +166,7 @@ fn lint_findings_are_those_of_the_snapshots() {
     found.extend(lint_all(&good.replace("stats socket", "log-tag")));
     found.extend(lint_all("defaults\n option httpchk\nbackend servers\n http-check expect status 200\n"));
     found.extend(lint_text(&good.replace("server main-web1 ", "server web1 "), &no_hosts));
-    found.extend(lines::traps().into_iter().flat_map(lint_case));
+    found.extend(lines::traps().into_iter().chain(lines::check_traps()).flat_map(lint_case));
     found.extend(lines::other_samples());
     samples::assert_snapshot("findings-haproxy.txt", &found, &["src/lint"]);
 }
@@ -222,7 +223,8 @@ fn valid_settings_are_not_reported() {
         .lines()
         .filter(|line| !line.contains("http-check send"))
         .collect::<Vec<_>>()
-        .join("\n");
+        .join("\n")
+        + "\n";
     assert_eq!(ids(&old), Vec::<&str>::new());
 }
 
