@@ -20,6 +20,7 @@ mod endpoint;
 mod global;
 mod keywords;
 mod pairs;
+mod program;
 mod protocol;
 mod reach;
 mod references;
@@ -31,6 +32,7 @@ mod service;
 mod site;
 mod source;
 mod state_rules;
+mod summary;
 mod syntax;
 mod syntax_servers;
 mod timing;
@@ -41,6 +43,7 @@ mod words;
 use cfg::{ParsedCfg, Section};
 use conditions::{Variants, list_variants};
 use keywords::read_servers;
+pub use program::judge_check;
 use reach::JudgedLines;
 use report::LintReport;
 use service::{JudgedService, list_balancers, list_services};
@@ -48,11 +51,14 @@ use site::{Site, Target};
 use source::LineMap;
 pub use source::{CfgFile, HaproxyCfg, parse_hosts_file};
 
-/// Everything found in one HAProxy's configuration, for every service and balancer of the fleet. Empty without a
-/// configuration, or when nothing was found. Without `fleet.hosts` every server line of the backends is looked at, else
-/// those of the hosts; lines of other sections that reach a host are looked at in any case.
+/// Everything found in one HAProxy's configuration, for every service and balancer of the fleet, after what was judged.
+/// Empty without a configuration. Without `fleet.hosts` every server line of the backends is looked at, else those of the
+/// hosts; lines of other sections that reach a host are looked at in any case.
 pub fn lint_haproxy(fleet: &Fleet, cfg: Option<&HaproxyCfg>) -> Vec<Finding> {
-    cfg.map(|cfg| lint(cfg, fleet)).unwrap_or_default()
+    let Some(cfg) = cfg else { return vec![] };
+    let mut found = summary::describe_scope(cfg, fleet);
+    found.extend(lint(cfg, fleet));
+    found
 }
 
 fn lint(source: &HaproxyCfg, fleet: &Fleet) -> Vec<Finding> {

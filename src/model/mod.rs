@@ -5,6 +5,7 @@ pub mod api;
 pub mod balancer;
 pub mod capped;
 pub mod compare;
+pub mod config_check;
 pub mod deployment;
 pub mod duration;
 pub mod evidence;
