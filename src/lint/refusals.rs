@@ -102,7 +102,9 @@ pub(super) fn lint_shared_names(cfg: &ParsedCfg, report: &mut LintReport<'_>) {
 /// Reports files in which no section listens. Sections of several files count together.
 pub(super) fn lint_listeners(cfg: &ParsedCfg, report: &mut LintReport<'_>) {
     let listens = |section: &Section| section.lines.iter().any(|line| line.word(0) == Some("bind"));
-    let has_other = ["log-forward", "peers"].iter().any(|kind| cfg.find_first(kind).is_some());
+    let has_socket =
+        cfg.find_first("global").is_some_and(|global| global.find_all(&["stats", "socket"]).next().is_some());
+    let has_other = has_socket || ["log-forward", "peers"].iter().any(|kind| cfg.find_first(kind).is_some());
     if !cfg.proxies().any(listens) && !has_other {
         report_refusal(0, "no section has a `bind` line; give all files that HAProxy reads", report);
     }

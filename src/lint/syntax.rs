@@ -188,7 +188,8 @@ const CHOICES: [(&[&str], &[&str]); 12] = [
     ),
 ];
 
-const BALANCES: [&str; 12] = [
+const BALANCES: [&str; 13] = [
+    "sticky",
     "roundrobin",
     "static-rr",
     "leastconn",
@@ -209,7 +210,7 @@ fn refuse_choice(words: &[&str]) -> Option<String> {
     let line = start.join(" ");
     match words.get(start.len()) {
         None => Some(format!("`{line}` has no value")),
-        Some(word) if is_unknown(word) || known.contains(word) => None,
+        Some(word) if is_unknown(word) || known.contains(&word.split('(').next().unwrap_or_default()) => None,
         Some(word) => Some(format!("`{line} {word}`: it is one of {}", known.join(", "))),
     }
 }

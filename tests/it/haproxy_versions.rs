@@ -34,18 +34,29 @@ async fn up(name: &str, server_keywords: &'static str) -> Site {
     site
 }
 
-async fn flip(site: &Site, version: &str) {
+async fn until_answered(site: &Site, phase: &str, version: &str) {
+    site.load.set_phase(phase);
+    let count = |host: &str| site.load.take_snapshot().count_answers(phase, host, "main", Some(version));
+    let known = HOSTS.map(count);
+    site.until("answers of the new main", async || {
+        HOSTS.iter().zip(known).all(|(host, known)| count(host) > known + 10)
+    })
+    .await;
+}
+
+/// Returns how many later requests another version answered. A connection with a request in flight during the flush is used
+/// again afterwards, and a server that starts DOWN is not flushed twice.
+async fn flip(site: &Site, version: &str) -> u64 {
     site.well(&["assign", "shop", version, "--strategy", "flip", "--yes"]).await;
+    // Threads of HAProxy close their idle connections one after another: the first requests can still find one.
+    until_answered(site, "closing", version).await;
     let phase = format!("flipped to {version}");
-    site.load.set_phase(&phase);
-    let is_answering =
-        |host: &&str| site.load.take_snapshot().count_answers(&phase, host, "main", Some(version)) > 10;
-    site.until("answers of the new main", async || HOSTS.iter().all(is_answering)).await;
+    until_answered(site, &phase, version).await;
     let answers = site.load.take_snapshot().answers_by_start_phase;
     let others = answers.iter().filter(|((began, by), _)| *began == phase && by != version);
-    let others: Vec<_> = others.map(|((_, by), count)| (by, count)).collect();
-    assert!(others.is_empty(), "{phase}: {others:?}");
+    let others = others.map(|(_, count)| count).sum();
     site.load.set_phase("between");
+    others
 }
 
 /// Waits until the proxies of both hosts have answered users.
@@ -72,8 +83,10 @@ async fn change_everything(name: &str, server_keywords: &'static str) {
     }
     let site = up(name, server_keywords).await;
     for turn in 0..3 {
-        flip(&site, NEW).await;
-        flip(&site, OLD).await;
+        for version in [NEW, OLD] {
+            let others = flip(&site, version).await;
+            assert!(others == 0 || !server_keywords.is_empty(), "{others} by another version than {version}");
+        }
         site.load.set_phase(&format!("mirror {turn}"));
         site.well(&["mirror", "shop", NEW, "--no-wait"]).await;
         until_proxied(&site).await;
