@@ -18,8 +18,11 @@ use switchman::world::{FleetWorld, HostWorld};
 /// Limit of a single read from a load balancer.
 const BALANCER_READ_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Limit of the wait for an ssh whose host writes without end.
+const NOISY_SSH_TIMEOUT: Duration = Duration::from_secs(2);
+
 fn main() -> ExitCode {
-    ExitCode::from(cli::run(
+    let ended = cli::run(
         Cli::parse(),
         WorldFactory {
             build_host_world,
@@ -30,7 +33,9 @@ fn main() -> ExitCode {
                 Box::pin(async { checked.await.map_err(|error| error.to_string()) })
             },
         },
-    ) as u8)
+    );
+    sys::link::wait_for_noisy_ssh(NOISY_SSH_TIMEOUT);
+    ExitCode::from(ended as u8)
 }
 
 /// A host's real world: this machine's kernel, the configured balancers, the state directory.
