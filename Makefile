@@ -85,6 +85,17 @@ soak: nextest ## Run the long tests under every kind of load, in three quarters 
 	sh tests/setup.sh test
 	REQUIRE_KERNEL=1 $(NEXTEST) --profile long --test it --run-ignored only --test-threads 1
 
+# The machine's own HAProxy is left as it is: newer ones are unpacked into a cache and put first into the PATH of the tests.
+HAPROXIES := /var/cache/swm-haproxy
+.PHONY: haproxy-versions
+haproxy-versions: nextest ## Run what depends on HAProxy with HAProxy 3.0, 3.2 and 3.4, in half an hour (root)
+	sh tests/setup.sh
+	sh tests/haproxy/versions.sh $(HAPROXIES)
+	for version in 3.0 3.2 3.4; do \
+		PATH=$(HAPROXIES)/$$version/bin:$$PATH REQUIRE_KERNEL=1 $(NEXTEST) --profile long --run-ignored all \
+			-E 'test(/^haproxy_lint::|^haproxy_versions::|^sys::haproxy::(flush_|master_)?tests::/)' || exit 1; \
+	done
+
 # A reboot, a power cut, an upgrade and a purge, in a container: see tests/nspawn/hosts.sh. FAST=1 packages the debug binary, which
 # runs on the container's Debian too.
 HOST_TEST_BIN := $(if $(FAST),$(DEBUG),$(STATIC))

@@ -24,7 +24,15 @@ const NOISY_SSH_TIMEOUT: Duration = Duration::from_secs(2);
 fn main() -> ExitCode {
     let ended = cli::run(
         Cli::parse(),
-        WorldFactory { build_host_world, build_fleet_world, supervise: sys::supervisor::supervise },
+        WorldFactory {
+            build_host_world,
+            build_fleet_world,
+            supervise: sys::supervisor::supervise,
+            check_haproxy_config: |program, files| {
+                let checked = sys::haproxy_program::check_config(program, files);
+                Box::pin(async { checked.await.map_err(|error| error.to_string()) })
+            },
+        },
     );
     sys::link::wait_for_noisy_ssh(NOISY_SSH_TIMEOUT);
     ExitCode::from(ended as u8)

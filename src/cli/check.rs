@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::Context;
-use super::failure::fail_file;
+use super::failure::{fail_file, fail_usage};
 use super::host_args::HostArgs;
 use crate::config::ConfigError;
 use crate::config::parse_config;
 use crate::error::Failure;
-use crate::lint::{CfgFile, HaproxyCfg, lint_haproxy, parse_hosts_file};
+use crate::lint::{CfgFile, HaproxyCfg, judge_check, lint_haproxy, parse_hosts_file};
 use crate::model::finding::{Finding, Severity};
 use crate::model::host::Transport;
 use crate::ops::fleet;
@@ -32,12 +32,19 @@ pub struct CheckArgs {
     /// Works without switchman.yaml too: then the default ports and names are used.
     #[arg(long, requires = "haproxy_cfg", conflicts_with = "hosts")]
     offline: bool,
+    /// Let this HAProxy program read the files too, by `haproxy -c`
+    ///
+    /// Only HAProxy itself knows everything that it refuses. It reads the certificates and maps that the files name, looks up
+    /// names of servers and runs Lua scripts: use it where that HAProxy runs, and with files that you trust.
+    #[arg(long, value_name = "PROGRAM", requires = "haproxy_cfg")]
+    haproxy_program: Option<PathBuf>,
 }
 
 pub async fn run(args: CheckArgs, context: &Context) -> Result<(), Failure> {
     let cfg = read_haproxy_cfg(&args.haproxy_cfg)?;
+    let checked = run_haproxy(&args, cfg.as_ref(), context).await?;
     if args.offline {
-        return check_offline(cfg.as_ref(), context);
+        return check_offline(cfg.as_ref(), checked, context);
     }
     let (file, fleet) = context.load_config()?;
     let hosts = context.select_hosts(&fleet, args.hosts.select_or(HostSelection::ThisOrAll))?;
@@ -52,11 +59,24 @@ pub async fn run(args: CheckArgs, context: &Context) -> Result<(), Failure> {
             fleet::check::check(&world, local.files.as_ref(), &fleet, hosts, cfg.as_ref()).await
         }
     });
+    findings.extend(checked);
     print_findings(&findings, context)
 }
 
+/// The verdict of a HAProxy program, if one was named.
+async fn run_haproxy(
+    args: &CheckArgs,
+    cfg: Option<&HaproxyCfg>,
+    context: &Context,
+) -> Result<Vec<Finding>, Failure> {
+    let (Some(program), Some(cfg)) = (&args.haproxy_program, cfg) else { return Ok(vec![]) };
+    let checked = (context.world_factory.check_haproxy_config)(program, &args.haproxy_cfg).await;
+    let checked = checked.map_err(|reason| fail_usage("check with `--haproxy-program`", reason))?;
+    Ok(judge_check(&checked, cfg))
+}
+
 /// Checks haproxy.cfg alone; without a switchman.yaml against its defaults.
-fn check_offline(cfg: Option<&HaproxyCfg>, context: &Context) -> Result<(), Failure> {
+fn check_offline(cfg: Option<&HaproxyCfg>, checked: Vec<Finding>, context: &Context) -> Result<(), Failure> {
     let (mut findings, fleet) = match context.load_config() {
         Ok((file, fleet)) => (vec![build_config_finding(&file)], fleet),
         Err(Failure::Config(ConfigError::NotFound)) => {
@@ -66,6 +86,7 @@ fn check_offline(cfg: Option<&HaproxyCfg>, context: &Context) -> Result<(), Fail
         Err(error) => return Err(error),
     };
     findings.extend(lint_haproxy(&fleet, cfg));
+    findings.extend(checked);
     print_findings(&findings, context)
 }
 

@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
+
 use crate::model::balancer::BalancerSpec;
+use crate::model::config_check::ConfigCheck;
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
 use crate::world::FleetWorld;
@@ -32,6 +35,10 @@ pub struct FleetWorldParams {
     pub journal_dir: PathBuf,
 }
 
+/// Runs a HAProxy program with files; the error is prose.
+pub type CheckHaproxyConfig =
+    for<'a> fn(&'a Path, &'a [PathBuf]) -> BoxFuture<'a, Result<ConfigCheck, String>>;
+
 /// The factories of worlds; only `main` has the real ones.
 #[derive(Clone, Copy)]
 pub struct WorldFactory {
@@ -39,4 +46,6 @@ pub struct WorldFactory {
     pub build_fleet_world: fn(FleetWorldParams) -> FleetWorld,
     /// Runs one of the supervisor's roles for the instance of a directory; the error is prose.
     pub supervise: fn(&Path, SupervisorRole) -> Result<(), String>,
+    /// Runs `haproxy -c`.
+    pub check_haproxy_config: CheckHaproxyConfig,
 }

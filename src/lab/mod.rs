@@ -232,7 +232,9 @@ impl Lab {
         SECOND_SERVICE.clone_into(&mut site.balancer.backend);
         let text = site.render_haproxy()?;
         let from = text.find(&format!("frontend {SECOND_SERVICE}")).unwrap_or(0);
-        Ok(text[from..].to_owned())
+        // HAProxy 3.3 and later refuse a frontend and a backend of one name.
+        let frontend = format!("frontend {SECOND_SERVICE}");
+        Ok(text[from..].replacen(&frontend, &format!("{frontend}-clients"), 1))
     }
 
     async fn start_haproxy(&mut self, balancer: &str) -> Result<(), LabError> {
@@ -242,7 +244,9 @@ impl Lab {
         } else {
             String::new()
         };
-        write(&file, &format!("{}\n{second}", self.build_site(balancer)?.render_haproxy()?))?;
+        let text = format!("{}\n{second}", self.build_site(balancer)?.render_haproxy()?);
+        let keywords = self.options.server_keywords;
+        write(&file, &text.replace("    default-server ", &format!("    default-server {keywords} ")))?;
         let process = self.spawn_haproxy(balancer, &[]).await?;
         self.haproxies.push(process);
         Ok(())

@@ -23,6 +23,8 @@ pub struct LabOptions {
     pub check: CheckTiming,
     /// HAProxy has a second service, whose clients call port 81: [`SECOND_SERVICE`].
     pub has_second_service: bool,
+    /// More keywords for all server lines of HAProxy.
+    pub server_keywords: &'static str,
 }
 
 impl LabOptions {
@@ -36,6 +38,14 @@ impl LabOptions {
             rise: 2,
             timeout: Some(ms(500)),
         };
-        Self { name, hosts: 2, balancers: 1, switchman, check, has_second_service: false }
+        Self {
+            name,
+            hosts: 2,
+            balancers: 1,
+            switchman,
+            check,
+            has_second_service: false,
+            server_keywords: "",
+        }
     }
 }

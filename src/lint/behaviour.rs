@@ -47,7 +47,7 @@ impl<'a> Backend<'a> {
         if let Some(server) = stuck.filter(|_| self.uses_cookies) {
             return vec![server];
         }
-        let weighs = |server: &&ServerLine<'_>| server.value("weight") != Some("0");
+        let weighs = |server: &&ServerLine<'_>| server.weight() != Some(0);
         let (backups, mains): (Vec<_>, Vec<_>) =
             self.list_up(out).filter(weighs).partition(|server| server.has_flag("backup"));
         let is_single = !self.uses_all_backups && mains.is_empty();

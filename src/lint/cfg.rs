@@ -107,7 +107,7 @@ impl ParsedCfg {
             let current = starts.iter().filter(|start| **start <= number).count();
             is_in_section &= current == file;
             file = current;
-            let SplitLine { words, is_open } = split_words(line, &mut cfg.environment);
+            let SplitLine { words, is_open, .. } = split_words(line, &mut cfg.environment);
             let Some(first) = words.first() else { continue };
             if SECTION_KINDS.contains(&first.as_str()) {
                 cfg.open_section(number, &words);
@@ -169,6 +169,10 @@ impl ParsedCfg {
             }
         }
         self.refusals.extend(refusals);
+    }
+
+    pub(super) fn list_sections(&self) -> impl Iterator<Item = &Section> {
+        self.sections.iter()
     }
 
     pub(super) fn find_first(&self, kind: &str) -> Option<&Section> {

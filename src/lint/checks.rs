@@ -3,6 +3,7 @@
 //! docs/design/measurements.md#m42).
 
 use super::cfg::{ParsedCfg, Section, Statement};
+use super::keywords::{ServerLine, read_servers};
 use super::report::LintReport;
 use crate::model::finding::Severity::{Note, Problem, Warning};
 use crate::model::fleet::Fleet;
@@ -96,6 +97,7 @@ pub(super) fn lint_checks(cfg: &ParsedCfg, section: &Section, fleet: &Fleet, rep
     lint_expect(&check, fleet, report);
     lint_host(&check, fleet, report);
     lint_connect(&check, report);
+    lint_connect_protocol(&check, &read_servers(cfg, section), report);
     lint_path(&check, fleet, report);
     if let Some(line) = cfg.find_setting(section, &["http-check", "disable-on-404"]) {
         report.add(
@@ -168,6 +170,34 @@ fn lint_connect(check: &HttpCheck<'_>, report: &mut LintReport<'_>) {
              at one place, and taking the forward away changes nothing for HAProxy",
             "remove this line",
         );
+    }
+}
+
+/// Without `default` a `connect` rule takes nothing from the server line (configuration manual, 4.2).
+fn lint_connect_protocol(check: &HttpCheck<'_>, servers: &[ServerLine<'_>], report: &mut LintReport<'_>) {
+    for line in check.rules_of_kind("connect").filter(|line| !line.has_word("default")) {
+        for (keyword, name) in [("ssl", "TLS"), ("send-proxy", "the PROXY protocol")] {
+            let uses = |server: &ServerLine<'_>| match keyword {
+                "ssl" => server.has_flag("ssl"),
+                _ => server.sends_proxy(),
+            };
+            let differs = |server: &&ServerLine<'_>| {
+                server.has_flag("check") && !server.is_open && uses(server) != line.has_word(keyword)
+            };
+            let Some(server) = servers.iter().find(differs) else { continue };
+            let (check, traffic) = if uses(server) { ("does not use", "does") } else { ("uses", "does not") };
+            report.add(
+                Problem,
+                "haproxy-check-protocol",
+                line.number,
+                format!(
+                    "`http-check connect` {check} {name} and the traffic of `{}` {traffic}: the vhost does not understand one of \
+                     them, and is DOWN or answers users with errors",
+                    server.name
+                ),
+                "write `http-check connect default`, which takes TLS and PROXY from the server lines, or remove the line",
+            );
+        }
     }
 }
 

@@ -38,7 +38,7 @@ fn decide(condition: &str) -> Option<bool> {
     }
 }
 
-fn split_directive(line: &str) -> Option<(&str, &str)> {
+pub(super) fn split_directive(line: &str) -> Option<(&str, &str)> {
     let line = line.trim();
     line.starts_with('.').then(|| line.split_once([' ', '\t']).unwrap_or((line, "")))
 }
@@ -99,6 +99,7 @@ fn parse_condition(
     let mut branches = Vec::new();
     let mut key = condition.trim().to_owned();
     let (mut verdict, mut is_decided) = (decide(condition), false);
+    let mut has_else = false;
     loop {
         *at += 1;
         let blocks = parse_blocks(lines, at, depth + 1, found);
@@ -106,12 +107,16 @@ fn parse_condition(
             branches.push(blocks);
         }
         is_decided |= verdict == Some(true);
-        match lines.get(*at).and_then(|line| split_directive(line)) {
+        let next = lines.get(*at).and_then(|line| split_directive(line));
+        if has_else && matches!(next, Some((".elif" | ".else", _))) {
+            found.unbalanced.get_or_insert(*at);
+        }
+        match next {
             Some((".elif", next)) => {
                 verdict = decide(next);
                 key = format!("{key}|{}", next.trim());
             }
-            Some((".else", _)) => verdict = Some(true),
+            Some((".else", _)) => (verdict, has_else) = (Some(true), true),
             _ => break,
         }
     }
@@ -193,6 +198,8 @@ mod tests {
     fn unbalanced_conditions_are_reported_and_many_are_cut() {
         assert_eq!(list_variants(&["a", ".endif"]).unbalanced, Some(1));
         assert_eq!(list_variants(&[".if x", "a"]).unbalanced, Some(1));
+        assert_eq!(list_variants(&[".if x", ".else", ".else", ".endif"]).unbalanced, Some(2));
+        assert_eq!(list_variants(&[".if x", ".elif y", ".else", ".endif"]).unbalanced, None);
         let many: String = (0..100).map(|number| format!(".if x{number}\na\n.endif\n")).collect();
         let lines: Vec<&str> = many.lines().collect();
         let found = list_variants(&lines);

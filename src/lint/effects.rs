@@ -58,6 +58,13 @@ fn lint_disabled(cfg: &ParsedCfg, section: &Section, report: &mut LintReport<'_>
             format!("the backend `{}` is `disabled`: HAProxy answers its users with 503", section.name);
         report.add(Problem, "haproxy-backend-disabled", line.number, reason, "remove `disabled`");
     }
+    if let Some(line) = section.find_all(&["be-unpublished"]).next() {
+        let reason = format!(
+            "the backend `{}` is `be-unpublished`: rules pass over it until it is published",
+            section.name
+        );
+        report.add(Problem, "haproxy-backend-disabled", line.number, reason, "remove `be-unpublished`");
+    }
 }
 
 fn lint_persist(cfg: &ParsedCfg, section: &Section, report: &mut LintReport<'_>) {
@@ -269,6 +276,18 @@ fn lint_line(cfg: &ParsedCfg, server: &ServerLine<'_>, report: &mut LintReport<'
             server.number,
             format!("`{}` is `disabled`: it starts in MAINT, and no check brings it UP", server.name),
             "remove `disabled`",
+        );
+    }
+    if let Some(name) = server.value("healthcheck") {
+        report.add(
+            Warning,
+            "haproxy-healthcheck",
+            server.number,
+            format!(
+                "`{}` is checked by the section `healthcheck {name}` and not by the lines of the backend, which were judged",
+                server.name
+            ),
+            "remove `healthcheck`, and write its check into the backend",
         );
     }
     if let Some(mode) = server.value("observe") {

@@ -7,13 +7,14 @@ use std::net::IpAddr;
 use super::cfg::{ParsedCfg, Section};
 
 /// Keywords without a value; `no-...` takes one back. Every other keyword has one value.
-const FLAGS: [&str; 26] = [
+const FLAGS: [&str; 29] = [
     "allow-0rtt",
     "agent-check",
     "backup",
     "check",
     "check-reuse-pool",
     "check-send-proxy",
+    "check-sni-auto",
     "check-ssl",
     "check-via-socks4",
     "disabled",
@@ -24,10 +25,12 @@ const FLAGS: [&str; 26] = [
     "force-tlsv12",
     "force-tlsv13",
     "non-stick",
+    "renegotiate",
     "send-proxy",
     "send-proxy-v2",
     "send-proxy-v2-ssl",
     "send-proxy-v2-ssl-cn",
+    "sni-auto",
     "ssl",
     "ssl-reuse",
     "stick",
@@ -135,6 +138,14 @@ fn list_slots(range: &str) -> impl Iterator<Item = u32> + use<> {
     (first..=last).take(MAX_SLOTS as usize)
 }
 
+/// The number that a text begins with, as HAProxy reads most of them: 0 without one.
+pub(super) fn parse_leading_number(text: &str) -> i64 {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+    let number = digits[..end].parse().unwrap_or(if end == 0 { 0 } else { i64::MAX });
+    if text.starts_with('-') { -number } else { number }
+}
+
 fn parse_keywords<'a>(words: &'a [String], into: &mut BTreeMap<&'a str, &'a str>) {
     let mut words = words.iter().map(String::as_str);
     while let Some(word) = words.next() {
@@ -168,6 +179,17 @@ impl<'a> ServerLine<'a> {
     /// Whether the value is written in the file, so that it can be compared.
     pub(super) fn is_known(&self, key: &str) -> bool {
         self.keywords.get(key).map_or(!self.is_open, |value| !value.contains('$'))
+    }
+
+    /// The port after `port`, as HAProxy takes it: the leading digits, in 16 bits; 0 counts as none.
+    pub(super) fn check_port(&self) -> Option<u16> {
+        let text = self.value("port")?;
+        u16::try_from(parse_leading_number(text).rem_euclid(1 << 16)).ok().filter(|port| *port != 0)
+    }
+
+    /// The weight, or `None` if it comes from the environment.
+    pub(super) fn weight(&self) -> Option<i64> {
+        self.is_known("weight").then(|| self.value("weight").map_or(1, parse_leading_number))
     }
 
     /// Whether the line sends the PROXY protocol.
@@ -257,6 +279,16 @@ mod tests {
         let loopback = ServerAddress::Ip("::1".parse().unwrap());
         assert_eq!((three.address(), three.port()), (loopback, ServerPort::Fixed(81)));
         assert_eq!((four.address(), four.port()), (ServerAddress::Name("web1"), ServerPort::OfClient(9)));
+        let port = |text: &str| {
+            let text = format!("backend x\n server a 10.0.0.1:80 check port {text}\n");
+            let cfg = ParsedCfg::parse(&text);
+            read_servers(&cfg, cfg.find("backend", "x").unwrap())[0].check_port()
+        };
+        // The column srv_check_port of `show servers state`, in 2.6.12 and 3.4.7.
+        assert_eq!(
+            ["8888", "74424", "8888x", "-1", "0", "http"].map(port),
+            [Some(8888), Some(8888), Some(8888), Some(65535), None, None]
+        );
         assert!(four.has_flag("no-check-ssl") && !four.has_flag("disabled"));
         assert_eq!((five.address(), five.port()), (ServerAddress::OfClient, ServerPort::OfClient(0)));
         assert!(!five.has_flag("ssl") && six.sends_proxy() && six.value("usesrc") == Some("clientip"));
@@ -264,10 +296,10 @@ mod tests {
         assert_eq!(six.port(), ServerPort::OfClient(0));
     }
 
-    /// The manuals of two versions say which keywords have an argument: a wrong list shifts all words of a line.
+    /// The manuals of three versions say which keywords have an argument: a wrong list shifts all words of a line.
     #[test]
     fn keywords_have_the_arguments_of_the_manual() {
-        for version in ["2.6.12", "3.2.26"] {
+        for version in ["2.6.12", "3.2.26", "3.4.7"] {
             let file =
                 format!("{}/tests/fixtures/haproxy/keywords-{version}.txt", env!("CARGO_MANIFEST_DIR"));
             for line in std::fs::read_to_string(file).unwrap().lines() {

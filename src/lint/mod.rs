@@ -9,6 +9,7 @@ use crate::model::finding::Finding;
 use crate::model::finding::Severity::{Note, Problem, Warning};
 use crate::model::fleet::Fleet;
 
+mod acl;
 mod backend;
 mod behaviour;
 mod cfg;
@@ -19,20 +20,30 @@ mod endpoint;
 mod global;
 mod keywords;
 mod pairs;
+mod program;
 mod protocol;
 mod reach;
+mod references;
+mod refusals;
 mod report;
+mod samples;
 mod server;
 mod service;
 mod site;
 mod source;
+mod state_rules;
+mod summary;
+mod syntax;
+mod syntax_servers;
 mod timing;
 mod track;
+mod vocabulary;
 mod words;
 
 use cfg::{ParsedCfg, Section};
 use conditions::{Variants, list_variants};
 use keywords::read_servers;
+pub use program::judge_check;
 use reach::JudgedLines;
 use report::LintReport;
 use service::{JudgedService, list_balancers, list_services};
@@ -40,11 +51,14 @@ use site::{Site, Target};
 use source::LineMap;
 pub use source::{CfgFile, HaproxyCfg, parse_hosts_file};
 
-/// Everything found in one HAProxy's configuration, for every service and balancer of the fleet. Empty without a
-/// configuration, or when nothing was found. Without `fleet.hosts` every server line of the backends is looked at, else
-/// those of the hosts; lines of other sections that reach a host are looked at in any case.
+/// Everything found in one HAProxy's configuration, for every service and balancer of the fleet, after what was judged.
+/// Empty without a configuration. Without `fleet.hosts` every server line of the backends is looked at, else those of the
+/// hosts; lines of other sections that reach a host are looked at in any case.
 pub fn lint_haproxy(fleet: &Fleet, cfg: Option<&HaproxyCfg>) -> Vec<Finding> {
-    cfg.map(|cfg| lint(cfg, fleet)).unwrap_or_default()
+    let Some(cfg) = cfg else { return vec![] };
+    let mut found = summary::describe_scope(cfg, fleet);
+    found.extend(lint(cfg, fleet));
+    found
 }
 
 fn lint(source: &HaproxyCfg, fleet: &Fleet) -> Vec<Finding> {
@@ -52,16 +66,7 @@ fn lint(source: &HaproxyCfg, fleet: &Fleet) -> Vec<Finding> {
     let lines: Vec<&str> = source.files.iter().flat_map(|file| file.text.lines()).collect();
     let variants = list_variants(&lines);
     let mut report = LintReport::new(&map);
-    for (file, start) in source.files.iter().zip(map.list_starts()) {
-        // Conditions do not go on in the next file.
-        let lines: Vec<&str> = file.text.lines().collect();
-        if let Some(at) = list_variants(&lines).unbalanced {
-            report_refusal(start + at, "`.if` and `.endif` do not match", &mut report);
-        }
-        if file.has_byte_order_mark {
-            report_refusal(start, "the byte order mark is taken for a part of the first word", &mut report);
-        }
-    }
+    refusals::lint_files(source, &map.list_starts(), &mut report);
     for taken in &variants.lines {
         let numbered = taken.iter().filter_map(|at| Some((at + 1, *lines.get(*at)?)));
         let cfg = ParsedCfg::parse_lines(numbered, &map.list_starts());
@@ -88,8 +93,12 @@ fn lint_variant(
     report: &mut LintReport<'_>,
 ) {
     for (line, reason) in &cfg.refusals {
-        report_refusal(*line, reason, report);
+        refusals::report_refusal(*line, reason, report);
     }
+    refusals::lint_listeners(cfg, report);
+    refusals::lint_shared_names(cfg, report);
+    syntax::lint_syntax(cfg, report);
+    references::lint_references(cfg, report);
     report_environment(cfg, report);
     global::lint_global(cfg, report);
     endpoint::lint_endpoints(cfg, fleet, report);
@@ -116,6 +125,7 @@ fn lint_variant(
     }
     targets.dedup();
     reach::lint_reach(&site, &targets, &judged, report);
+    state_rules::lint_state_rules(&site, &targets, report);
 }
 
 /// The ports of a service on every host, by the main lines of its backend, where switchman.yaml lists no hosts.
@@ -145,16 +155,6 @@ fn report_no_backend(balancer: &BalancerSpec, has_any: bool, report: &mut LintRe
         0,
         format!("there is no backend `{}`{others}", balancer.backend),
         "name the backend of this service in `load_balancers[].backend`",
-    );
-}
-
-fn report_refusal(line: usize, reason: &str, report: &mut LintReport<'_>) {
-    report.add(
-        Problem,
-        "haproxy-refused",
-        line,
-        format!("HAProxy does not start with this: {reason}"),
-        "correct the line; `haproxy -c -f FILE` prints what HAProxy reads",
     );
 }
 

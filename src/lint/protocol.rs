@@ -18,9 +18,16 @@ pub(super) fn lint_protocol(pair: &ServerPair<'_>, report: &mut LintReport<'_>) 
         for (traffic, check, name, keyword, check_keyword) in [tls, proxy] {
             lint_difference(server, traffic, check, (name, keyword, check_keyword), report);
         }
-        if let Some(proto @ "h2") = server.value("proto") {
-            report_other_protocol(server, &format!("HTTP/2 (`proto {proto}`)"), report);
-        }
+        lint_http2(server, report);
+    }
+}
+
+/// The check takes over `proto`, unless `check-proto` says otherwise.
+fn lint_http2(server: &ServerLine<'_>, report: &mut LintReport<'_>) {
+    let traffic = server.value("proto") == Some("h2");
+    let check = server.value("check-proto").map_or(traffic, |proto| proto == "h2");
+    if server.is_known("proto") && server.is_known("check-proto") {
+        lint_difference(server, traffic, check, ("HTTP/2", "proto h2", "check-proto h2"), report);
     }
 }
 

@@ -1,9 +1,9 @@
 //! The whole file: every server line that reaches a port of a host, in whichever section, and whether it follows the forward.
 
 use super::cfg::{ParsedCfg, Section};
-use super::keywords::{ServerAddress, ServerLine, ServerPort, read_servers};
+use super::keywords::{ServerAddress, ServerLine, read_servers};
 use super::report::LintReport;
-use super::site::{CheckTarget, Site, Target};
+use super::site::{CheckTarget, Destination, Site, Target};
 use crate::model::finding::Severity::{Note, Problem, Warning};
 
 /// The main lines that a backend of switchman.yaml judges itself, as (section, server).
@@ -38,9 +38,9 @@ fn lint_server<'a>(
     targets: &[Target],
     report: &mut LintReport<'_>,
 ) -> bool {
-    let ports = site.list_ports(section, server.port());
-    let addresses = site.resolve(server.address());
-    let reached = |target: &&Target| addresses.contains(&target.address);
+    let destination = site.find_destination(section, server);
+    let ports = &destination.ports;
+    let reached = |target: &&Target| destination.addresses.contains(&target.address);
     let check = site.find_check(section, server);
     let mut follows = false;
     for target in targets.iter().filter(reached) {
@@ -48,6 +48,9 @@ fn lint_server<'a>(
             report_check_port(section, server, target, report);
         }
         if !ports.contains(&target.ports.main.get()) {
+            if destination.has_open_port && !check.follows_forward(target) && check != CheckTarget::Disabled {
+                report_open_port(section, server, target, report);
+            }
             continue;
         }
         follows |= check.follows_forward(target);
@@ -55,8 +58,8 @@ fn lint_server<'a>(
             report_unchecked(section, server, target, &check, report);
         }
     }
-    if addresses.is_empty() && check != CheckTarget::Disabled {
-        lint_unresolved(section, server, &ports, &check, targets, report);
+    if destination.addresses.is_empty() && check != CheckTarget::Disabled {
+        lint_unresolved(section, server, &destination, &check, targets, report);
     }
     follows
 }
@@ -120,17 +123,36 @@ fn report_check_port(
     );
 }
 
+fn report_open_port(
+    section: &Section,
+    server: &ServerLine<'_>,
+    target: &Target,
+    report: &mut LintReport<'_>,
+) {
+    report.add(
+        Warning,
+        "haproxy-port-unknown",
+        server.number,
+        format!(
+            "`{}` in {} `{}` reaches `{}` at a port that is not in the file, which can be its main port {}, and is not checked on \
+             the check port {}",
+            server.name, section.kind, section.name, target.host, target.ports.main, target.ports.check
+        ),
+        format!("write the port, or `check port {}` on the line", target.ports.check),
+    );
+}
+
 /// A name that has no address here, or an address that only a client knows.
 fn lint_unresolved(
     section: &Section,
     server: &ServerLine<'_>,
-    ports: &[u16],
+    destination: &Destination,
     check: &CheckTarget,
     targets: &[Target],
     report: &mut LintReport<'_>,
 ) {
     let could_reach = |target: &&Target| {
-        let is_main = ports.contains(&target.ports.main.get()) || server.port() == ServerPort::Unknown;
+        let is_main = destination.ports.contains(&target.ports.main.get()) || destination.has_open_port;
         is_main && !check.follows_forward(target)
     };
     let what = match server.address() {
@@ -141,7 +163,7 @@ fn lint_unresolved(
             format!("`{}` comes from the environment of HAProxy", server.endpoint_text())
         }
         ServerAddress::OfClient => {
-            "without an address HAProxy connects to the address that the client used, or to that of `set-dst`"
+            "without an address HAProxy connects to the address that the client used, or to what `set-dst` computes"
                 .to_owned()
         }
         ServerAddress::Ip(_) | ServerAddress::Local => return,

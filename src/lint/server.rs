@@ -264,10 +264,7 @@ fn lint_address(server: &ServerLine<'_>, pair: &ServerPair<'_>, report: &mut Lin
 }
 
 fn lint_weight(server: &ServerLine<'_>, report: &mut LintReport<'_>) {
-    if !server.is_known("weight") {
-        return;
-    }
-    match server.value("weight").map_or(Some(1), |weight| weight.parse::<u32>().ok()) {
+    match server.weight() {
         Some(0) => report.add(
             Warning,
             "haproxy-weight-zero",
@@ -275,7 +272,7 @@ fn lint_weight(server: &ServerLine<'_>, report: &mut LintReport<'_>) {
             format!("`{}` has weight 0: HAProxy calls it UP and sends it no new user", server.name),
             "write `weight 100`",
         ),
-        Some(weight) if weight < 100 => report.add(
+        Some(weight @ 1..100) => report.add(
             Note,
             "haproxy-small-weight",
             server.number,

@@ -80,11 +80,7 @@ impl<'a> Site<'a> {
             ServerPort::Fixed(port) => Some(port),
             _ => None,
         };
-        let port = match server.value("port") {
-            Some(port) => port.parse().ok(),
-            None if server.is_known("port") => own,
-            None => None,
-        };
+        let port = if server.is_known("port") { server.check_port().or(own) } else { None };
         port.map_or(CheckTarget::Unknown, |port| CheckTarget::Port { addresses, port })
     }
 
@@ -106,21 +102,66 @@ impl<'a> Site<'a> {
         self.cfg.find("backend", name).or_else(|| self.cfg.find("listen", name))
     }
 
-    /// Ports at which traffic of a server can arrive: without a port on the line, those that clients connect to.
-    pub(super) fn list_ports(&self, section: &Section, port: ServerPort) -> Vec<u16> {
-        match port {
-            ServerPort::Fixed(port) => vec![port],
-            ServerPort::OfClient(offset) => {
-                let proxies: Vec<&Section> = match section.kind.as_str() {
-                    "backend" => self.cfg.proxies().filter(|proxy| proxy.kind != "backend").collect(),
-                    _ => vec![section],
-                };
-                let binds = proxies.into_iter().flat_map(list_bind_ports);
-                binds.filter_map(|bound| u16::try_from(i32::from(bound) + offset).ok()).collect()
+    /// Where traffic of a server can arrive: of a line without address or port, what clients connect to and what `set-dst`
+    /// and `set-dst-port` rules set.
+    pub(super) fn find_destination(&self, section: &Section, server: &ServerLine<'_>) -> Destination {
+        let mut found =
+            Destination { addresses: self.resolve(server.address()), ports: vec![], has_open_port: false };
+        let proxies: Vec<&Section> = match section.kind.as_str() {
+            "backend" => {
+                self.cfg.proxies().filter(|proxy| proxy.kind != "backend").chain([section]).collect()
             }
-            ServerPort::Unknown => vec![],
+            _ => vec![section],
+        };
+        if server.address() == ServerAddress::OfClient {
+            let values = proxies.iter().flat_map(|proxy| list_set_values(proxy, "set-dst"));
+            found.addresses.extend(values.filter_map(|text| parse_constant(text)?.parse::<IpAddr>().ok()));
         }
+        match server.port() {
+            ServerPort::Fixed(port) => found.ports.push(port),
+            ServerPort::OfClient(offset) => {
+                let mut ports: Vec<u16> = proxies.iter().flat_map(|proxy| list_bind_ports(proxy)).collect();
+                for text in proxies.iter().flat_map(|proxy| list_set_values(proxy, "set-dst-port")) {
+                    match parse_constant(text).and_then(|text| text.parse().ok()) {
+                        Some(port) => ports.push(port),
+                        None => found.has_open_port = true,
+                    }
+                }
+                let moved = ports.into_iter().filter_map(|port| u16::try_from(i32::from(port) + offset).ok());
+                found.ports.extend(moved);
+            }
+            ServerPort::Unknown => found.has_open_port = true,
+        }
+        found
     }
+}
+
+/// Where traffic of a server line arrives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Destination {
+    pub addresses: Vec<IpAddr>,
+    pub ports: Vec<u16>,
+    /// The port can be any other too.
+    pub has_open_port: bool,
+}
+
+/// The values that rules of a proxy set: `http-request set-dst VALUE`, `tcp-request content set-dst-port VALUE`.
+fn list_set_values<'a>(proxy: &'a Section, action: &'a str) -> impl Iterator<Item = &'a str> {
+    proxy.lines.iter().filter_map(move |line| {
+        let at = match line.word(0) {
+            Some("http-request") => 1,
+            Some("tcp-request") => 2,
+            _ => return None,
+        };
+        line.word(at + 1).filter(|_| line.word(at) == Some(action))
+    })
+}
+
+/// The text of `ipv4(10.0.0.11)`, `str(10.0.0.11)` or `int(8080)`; `None` for what a request decides.
+fn parse_constant(text: &str) -> Option<&str> {
+    let (fetch, rest) = text.split_once('(')?;
+    let is_constant = ["int", "str", "ipv4", "ipv6"].contains(&fetch);
+    rest.strip_suffix(')').filter(|_| is_constant)
 }
 
 /// The ports of the `bind` lines of a proxy: `:80`, `10.0.0.1:80,:81`, `:8000-8009`.

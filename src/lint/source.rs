@@ -75,6 +75,7 @@ impl LineMap {
         let file = self.files.iter().rev().find(|(start, _)| (1..=number).contains(start));
         match file {
             Some((start, name)) => format!("{name}:{}", number - start + 1),
+            None if self.files.is_empty() => "haproxy.cfg".to_owned(),
             None => self.files.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>().join(", "),
         }
     }

@@ -10,6 +10,7 @@ use crate::model::finding::samples;
 use crate::templates::working_set::tests::make_working_set;
 
 mod lines;
+mod state;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -165,7 +166,7 @@ fn lint_findings_are_those_of_the_snapshots() {
     found.extend(lint_all(&good.replace("stats socket", "log-tag")));
     found.extend(lint_all("defaults\n option httpchk\nbackend servers\n http-check expect status 200\n"));
     found.extend(lint_text(&good.replace("server main-web1 ", "server web1 "), &no_hosts));
-    found.extend(lines::traps().into_iter().flat_map(lint_case));
+    found.extend(lines::traps().into_iter().chain(lines::check_traps()).flat_map(lint_case));
     found.extend(lines::other_samples());
     samples::assert_snapshot("findings-haproxy.txt", &found, &["src/lint"]);
 }
@@ -222,8 +223,24 @@ fn valid_settings_are_not_reported() {
         .lines()
         .filter(|line| !line.contains("http-check send"))
         .collect::<Vec<_>>()
-        .join("\n");
+        .join("\n")
+        + "\n";
     assert_eq!(ids(&old), Vec::<&str>::new());
+}
+
+/// Words of HAProxy's own regression tests (haproxy/haproxy, reg-tests): 290 configurations have no false refusal.
+#[test]
+fn words_with_arguments_are_not_refused() {
+    for (from, to) in [
+        ("rise 2 weight 100", "rise 2 weight 100 set-proxy-v2-tlv-fmt(0xE1) %[fc_pp_tlv(0xE1)]"),
+        ("option httpchk\n", "option httpchk\n http-check set-var(check.path) str(/health)\n"),
+        ("balance roundrobin", "balance sticky"),
+        ("timeout connect 5s", "timeout connect 5s\n errorfile 503 /etc/haproxy/503.http"),
+    ] {
+        let good = good();
+        assert!(good.contains(from), "{from}");
+        assert_eq!(ids(&good.replace(from, to)), Vec::<&str>::new(), "{from} -> {to}");
+    }
 }
 
 /// The rules of a check are not merged with those of `defaults`; `sys::haproxy` has a test with a real HAProxy.

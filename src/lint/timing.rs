@@ -6,7 +6,7 @@ use super::cfg::{ParsedCfg, Section};
 use super::keywords::ServerLine;
 use super::report::LintReport;
 use crate::model::balancer::{BalancerSpec, CheckTiming};
-use crate::model::duration::{format, parse};
+use crate::model::duration::format;
 use crate::model::finding::Severity::{Note, Warning};
 use crate::model::port_forward::Switch;
 use crate::plan::switch::compute_detection_time;
@@ -127,11 +127,24 @@ fn format_yaml(timing: &CheckTiming) -> String {
 }
 
 /// `500`, `500ms`, `2s`, `1m`, `900us`: without a unit, milliseconds; at most 2^31 of them (configuration manual, 2.5).
-fn parse_haproxy_time(text: &str) -> Option<Duration> {
-    let micros = text.strip_suffix("us").and_then(|text| text.parse().ok()).map(Duration::from_micros);
-    let time =
-        micros.or_else(|| text.parse().map(Duration::from_millis).ok()).or_else(|| parse(text).ok())?;
+pub(super) fn parse_haproxy_time(text: &str) -> Option<Duration> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text[..end].parse().ok()?;
+    let time = match &text[end..] {
+        "us" => Duration::from_micros(number),
+        "" | "ms" => Duration::from_millis(number),
+        "s" => Duration::from_secs(number),
+        "m" => Duration::from_secs(number.checked_mul(60)?),
+        "h" => Duration::from_secs(number.checked_mul(3600)?),
+        "d" => Duration::from_secs(number.checked_mul(86_400)?),
+        _ => return None,
+    };
     (time <= MAX_DURATION).then_some(time)
+}
+
+/// Whether HAProxy reads the text as a time.
+pub(super) fn is_haproxy_time(text: &str) -> bool {
+    parse_haproxy_time(text).is_some()
 }
 
 const MAX_DURATION: Duration = Duration::from_millis(i32::MAX as u64);
@@ -156,6 +169,8 @@ mod tests {
             ("", None),
             ("us", None),
             ("fast", None),
+            ("1m30s", None),
+            ("1d", ms(86_400_000)),
         ] {
             assert_eq!(parse_haproxy_time(text), time, "`{text}`");
         }

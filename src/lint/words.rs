@@ -34,7 +34,18 @@ impl Environment {
 pub(super) struct SplitLine {
     pub words: Vec<String>,
     pub is_open: bool,
+    /// The first reason for which HAProxy refuses the line.
+    pub fault: Option<&'static str>,
 }
+
+impl SplitLine {
+    fn refuse(&mut self, fault: &'static str) {
+        self.fault.get_or_insert(fault);
+    }
+}
+
+/// HAProxy refuses a line with more words.
+const MAX_WORDS: usize = 64;
 
 /// Blanks part words; `#` begins a comment; `\` escapes; `"` and `'` quote; `$` expands between `"`.
 pub(super) fn split_words(line: &str, environment: &mut Environment) -> SplitLine {
@@ -48,6 +59,9 @@ pub(super) fn split_words(line: &str, environment: &mut Environment) -> SplitLin
         match (c, quote) {
             ('\\', None | Some('"')) => {
                 let (text, length) = unescape(after, quote);
+                if after.starts_with('x') && length != 3 {
+                    found.refuse("`\\x` is not followed by two hexadecimal digits");
+                }
                 word.get_or_insert_default().push_str(&text);
                 rest = &after[length..];
             }
@@ -66,6 +80,15 @@ pub(super) fn split_words(line: &str, environment: &mut Environment) -> SplitLin
         }
     }
     found.words.extend(word);
+    if quote.is_some() {
+        found.refuse("a quote is not closed");
+    }
+    if line.contains('\0') {
+        found.refuse("a NUL character");
+    }
+    if found.words.len() > MAX_WORDS {
+        found.refuse("it has more than 64 words");
+    }
     found
 }
 
@@ -84,6 +107,13 @@ fn unescape(after: &str, quote: Option<char>) -> (String, usize) {
     }
 }
 
+/// The length of a variable's name: a dot only begins one.
+fn measure_name(text: &str) -> usize {
+    let rest = text.strip_prefix('.').unwrap_or(text);
+    let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+    text.len() - rest.len() + end
+}
+
 /// Expands the variable after a `$`, and returns the length of its name with braces. An unknown one stays as it is
 /// written, so that no value is compared with it.
 fn expand(
@@ -92,16 +122,20 @@ fn expand(
     found: &mut SplitLine,
     word: &mut Option<String>,
 ) -> usize {
-    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
     let braced = after.strip_prefix('{').and_then(|rest| rest.split_once('}'));
-    let (inner, length) = if let Some((inner, _)) = braced {
-        (inner, inner.len() + 2)
-    } else {
-        let end = after.find(|c| !is_name(c)).unwrap_or(after.len());
-        (&after[..end], end)
-    };
-    let end = inner.find(|c| !is_name(c)).unwrap_or(inner.len());
+    let (inner, length) = braced.map_or_else(
+        || (&after[..measure_name(after)], measure_name(after)),
+        |(inner, _)| (inner, inner.len() + 2),
+    );
+    let end = measure_name(inner);
     let (name, suffix) = inner.split_at(end);
+    if !name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_' || c == '.') {
+        found.refuse("the name of a variable does not begin with a letter");
+    }
+    let is_unmatched = after.starts_with('{') && braced.is_none();
+    if is_unmatched || !(suffix.is_empty() || suffix.starts_with('-') || suffix.starts_with("[*]")) {
+        found.refuse("the brace of a variable is not closed after its name or default");
+    }
     let is_list = suffix.ends_with("[*]");
     let default = suffix.strip_prefix('-').map(|text| text.trim_end_matches("[*]"));
     let value = match (environment.values.get(name), default) {
@@ -183,6 +217,47 @@ mod tests {
         }
         assert_eq!(environment.assumed.iter().collect::<Vec<_>>(), ["D", "NO"]);
         assert!(environment.unknown.is_empty());
+    }
+
+    /// HAProxy 2.6.12, 3.0.11, 3.2.26 and 3.4.7 refuse each of the first group, and none of the second.
+    #[test]
+    fn lines_that_haproxy_refuses_have_a_fault() {
+        let words = |count| vec!["a"; count].join(" ");
+        let fault = |line: &str| split_words(line, &mut Environment::default()).fault;
+        for line in [
+            r#"acl a path "/x"#,
+            "acl a path '/x",
+            r"acl a path \x6",
+            r"acl a path \xzz",
+            r#"acl a path "\x6""#,
+            r#"acl a path "${A""#,
+            r#"acl a path "${}""#,
+            r#"acl a path "$""#,
+            r#"acl a path "${1A}""#,
+            r#"acl a path "${A B}""#,
+            r#"acl a path "${A:-B}""#,
+            r#"acl a path "${A.B}""#,
+            "# comment \0",
+            words(65).as_str(),
+        ] {
+            assert!(fault(line).is_some(), "{line}");
+        }
+        for line in [
+            r"acl a path /x\",
+            r#"acl a path "\q""#,
+            r"acl a path \q",
+            r"acl a path '\x6'",
+            r#"acl a path "${A-b}""#,
+            r#"acl a path "${A-b c}""#,
+            r#"acl a path "${.FILE}${A[*]-b}""#,
+            r#"acl a path "$A/$_b.c""#,
+            "acl a path $",
+            "acl a path ${",
+            "acl a # '\"",
+            words(64).as_str(),
+        ] {
+            assert_eq!(fault(line), None, "{line}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod balancer;
 pub mod boot;
 pub mod capped;
 pub mod compare;
+pub mod config_check;
 pub mod deployment;
 pub mod duration;
 pub mod evidence;

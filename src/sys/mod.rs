@@ -7,6 +7,7 @@ pub mod conntrack;
 pub mod exec;
 pub mod files;
 pub mod haproxy;
+pub mod haproxy_program;
 pub mod iptables;
 pub mod journal;
 pub mod lines;

@@ -18,6 +18,7 @@ use vhosts::{Answer, Vhosts, send};
 use crate::testing::run_in_namespace;
 
 mod cases;
+mod refusals;
 mod vhosts;
 
 const SEED: u64 = 11;
@@ -54,6 +55,12 @@ impl Drop for Running {
     }
 }
 
+/// The first HAProxy of the PATH; `make haproxy-versions` puts newer ones there.
+fn haproxy_command() -> Command {
+    #[allow(clippy::disallowed_methods, reason = "a test stands outside the house")]
+    Command::new("haproxy")
+}
+
 fn start_haproxy(dir: &Path, cases: &[Case]) -> Running {
     let socket = format!("stats socket {} level admin", dir.join("s.sock").display());
     let global = GLOBAL.replace("stats socket /run/haproxy/admin.sock mode 600 level admin", &socket);
@@ -63,13 +70,9 @@ fn start_haproxy(dir: &Path, cases: &[Case]) -> Running {
     // As Latin-1, which is what HAProxy often gets.
     let bytes: Vec<u8> = text.chars().map(|c| u8::try_from(u32::from(c)).unwrap()).collect();
     std::fs::write(&file, bytes).unwrap();
-    #[allow(clippy::disallowed_methods, reason = "a test stands outside the house")]
-    let mut command = Command::new("haproxy");
-    command.arg("-f").arg(&file).stdout(Stdio::null());
-    let checked = command.arg("-c").output().unwrap();
+    let checked = haproxy_command().arg("-c").arg("-f").arg(&file).output().unwrap();
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
-    #[allow(clippy::disallowed_methods, reason = "a test stands outside the house")]
-    let mut command = Command::new("haproxy");
+    let mut command = haproxy_command();
     command.arg("-db").arg("-f").arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
     Running(command.spawn().unwrap())
 }

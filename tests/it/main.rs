@@ -11,6 +11,7 @@ mod drain;
 mod examples;
 mod golden_rules;
 mod haproxy_lint;
+mod haproxy_versions;
 mod host_faults;
 mod hostile_input;
 mod init;

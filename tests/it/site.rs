@@ -60,11 +60,21 @@ pub struct Plan {
     pub yaml: &'static str,
     /// The operator may send admin commands to HAProxy, and there is a second service.
     pub admin: bool,
+    /// More keywords for all server lines of HAProxy.
+    pub server_keywords: &'static str,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { hosts: 3, balancers: 1, pipe: LabTransport::Ssh, all_kinds: false, yaml: "", admin: false }
+        Self {
+            hosts: 3,
+            balancers: 1,
+            pipe: LabTransport::Ssh,
+            all_kinds: false,
+            yaml: "",
+            admin: false,
+            server_keywords: "",
+        }
     }
 }
 
@@ -90,10 +100,9 @@ impl Site {
         };
         let (hosts, balancers) = (plan.hosts, plan.balancers);
         let options = LabOptions::new(name.parse().unwrap(), env!("CARGO_BIN_EXE_switchman").into());
-        let second = plan.admin;
-        let lab = Lab::start(LabOptions { hosts, balancers, check, has_second_service: second, ..options })
-            .await
-            .unwrap();
+        let (has_second_service, server_keywords) = (plan.admin, plan.server_keywords);
+        let options = LabOptions { hosts, balancers, check, has_second_service, server_keywords, ..options };
+        let lab = Lab::start(options).await.unwrap();
         let operator = if plan.admin {
             Operator::start_with_admin_sockets(&lab, plan.pipe, plan.yaml).await.unwrap()
         } else {

@@ -95,9 +95,33 @@ pub(super) fn traps() -> Vec<Case> {
     ]
 }
 
+/// What a main line is checked by, and rules beside it.
+pub(super) fn check_traps() -> Vec<Case> {
+    vec![
+        // HAProxy 3.4.7 does not start.
+        insert("frontend servers\n bind :83\n", "haproxy-shared-name"),
+        append("rise 2 weight 100", " proto h2 check-proto h1", "haproxy-check-protocol"),
+        append("rise 2 weight 100", " check-proto h2", "haproxy-check-protocol"),
+        append("option httpchk\n", " http-check connect ssl\n", "haproxy-check-protocol"),
+        append("option httpchk\n", " http-check connect send-proxy\n", "haproxy-check-protocol"),
+        replace("check port 8888 cookie web1", "check port 99999 cookie web1", "haproxy-check-port"),
+        replace("check port 8888 cookie web1", "check port http cookie web1", "haproxy-check-port"),
+        replace("rise 2 weight 100", "rise 2 weight high", "haproxy-weight-zero"),
+        append("rise 2 weight 100", " healthcheck other", "haproxy-healthcheck"),
+        append("option allbackups", "\n be-unpublished", "haproxy-backend-disabled"),
+        append("on allbackups", "\n http-request deny if !{ srv_is_up(main-web1) }", "haproxy-state-rule"),
+        append("on allbackups", "\n http-request deny if { srv_conn(main-web1) lt 1 }", "haproxy-state-rule"),
+        insert(
+            "listen ws\n bind :81\n http-request set-dst-port hdr(x-port)\n server a 10.0.0.11\n",
+            "haproxy-port-unknown",
+        ),
+    ]
+}
+
 #[test]
 fn each_trap_is_found() {
     assert_found(traps());
+    assert_found(check_traps());
 }
 
 /// Adds a section before the statistics.

@@ -53,7 +53,7 @@ fn every_keyword_of_the_manuals_has_a_decision() {
         assert!(is_explained, "an effect without a finding or a reason: {line}");
         assert!(!decision.is_empty(), "{line}");
     }
-    for version in ["2.6.12", "3.2.26"] {
+    for version in ["2.6.12", "3.2.26", "3.4.7"] {
         let list = read(&format!("tests/fixtures/haproxy/keywords-{version}.txt"));
         let keywords: Vec<(&str, &str)> = list
             .lines()

@@ -70,7 +70,10 @@ impl Case {
             let (label, apply) = CHANGES[random.below(CHANGES.len())];
             // HAProxy refuses a check that has a port neither of the line nor of its own.
             let is_refused = ["no port", "relative port"].iter().any(|own| case.changes.contains(own))
-                || (label.ends_with(" port") && case.changes.contains(&"check of the data port"));
+                || (label.ends_with(" port")
+                    && ["check of the data port", "check port is a word"]
+                        .iter()
+                        .any(|own| case.changes.contains(own)));
             let is_possible = !is_refused || !label.contains("port");
             if is_possible && !case.changes.contains(&label) {
                 case.changes.push(label);
@@ -240,6 +243,47 @@ const CHANGES: &[Change] = &[
     ("prefer-last-server", |case| case.add("option prefer-last-server")),
     ("connect elsewhere", |case| {
         case.replace("http-check send", "http-check send", "http-check connect port 8080\n  http-check send");
+    }),
+    ("check connects with TLS", |case| {
+        case.replace("http-check send", "http-check send", "http-check connect ssl\n  http-check send");
+    }),
+    ("check connects with PROXY", |case| {
+        case.replace(
+            "http-check send",
+            "http-check send",
+            "http-check connect send-proxy\n  http-check send",
+        );
+    }),
+    ("check connects as the line", |case| {
+        case.replace("http-check send", "http-check send", "http-check connect default\n  http-check send");
+    }),
+    ("check by HTTP/2", |case| case.on_main1("check-proto h2")),
+    ("traffic by HTTP/2", |case| case.on_main1("proto h2 check-proto h1")),
+    ("check port is a word", |case| case.on_main1("port http")),
+    ("check port has a tail", |case| case.on_main1("port 8888x")),
+    ("check port in 17 bits", |case| case.on_main1("port 74424")),
+    ("weight is a word", |case| case.on_main1("weight x")),
+    ("refusal by state", |case| case.add("http-request return status 503 if !{ srv_is_up(main-web1) }")),
+    ("refusal by number", |case| case.add("http-request deny if { nbsrv lt 2 }")),
+    ("refusal with none left", |case| case.add("http-request deny if { nbsrv lt 1 }")),
+    ("refusal by ACL", |case| {
+        case.add("redirect location / if is_out");
+        case.add("acl is_out srv_is_up(main-web1) eq 0");
+    }),
+    ("refusal by variable", |case| {
+        case.add("http-request deny if { var(txn.mains) -m int lt 2 }");
+        case.add("http-request set-var(txn.mains) nbsrv({name})");
+    }),
+    ("refusal by another's state", |case| case.add("http-request deny if !{ srv_is_up(backup-web2) }")),
+    ("server by state", |case| case.add("use-server backup-web2 if !{ srv_is_up(main-web1) }")),
+    ("backend by state", |case| {
+        case.add("use_backend {name}-other if !{ srv_is_up(main-web1) }");
+        case.other(&["a 127.0.0.11:8080 check port 8888", "b 127.0.0.12:8080 check port 8888"]);
+    }),
+    ("other by rules", |case| {
+        case.other(&["a 0.0.0.0:0"]);
+        case.other.push("http-request set-dst ipv4(127.0.0.11)".into());
+        case.other.push("http-request set-dst-port int(8080)".into());
     }),
     ("same cookie on a stranger", |case| {
         case.section.insert(0, "server stranger 127.0.0.12:80 cookie web1".into());

@@ -1,0 +1,568 @@
+//! Files that HAProxy does not start with, by `haproxy -c` of a real one, and what the lint says of them.
+//!
+//! Every line was tried with HAProxy 2.6.12, 3.0.11, 3.2.26 and 3.4.7, which agree on it.
+
+use std::path::Path;
+
+use switchman::lint::{CfgFile, HaproxyCfg, lint_haproxy};
+use switchman::model::fleet::Fleet;
+
+use super::YAML;
+
+const BASE: &str = "global
+ maxconn 100
+defaults
+ mode http
+ timeout connect 1s
+ timeout client 1s
+ timeout server 1s
+frontend f
+ bind 127.0.0.1:8000
+ default_backend servers
+backend servers
+ cookie S insert indirect nocache
+ option httpchk GET /
+ server main-web1 127.0.0.1:8080 check port 8888 cookie web1
+ server backup-web1 127.0.0.1:80 check port 80 cookie web1 backup
+";
+
+/// Lines that only HAProxy itself can judge, by the reason: `--haproxy-program` lets it.
+const ONLY_HAPROXY: &[(&str, &[&str])] = &[
+    (
+        "files, users, addresses and names of its machine",
+        &[
+            "addr x.nowhere.invalid",
+            "namespace x",
+            "source x",
+            "ca-file /nonexistent",
+            "errorfile 503 /nonexistent",
+            "bind :80 crt /nonexistent",
+            "bind 300.1.1.1:80",
+            "server a nowhere.invalid:80",
+            "server a 1.2.3.4:80:90",
+            "user nobodyx",
+            "lua-load /nonexistent",
+        ],
+    ),
+    (
+        "values that have nothing to do with a switch",
+        &[
+            "init-addr x",
+            "proxy-v2-options x",
+            "http-request deny status 999999",
+            "http-request set-header X %[src",
+            "log nowhere",
+            "log 127.0.0.1 local9",
+            "errorfile 999 /dev/null",
+            "redirect location /x code 999",
+            "compression algo bad",
+            "id 0",
+            "id x",
+            "unique-id-format %[bad",
+            "log-format %bad",
+            "log-format %ci extra",
+            "no option httplog",
+            "default option httplog",
+            "http-request return status 200 string x",
+            "rate-limit sessions x",
+            "option httplog extra",
+            "http-check expect bad 200",
+            "http-check expect status 20x",
+            "http-check send meth",
+            "http-check send bad x",
+            "http-check connect port x",
+            "balance uri depth x",
+            "retry-on bad",
+            "hash-balance-factor 50",
+            "nbthread x",
+            "stats socket /run/x.sock mode x",
+            "stats timeout 5x",
+            "log x",
+            "setenv A",
+            "ssl-default-bind-options bad",
+            "server-state-file",
+            "tune.bufsize x",
+            "nbproc 2",
+            "daemon x",
+            "hard-stop-after 5x",
+            "pidfile",
+        ],
+    ),
+];
+
+const SERVER: &[&str] = &[
+    "port 99999",
+    "port 0",
+    "port http",
+    "port 8888x",
+    "port -1",
+    "inter 0",
+    "inter 0ms",
+    "inter 1x",
+    "inter 99999999999",
+    "fastinter 0",
+    "downinter 0",
+    "fall 0",
+    "rise 0",
+    "fall -1",
+    "fall x",
+    "rise 2x",
+    "weight 257",
+    "weight x",
+    "weight -1",
+    "maxconn x",
+    "slowstart x",
+    "observe layer9",
+    "on-error x",
+    "on-marked-down x",
+    "on-marked-up x",
+    "init-addr x",
+    "init-state x",
+    "check-proto h2",
+    "check-proto h9",
+    "proto h2",
+    "proto h9",
+    "check-alpn h2",
+    "check-sni x",
+    "check-ssl",
+    "check-ssl verify none",
+    "ssl",
+    "ssl verify none",
+    "ssl verify none check-alpn h2",
+    "ssl verify required",
+    "no-check-ssl",
+    "check-via-socks4",
+    "check-send-proxy",
+    "addr x.nowhere.invalid",
+    "addr 1.2.3.4",
+    "agent-check",
+    "agent-port 9",
+    "agent-check agent-port 9",
+    "cookie",
+    "unknownkw",
+    "track backup-web1",
+    "resolvers nope",
+    "id 0",
+    "id x",
+    "backup x",
+    "redir",
+    "error-limit 0",
+    "namespace x",
+    "verify none",
+    "sni str(x)",
+    "sni bad(x)",
+    "check-sni",
+    "ws h2",
+    "send-proxy-v2 check-send-proxy",
+    "inter 1d",
+    "inter 1",
+    "tcp-ut x",
+    "pool-max-conn x",
+    "source x",
+    "source 0.0.0.0 usesrc client",
+    "usesrc client",
+    "interface eth9",
+    "proxy-v2-options x",
+    "minconn x",
+    "maxqueue x",
+    "disabled",
+    "check check",
+    "log-proto x",
+    "stick",
+    "fall 3000000000",
+    "cookie ''",
+    "cookie a b",
+    "alpn h2",
+    "crt /nonexistent",
+    "ca-file /nonexistent",
+    "ssl crt",
+    "alpn h2 check-ssl verify none",
+];
+
+const FRONTEND: &[&str] = &[
+    r#"acl a path "/x"#,
+    "acl a path '/x",
+    r"acl a path /x\",
+    r#"acl a path "${A""#,
+    r#"acl a path "$""#,
+    r#"acl a path "${}""#,
+    r#"acl a path "${1A}""#,
+    r#"acl a path "\x6""#,
+    r"acl a path \x6",
+    r"acl a path \xzz",
+    r#"acl a path "\q""#,
+    r"acl a path \q",
+    r#"acl a path "${A-b}""#,
+    r#"acl a path "${A B}""#,
+    r#"acl a path "${A:-B}""#,
+    "nonsense",
+    "use_backend nowhere if TRUE",
+    "use_backend nowhere",
+    "default_backend nowhere",
+    "use_backend servers if undefinedacl",
+    "use_backend %[path,lower]",
+    "acl a",
+    "acl a path",
+    "acl a badfetch x",
+    "acl a path,badconv x",
+    "http-request",
+    "http-request badaction",
+    "http-request deny if",
+    "http-request deny unless",
+    "http-request deny if a",
+    "http-request deny if { path /x",
+    "http-request deny if { path /x }",
+    "http-request deny status 999999",
+    "http-request set-header X",
+    "http-request set-header X %[bad]",
+    "http-request set-header X %[src",
+    "option badoption",
+    "option",
+    "mode",
+    "mode htp",
+    "timeout",
+    "timeout connect",
+    "timeout connect 1x",
+    "timeout connexion 1s",
+    "balance roundrobin",
+    "server a 1.2.3.4:80",
+    "cookie X",
+    "maxconn abc",
+    "maxconn",
+    "log nowhere",
+    "log global",
+    "log 127.0.0.1 local9",
+    "log stdout format raw local0",
+    "errorfile 503 /nonexistent",
+    "errorfile 999 /dev/null",
+    "stats enable",
+    "stats badword",
+    "stats uri",
+    "bind",
+    "bind :80 crt /nonexistent",
+    "bind :8001 badkw",
+    "bind 127.0.0.1",
+    "bind 300.1.1.1:80",
+    "bind :99999",
+    "bind :0",
+    "redirect",
+    "redirect location",
+    "redirect location /x code 999",
+    "redirect badtype /x",
+    "stick-table type ip size 1k",
+    "stick-table type bad size 1k",
+    "stick-table type ip",
+    "http-request track-sc0 src table nowhere",
+    "filter nothing",
+    "filter compression",
+    "compression algo gzip",
+    "compression algo bad",
+    "capture request header X",
+    "capture request header X len 10",
+    "capture cookie X",
+    "monitor-uri /x",
+    "monitor fail if a",
+    "monitor fail if { nbsrv lt 1 }",
+    "monitor fail if { nbsrv(nowhere) lt 1 }",
+    "use_backend servers if { srv_is_up(main-web1) }",
+    "use_backend servers if { srv_is_up(servers/main-web1) }",
+    "use_backend servers if { srv_is_up(servers/nope) }",
+    "retries 0",
+    "retries x",
+    "http-check expect status 200",
+    "option httpchk",
+    "option redispatch",
+    "option redispatch x",
+    "errorfiles nope",
+    "email-alert from x",
+    "id 0",
+    "id x",
+    "description x",
+    "disabled x",
+    "enabled",
+    "unique-id-format %[bad",
+    "log-format %bad",
+    r#"log-format "%ci""#,
+    "log-format %ci extra",
+    "no mode",
+    "no option httplog",
+    "no bind :80",
+    "default option httplog",
+    "reqrep a b",
+    "option forceclose",
+    "block if TRUE",
+    "tcp-request content accept",
+    "tcp-request badlevel accept",
+    "tcp-request inspect-delay 5x",
+    "http-response set-header X y",
+    "http-request return status 200 content-type text/plain string x",
+    "http-request return status 200 string x",
+    "http-request use-service nope",
+    "declare capture request len 10",
+    "declare capture bad len 1",
+    "rate-limit sessions x",
+    "force-persist if TRUE",
+    "use-server x if TRUE",
+    "stick on src",
+    "retry-on all-retryable-errors",
+    "http-request set-dst bad",
+    "http-request set-var(txn.x) src",
+    "http-request set-var(bad.x) src",
+    "http-request set-var() src",
+    "acl FALSE path /x",
+    "acl a:b path /x",
+    "acl a/b path /x",
+    "http-request auth realm x",
+    "acl a http_auth(nolist)",
+    "source x",
+    "http-errors x",
+    "timeout client 0",
+    "timeout client 30d",
+    "timeout client 99999999999",
+    "timeout client 30s extra",
+    "default_backend servers extra",
+    "mode http extra",
+    "option httplog extra",
+    "option httplog clf",
+    "server main 1.2.3.4",
+    ".elif 1",
+    ".if 1",
+    ".badmacro x",
+    r#".notice "x""#,
+];
+
+const BACKEND: &[&str] = &[
+    "server a 1.2.3.4:80 track b",
+    "server a 1.2.3.4:80 track nope/b",
+    "server a 1.2.3.4:80 track main-web1",
+    "use-server nope if TRUE",
+    "use-server main-web1",
+    "use-server main-web1 if TRUE",
+    "use-server %[path] if TRUE",
+    "stick-table type ip size 1k peers nope",
+    "http-request cache-use nope",
+    "email-alert mailers nope",
+    "use-fcgi-app nope",
+    "server a nowhere.invalid:80",
+    "server a nowhere.invalid:80 init-addr none",
+    "server a",
+    "server a 1.2.3.4:99999",
+    "server a 1.2.3.4:x",
+    "server a 1.2.3.4:80:90",
+    "server a [::1]:80",
+    "server a ::1:80",
+    "server a 1.2.3.4:-1",
+    "server a 1.2.3.4",
+    "server a 1.2.3.4:80 check",
+    "server a 0.0.0.0:0 check",
+    "server a 0.0.0.0:0",
+    "server a 1.2.3.4 check",
+    "server a 1.2.3.4:+1 check",
+    "server a/b 1.2.3.4:80",
+    "server a:b 1.2.3.4:80",
+    "server 'a b' 1.2.3.4:80",
+    "server-template a 3 1.2.3.4:80",
+    "server-template a x 1.2.3.4:80",
+    "server-template a 5-3 1.2.3.4:80",
+    "default-server unknownkw",
+    "default-server 1.2.3.4:80",
+    "default-server check port 0",
+    "default-server inter 0",
+    "cookie",
+    "cookie X badword",
+    "cookie X insert rewrite",
+    "cookie X prefix indirect",
+    "cookie X insert indirect preserve",
+    "option httpchk GET",
+    "http-check expect",
+    "http-check expect bad 200",
+    "http-check expect status 20x",
+    "http-check send meth",
+    "http-check send bad x",
+    "http-check connect port x",
+    "http-check bad",
+    "balance bad",
+    "balance",
+    "balance uri depth x",
+    "balance hdr",
+    "balance hdr(X)",
+    "hash-type bad",
+    "retries x",
+    "retries -1",
+    "retries 3 4",
+    "option redispatch x",
+    "fullconn x",
+    "http-reuse bad",
+    "retry-on bad",
+    "option allbackups x",
+    "load-server-state-from-file bad",
+    "stick on bad",
+    "stick on src table nope",
+    "stick on src",
+    "use_backend servers if TRUE",
+    "default_backend servers",
+    "bind :80",
+    "monitor-uri /x",
+    "acl a path /x",
+    "dispatch 1.2.3.4:80",
+    "dispatch 1.2.3.4",
+    "transparent",
+    "option transparent",
+    "mode tcp",
+    "mode health",
+    "timeout tunnel x",
+    "force-persist",
+    "force-persist if TRUE",
+    "http-send-name-header",
+    "source 1.2.3.4",
+    "log-format x",
+    "http-response deny",
+    "http-request set-dst src",
+    "http-request set-dst-port int(8080)",
+    "http-request set-dst ipv4(10.0.0.1)",
+    "http-request set-dst str(10.0.0.1)",
+    "http-request set-dst 10.0.0.1",
+    "compression algo gzip",
+    "tcp-check connect",
+    "option tcp-check",
+    "option external-check",
+    "id 5",
+    "server main-web1 1.2.3.4:80",
+    "server x 1.2.3.4:80 id 5",
+    "dynamic-cookie-key x",
+    "hash-balance-factor 50",
+    "http-request set-var(txn.u) str(x) if { srv_is_up(main-web1) }",
+    "http-request deny if { connslots(servers) lt 1 }",
+    "http-request deny if { avg_queue(servers) gt 1 }",
+    "http-request deny if { nbsrv lt 1 }",
+    "http-request deny if { str(servers),nbsrv lt 1 }",
+    "http-request deny if { be_server_timeout gt 1 }",
+    "http-request deny if { srv_conn(main-web1) gt 1 }",
+    "http-request deny if { srv_weight(main-web1) gt 1 }",
+    "http-request deny if { srv_is_up(main-web1) -m bool }",
+    "http-request deny if { srv_is_up(main-web1) eq 0 }",
+    "http-request deny if { srv_is_up(main-web1) 0 }",
+    "http-request deny if { srv_is_up(main-web1),not }",
+    "http-request deny if { nbsrv 1:2 }",
+    "http-request deny if { nbsrv 1 2 3 }",
+    "http-request deny if { nbsrv -m int ge 1 }",
+];
+
+const GLOBAL: &[&str] = &[
+    "maxconn x",
+    "nbthread x",
+    "stats socket",
+    "stats socket /run/x.sock mode x",
+    "stats socket /run/x.sock badkw",
+    "stats timeout 5x",
+    "user nobodyx",
+    "chroot /nonexist",
+    "log x",
+    "setenv A",
+    "presetenv A b",
+    "ssl-default-bind-options bad",
+    "ssl-server-verify none",
+    "server-state-file",
+    "server-state-file a b",
+    "tune.bufsize x",
+    "nbproc 2",
+    "nonsense",
+    "daemon x",
+    "hard-stop-after 5x",
+    "lua-load /nonexistent",
+    "pidfile",
+];
+
+/// The text after which the lines of each list are inserted.
+const PLACES: [(&str, &[&str]); 3] = [
+    (" bind 127.0.0.1:8000\n", FRONTEND),
+    (" cookie S insert indirect nocache\n", BACKEND),
+    (" maxconn 100\n", GLOBAL),
+];
+
+/// Changes of the file as a whole: what is replaced, and by what.
+const FILES: &[(&str, &str)] = &[
+    ("global", "global"),
+    ("web1 backup\n", "web1 backup"),
+    ("maxconn 100\n", "maxconn 100\n # a\0b\n"),
+    ("maxconn 100\n", "maxconn 100\n.if 0\n nonsense\n.endif\n"),
+    ("maxconn 100\n", "maxconn 100\n.if 0\n nonsense \"\n.endif\n"),
+    ("maxconn 100\n", "maxconn 100\n.if nonsense\n.endif\n"),
+    ("maxconn 100\n", "maxconn 100\n.if defined(X)\n.else\n.else\n.endif\n"),
+    ("maxconn 100\n", "maxconn 100\n.if version_atleast(2.4) && !feature(NONE)\n.endif\n"),
+    ("maxconn 100\n", "maxconn 100\n.elif 1\n"),
+    ("maxconn 100\n", "maxconn 100\n.if 1\n"),
+    ("maxconn 100\n", "maxconn 100\n.badmacro x\n"),
+    ("maxconn 100\n", "maxconn 100\n.notice \"x\"\n"),
+    ("backend servers\n", "backend servers from nowhere\n"),
+    ("frontend f\n", "defaults x\nfrontend f\n"),
+    ("backend servers\n", "backend\n"),
+    ("backend servers\n", "backend a,b\n"),
+    ("frontend f\n", "fronted g\nfrontend f\n"),
+    ("default_backend servers", "default_backend nowhere"),
+    ("frontend f\n", "global\n daemon\nfrontend f\n"),
+    ("global\n", "global x\n"),
+    ("frontend f\n", "resolvers r\n nonsense\nfrontend f\n"),
+    ("frontend f\n", "peers r\n peer a\nfrontend f\n"),
+    (" bind 127.0.0.1:8000\n", ""),
+    ("mode http\n", "mode http\n option httpchk\n http-check expect status 200\n"),
+];
+
+/// The configurations, each with its label.
+fn list_cases() -> Vec<(String, String)> {
+    let mut cases = Vec::new();
+    for words in SERVER {
+        cases
+            .push((format!("server: {words}"), BASE.replacen("port 8888", &format!("port 8888 {words}"), 1)));
+    }
+    for (after, lines) in PLACES {
+        for line in lines {
+            cases.push((
+                format!("{}: {line}", after.trim()),
+                BASE.replacen(after, &format!("{after} {line}\n"), 1),
+            ));
+        }
+    }
+    for (from, to) in FILES {
+        cases.push((format!("{to:?}"), BASE.replacen(from, to, 1)));
+    }
+    let addresses = |count: usize| " 10.0.0.1".repeat(count);
+    for count in [61, 62] {
+        let line = format!(" bind 127.0.0.1:8000\n acl a src{}\n", addresses(count));
+        cases.push((format!("{count} addresses"), BASE.replacen(" bind 127.0.0.1:8000\n", &line, 1)));
+    }
+    cases
+}
+
+fn is_refused_by_haproxy(dir: &Path, text: &str) -> bool {
+    let file = dir.join("haproxy.cfg");
+    std::fs::write(&file, text).unwrap();
+    !super::haproxy_command().arg("-c").arg("-f").arg(&file).output().unwrap().status.success()
+}
+
+fn is_refused_by_lint(text: &str, fleet: &Fleet) -> bool {
+    let files = vec![CfgFile::decode("haproxy.cfg", text.as_bytes())];
+    let found = lint_haproxy(fleet, Some(&HaproxyCfg { files, ..HaproxyCfg::default() }));
+    found.iter().any(|finding| ["haproxy-refused", "haproxy-track"].contains(&finding.id))
+}
+
+#[test]
+fn files_that_haproxy_refuses_are_never_called_ok() {
+    let fleet = switchman::config::parse_config(Path::new("switchman.yaml"), YAML).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (mut refused, mut differences) = (0, Vec::new());
+    for (label, text) in list_cases() {
+        let by_haproxy = is_refused_by_haproxy(dir.path(), &text);
+        refused += usize::from(by_haproxy);
+        let words = label.split_once(": ").map_or("", |(_, words)| words);
+        // The `id` of a proxy is not judged, and that of a server is.
+        let is_outside =
+            ONLY_HAPROXY.iter().any(|(_, lines)| lines.contains(&words)) && !label.starts_with("server: id");
+        let is_agreed = by_haproxy == is_refused_by_lint(&text, &fleet);
+        if is_agreed == is_outside {
+            differences.push(format!("{label}: HAProxy {}", if by_haproxy { "refuses" } else { "accepts" }));
+        }
+    }
+    assert!(differences.is_empty(), "{}\n{}", differences.len(), differences.join("\n"));
+    assert!(refused > 150, "{refused}");
+}
