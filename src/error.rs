@@ -95,8 +95,11 @@ pub enum Failure {
     Journal(#[from] JournalError),
     #[error("{}", message::describe_lock(.0))]
     Lock(#[from] LockError),
+    /// A command that changes nothing received a signal.
+    #[error("cannot finish the command: a signal stopped it")]
+    Interrupted,
     #[error("cannot finish the command: a second signal stopped it at once")]
-    ForcedStop,
+    ForcedStop { recovery: &'static str },
     /// `check` found problems, which are printed already.
     #[error("cannot pass the check: {problems} problem{} found", if *.problems == 1 { "" } else { "s" })]
     ProblemsFound { problems: usize },
@@ -115,8 +118,9 @@ pub enum Failure {
     DemoFailed { faults: Vec<String> },
     #[error("cannot select the service `{requested}`: the configuration has {}", .known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "))]
     UnknownService { requested: ServiceName, known: Vec<ServiceName> },
-    #[error("{}", message::describe_deployments(.0))]
-    Deployments(#[from] FleetDeployError),
+    /// `action`: what the command was to do, for causes that do not name it.
+    #[error("{}", message::describe_deployments(.action, .error))]
+    Deployments { action: String, error: FleetDeployError },
     /// A question was answered with no: seed row R20 (docs/design/seed-systems.md#restate).
     #[error("{0}")]
     Declined(&'static str),
@@ -195,10 +199,13 @@ impl Failure {
             | Self::Config(_)
             | Self::HostSelection(_)
             | Self::Roll(RollError::Plan(_)) => ExitStatus::Usage,
-            Self::Deployments(FleetDeployError::Hosts(failed)) if is_bad_request(failed) => ExitStatus::Usage,
-            Self::Deployments(
-                FleetDeployError::Partial { .. } | FleetDeployError::RollIncomplete { done: 1.., .. },
-            )
+            Self::Deployments { error: FleetDeployError::Hosts(failed), .. } if is_bad_request(failed) => {
+                ExitStatus::Usage
+            }
+            Self::Deployments {
+                error: FleetDeployError::Partial { .. } | FleetDeployError::RollIncomplete { done: 1.., .. },
+                ..
+            }
             | Self::SwitchedPartially { done: 1.., .. }
             | Self::RollIncomplete { done: 1.., .. } => ExitStatus::Partial,
             _ => ExitStatus::Failed,
@@ -212,7 +219,7 @@ impl Failure {
             Self::Config(error) => hint::config_hint(error).into(),
             Self::HostSelection(error) => hint::selection_hint(error).into(),
             Self::Lab(error) => hint::lab_hint(error).into(),
-            Self::Deployments(error) => deployments_hint(error),
+            Self::Deployments { error, .. } => deployments_hint(error),
             Self::Promotion(error) => promotion_hint(error),
             Self::NotPromoted { service, version, unreached_hosts, finished, .. } => {
                 not_promoted_hint(service, version, unreached_hosts, *finished)
@@ -281,9 +288,8 @@ impl Failure {
             Self::InsufficientSamples { .. } => INSUFFICIENT_SAMPLES_HINT,
             Self::SwitchedPartially { .. } => "`switchman status` shows every host",
             Self::RollIncomplete { .. } => FINISHED_ROLL_HINT,
-            Self::ForcedStop => {
-                "`switchman roll --status` shows how far a roll was, `switchman status` shows every host"
-            }
+            Self::Interrupted => "nothing was changed; run the command again",
+            Self::ForcedStop { recovery } => recovery,
             Self::UnknownRoll { .. } => {
                 "`switchman history` lists the rolls; `--service NAME` and `--journal-dir DIR` select another journal"
             }

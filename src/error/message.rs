@@ -100,10 +100,10 @@ pub(super) fn describe_promotion(error: &PromotionError) -> String {
     }
 }
 
-pub(super) fn describe_deployments(error: &FleetDeployError) -> String {
+pub(super) fn describe_deployments(action: &str, error: &FleetDeployError) -> String {
     match error {
-        FleetDeployError::Hosts(_) | FleetDeployError::Partial { .. } => {
-            format!("cannot complete the command: {error}")
+        FleetDeployError::Hosts(_) | FleetDeployError::Partial { .. } | FleetDeployError::Interrupted => {
+            format!("cannot {action}: {error}")
         }
         FleetDeployError::Archive(error @ (ArchiveError::Refused { .. } | ArchiveError::Full { .. })) => {
             format!("cannot pack the source: {error}")

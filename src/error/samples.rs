@@ -79,7 +79,10 @@ pub(super) fn list_failures() -> Vec<Sample<Failure>> {
         wrap(list_lock_errors(), Failure::Lock),
         wrap(list_init_errors(), Failure::Init),
         wrap(lab::list_lab_errors(), Failure::Lab),
-        wrap(fleet::list_deploy_errors(), Failure::Deployments),
+        wrap(fleet::list_deploy_errors(), |error| Failure::Deployments {
+            action: "deploy shop 2.0.0".into(),
+            error,
+        }),
         list_own_failures(),
         list_server_failures(),
     ]
@@ -137,7 +140,8 @@ fn list_own_failures() -> Vec<Sample<Failure>> {
         ],
         Journal: [],
         Lock: [],
-        ForcedStop: [Failure::ForcedStop],
+        Interrupted: [Failure::Interrupted],
+        ForcedStop: [Failure::ForcedStop { recovery: "`switchman ls --wide` shows every host" }],
         ProblemsFound: [Failure::ProblemsFound { problems: 1 }, Failure::ProblemsFound { problems: 2 }],
         AnswersDiffer: [Failure::AnswersDiffer {
             reason: "14 of 1,000 answers do not match; most differ in $.price (14)".into(),
@@ -339,6 +343,7 @@ fn list_link_errors() -> Vec<Sample<LinkError>> {
         ],
         Broken: [LinkError::Broken { via: ssh(), reason: "unexpected end of file".into() }],
         TimedOut: [LinkError::TimedOut { via: ssh(), waited: secs(15) }],
+        Abandoned: [LinkError::Abandoned { via: "ssh web1".into() }],
         VersionMismatch: [LinkError::VersionMismatch {
             via: ssh(),
             theirs: "0.3.0".into(),

@@ -14,6 +14,7 @@ mod haproxy_lint;
 mod host_faults;
 mod hostile_input;
 mod init;
+mod interrupt;
 mod lab;
 mod layering;
 mod metrics;

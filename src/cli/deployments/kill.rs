@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::{CommandTarget, parse_name};
 use crate::cli::Context;
+use crate::cli::failure::fail_deployments;
 use crate::cli::host_args::HostArgs;
 use crate::config::env;
 use crate::error::Failure;
@@ -35,6 +36,14 @@ pub struct KillArgs {
     keep_files: bool,
 }
 
+fn describe_action(args: &KillArgs) -> String {
+    match (&args.name, &args.version) {
+        (Some(name), Some(version)) => format!("kill {name} {version}"),
+        (Some(name), None) => format!("kill {name}"),
+        (None, _) => "kill every version".to_owned(),
+    }
+}
+
 pub async fn kill(args: KillArgs, context: &Context) -> Result<(), Failure> {
     let target = CommandTarget::load_all_services(context, &args.hosts)?;
     target.print_active_host(context);
@@ -52,7 +61,7 @@ pub async fn kill(args: KillArgs, context: &Context) -> Result<(), Failure> {
         return Err(FleetDeployError::NoMatch.into());
     }
     context.renderer.print_listing(&listing, false);
-    if !context.confirm("Are you sure you want to kill the above service(s)?")? {
+    if !context.confirm("Are you sure you want to kill the above service(s)?").await? {
         return Err(Failure::Declined("Service(s) not killed"));
     }
     let options = KillOptions {
@@ -77,7 +86,8 @@ pub async fn kill(args: KillArgs, context: &Context) -> Result<(), Failure> {
         &options,
         report_killed,
     )
-    .await?;
+    .await
+    .map_err(fail_deployments(describe_action(&args)))?;
     context.renderer.print_kill(&killed);
     Ok(())
 }

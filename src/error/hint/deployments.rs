@@ -83,6 +83,7 @@ pub fn deployments_hint(error: &FleetDeployError) -> String {
         FleetDeployError::WeightsNotAllowed(_) => {
             "write `level admin` at its stats socket in haproxy.cfg, or share by request without `--via haproxy`"
         }
+        FleetDeployError::Interrupted => "nothing was changed; run the command again",
         FleetDeployError::TaskFailed(_) => "run the command again; `-vv` logs every step",
     };
     text.to_owned()

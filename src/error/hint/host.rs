@@ -15,6 +15,10 @@ pub fn link_hint(error: &LinkError) -> String {
         LinkError::Broken { .. } | LinkError::TimedOut { .. } => {
             "it may have been done or not: `switchman status` shows it, the same command again is safe".into()
         }
+        LinkError::Abandoned { .. } => {
+            "the host undoes it, or finishes it if it is too late for that: `switchman ls --wide` shows it, the same command again is safe"
+                .into()
+        }
         LinkError::VersionMismatch { .. } => "nothing was changed; install the same switchman on both".into(),
         LinkError::Refused { code, .. } => error_code_hint(*code).into(),
     }

@@ -162,6 +162,7 @@ pub(super) fn list_deploy_errors() -> Vec<Sample<FleetDeployError>> {
             server: "main-web1".into(),
             source: list_balancer_errors().remove(0).1,
         }],
+        Interrupted: [FleetDeployError::Interrupted],
         TaskFailed: [FleetDeployError::TaskFailed("task 7 panicked".into())],
     });
     let weights = samples!(WeightsError {

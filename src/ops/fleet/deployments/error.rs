@@ -65,6 +65,9 @@ pub enum FleetDeployError {
     WeightsNotAllowed(BalancerName),
     #[error("cannot set the weight of `{server}` on `{balancer}`: {source}")]
     WeightNotSet { balancer: BalancerName, server: String, source: BalancerError },
+    /// The operator stopped the command before any host was changed.
+    #[error("interrupted")]
+    Interrupted,
     #[error("{0}")]
     TaskFailed(String),
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::each_host::{all_or_partial, for_each_host, require_owned_hosts};
+use super::each_host::{all_or_partial, for_each_host, require_owned_hosts, wait_until_stopped};
 use super::error::FleetDeployError;
 use super::list::FleetDeployment;
 use crate::model::api::deployments::KillRequest;
@@ -60,8 +60,10 @@ pub async fn kill(
             keep_files: options.keep_files,
             actor,
         };
-        let killed =
-            all_or_partial(for_each_host(world, &hosts, async |_, link| link.kill(&request).await).await)?;
+        let killed = for_each_host(world, &hosts, async |_, link| {
+            wait_until_stopped(world, link, link.kill(&request)).await
+        });
+        let killed = all_or_partial(killed.await)?;
         let deployment = KilledDeployment {
             service: row.service.clone(),
             version: row.version.clone(),
