@@ -30,18 +30,21 @@ pub struct Context {
     pub(super) changes: ChangeTracker,
 }
 
-fn select_service(fleet: &Fleet, service: &ServiceName) -> Result<Fleet, Failure> {
-    fleet.for_service(service).ok_or_else(|| Failure::UnknownService {
-        requested: service.clone(),
-        known: fleet.service_names().cloned().collect(),
-    })
+/// The services of the configuration, for an error about another one.
+fn list_services(fleet: &Fleet) -> Vec<ServiceName> {
+    fleet.service_names().cloned().collect()
 }
 
 impl Context {
     pub(super) fn load_config(&self) -> Result<(PathBuf, Fleet), Failure> {
         let (file, fleet) = config::load_config(self.globals.config.as_deref())?;
         match &self.globals.service {
-            Some(service) => Ok((file, select_service(&fleet, service)?)),
+            Some(service) => {
+                let (action, requested) = ("select the service", service.clone());
+                let known = list_services(&fleet);
+                let selected = fleet.for_service(service);
+                Ok((file, selected.ok_or(Failure::UnknownService { action, requested, known })?))
+            }
             None => Ok((file, fleet)),
         }
     }
@@ -49,7 +52,8 @@ impl Context {
     /// The fleet as it is for one of its services.
     pub(super) fn load_service_config(&self, service: &ServiceName) -> Result<(PathBuf, Fleet), Failure> {
         let (file, fleet) = config::load_config(self.globals.config.as_deref())?;
-        Ok((file, select_service(&fleet, service)?))
+        let (requested, known) = (service.clone(), list_services(&fleet));
+        Ok((file, fleet.for_service(service).ok_or(Failure::NoSuchService { requested, known })?))
     }
 
     /// Selects hosts for commands about versions: the named hosts, or all of them; with `--local` this machine.

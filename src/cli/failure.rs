@@ -24,8 +24,12 @@ pub(super) fn fail_deployments(action: impl Into<String>) -> impl FnOnce(FleetDe
 }
 
 /// Builds the failure for an argument that clap accepts.
-pub(super) fn fail_usage(action: impl Into<String>, reason: impl Into<String>) -> Failure {
-    Failure::Usage { action: action.into(), reason: reason.into() }
+pub(super) fn fail_usage(
+    command: &'static str,
+    action: impl Into<String>,
+    reason: impl Into<String>,
+) -> Failure {
+    Failure::Usage { command, action: action.into(), reason: reason.into() }
 }
 
 /// Lookups name what was not found; an operation on hosts is converted by [`fail_deployments`].

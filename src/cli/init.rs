@@ -75,7 +75,7 @@ pub async fn run(args: InitArgs, context: &Context) -> Result<(), Failure> {
     }
     let balancer = args.balancer.unwrap_or(EXAMPLE_BALANCER);
     let site = build_site(project, args.server, hosts, balancer, &dir.to_string_lossy())
-        .ok_or_else(|| fail_usage("set the ports", "0 is no port"))?;
+        .ok_or_else(|| fail_usage("init", "set the ports", "0 is no port"))?;
     let world = context.build_host_world(None);
     let written = init::init(world.files.as_ref(), &dir, &site, args.force).map_err(Failure::Init)?;
     context.renderer.print_init(&written, examples);

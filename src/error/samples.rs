@@ -147,12 +147,24 @@ fn list_own_failures() -> Vec<Sample<Failure>> {
             reason: "14 of 1,000 answers do not match; most differ in $.price (14)".into(),
         }],
         InsufficientSamples: [Failure::InsufficientSamples {
-            reason: "only 12 of 100 answers were compared".into(),
+            reason: "only 12 of 100 answers compared".into(),
         }],
         Init: [],
         Lab: [],
         DemoFailed: [Failure::DemoFailed { faults: vec!["3 requests failed in `roll`".into()] }],
-        UnknownService: [Failure::UnknownService {
+        UnknownService: [
+            Failure::UnknownService {
+                action: "select the service",
+                requested: name("web"),
+                known: vec![name("shop"), name("blog")],
+            },
+            Failure::UnknownService {
+                action: "deploy",
+                requested: name("shopp"),
+                known: vec![name("shop"), name("blog")],
+            },
+        ],
+        NoSuchService: [Failure::NoSuchService {
             requested: name("shp"),
             known: vec![name("shop"), name("blog")],
         }],
@@ -166,8 +178,13 @@ fn list_own_failures() -> Vec<Sample<Failure>> {
         NoTargetNamed: [Failure::NoTargetNamed],
         Aborted: [Failure::Aborted],
         Usage: [Failure::Usage {
-            action: "compare a version of shop with main".into(),
-            reason: "the VERSION is missing".into(),
+            command: "canary",
+            action: "share by weights".into(),
+            reason: "--via haproxy takes --percent, or --off".into(),
+        }],
+        MissingVersion: [Failure::MissingVersion {
+            action: "make a version of shop main".into(),
+            name: "shop".into(),
         }],
         UnknownRoll: [Failure::UnknownRoll { roll: roll() }],
         AlreadyPromoted: [Failure::AlreadyPromoted { service: service(), version: version() }],

@@ -84,6 +84,10 @@ pub async fn assign(args: AssignArgs, context: &Context) -> Result<(), Failure> 
     if !target.is_main() {
         check_match_requirement(&args.match_requirement, &place, &listing, target, context).await?;
     }
+    let action = || format!("assign {service} {version}");
+    let options = build_options(&args, &place, target);
+    let checked = deployments::check_assign(&place.world, &place.fleet, &place.hosts, target, &options).await;
+    checked.map_err(fail_deployments(action()))?;
     if !context.confirm(&format!("Change {service} {version} to main?")).await? {
         return Err(Failure::Declined("Assign cancelled."));
     }
@@ -95,12 +99,11 @@ pub async fn assign(args: AssignArgs, context: &Context) -> Result<(), Failure> 
         listing_after_answer = place.list().await;
         listing_after_answer.resolve_target(&DeploymentName::Id(target.id.clone()), &place.hosts)?
     };
-    let options = build_options(&args, &place, target);
     if options.roll.is_some() {
         context.renderer.follow_roll();
     }
     let assigning = deployments::assign(&place.world, &place.fleet, &place.hosts, target, &options);
-    let report = assigning.await.map_err(fail_deployments(format!("assign {service} {version}")))?;
+    let report = assigning.await.map_err(fail_deployments(action()))?;
     context.renderer.print_line(&format!("Changed main version to {service} {version}"));
     // The table shows the hosts as they are after the change.
     let listing = place.list().await.filter(Some(service), None);

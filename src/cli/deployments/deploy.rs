@@ -132,7 +132,14 @@ pub(super) fn parse_source(text: &str) -> Source {
 }
 
 pub async fn deploy(args: DeployArgs, context: &Context) -> Result<(), Failure> {
-    let target = CommandTarget::load_service(context, &args.name, &args.hosts)?;
+    let target = CommandTarget::load_service(context, &args.name, &args.hosts);
+    let target = target.map_err(|failure| match failure {
+        // A first version has no main to match.
+        Failure::NoSuchService { requested, known } => {
+            Failure::UnknownService { action: "deploy", requested, known }
+        }
+        failure => failure,
+    })?;
     target.print_active_host(context);
     if !args.dry_run {
         context.renderer.print_line("Deploying service...");

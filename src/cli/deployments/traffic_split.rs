@@ -171,7 +171,7 @@ async fn share_by_haproxy_weight(
         || args.sticky.is_some()
         || args.percent.is_some() == args.off
     {
-        return Err(fail_usage("share by weights", "--via haproxy takes --percent, or --off"));
+        return Err(fail_usage("canary", "share by weights", "--via haproxy takes --percent, or --off"));
     }
     let share = args.percent;
     let actor = env::read_actor();

@@ -28,7 +28,7 @@ pub struct UpdateArgs {
     /// The version; omit it when NAME is an id
     #[arg(value_name = "VERSION")]
     version_or_source: Option<String>,
-    /// The new code: a directory, a .tar.gz, or an http:// address
+    /// The new code, always required: a directory, a .tar.gz, or an http:// address
     source: Option<String>,
     #[command(flatten)]
     hosts: HostArgs,
@@ -65,12 +65,13 @@ fn parse_target(args: &UpdateArgs) -> Result<(Option<Version>, &str), Failure> {
     let action = "read the deployment to update";
     match (&args.version_or_source, &args.source) {
         (Some(version), Some(source)) => {
-            let version =
-                version.parse().map_err(|error: ParseVersionError| fail_usage(action, error.to_string()))?;
+            let version = version
+                .parse()
+                .map_err(|error: ParseVersionError| fail_usage("update", action, error.to_string()))?;
             Ok((Some(version), source))
         }
         (Some(source), None) if deployments::parse_id(&args.name).is_some() => Ok((None, source)),
-        _ => Err(fail_usage(action, "expected NAME VERSION SOURCE, or ID SOURCE")),
+        _ => Err(fail_usage("update", action, "expected NAME VERSION SOURCE, or ID SOURCE")),
     }
 }
 

@@ -5,6 +5,7 @@ use owo_colors::OwoColorize;
 use super::renderer::Renderer;
 use super::roll::format_roll_event;
 use crate::model::duration::format;
+use crate::model::plural::Count;
 use crate::world::reporter::{Event, Reporter};
 
 impl Reporter for Renderer {
@@ -52,7 +53,8 @@ fn format_event(event: &Event) -> String {
             format(*bound)
         ),
         Event::Draining { host, in_flight, busy_sockets, after } => format!(
-            "{host}: draining, {in_flight} in flight on HAProxy, {busy_sockets} busy connections on the host (after {})",
+            "{host}: draining, {in_flight} in flight on HAProxy, {} on the host (after {})",
+            Count(busy_sockets, "busy connection"),
             format(*after)
         ),
         Event::Drained { host, after } => format!("{host}: drained (after {})", format(*after)),
