@@ -11,6 +11,7 @@ use serde_yaml::{Error, Location, Spanned};
 
 use super::fields::{ConfigDuration, HaproxyEndpoint};
 use super::problem::{ConfigFault, ConfigProblem};
+use super::syntax::guess_cause;
 use crate::model::name::{BalancerName, HostName, ServiceName};
 use crate::model::ports::Port;
 
@@ -312,7 +313,11 @@ fn build_fault(text: &str, error: &Error, key: Option<String>) -> ConfigFault {
             ConfigProblem::WrongValue { found: format!("`{found}`"), expected: describe_expected(ty) }
         }
         Error::Message { msg, .. } => ConfigProblem::Other(msg.clone()),
-        other => ConfigProblem::Other(strip_location(&other.to_string())),
+        other => {
+            let fault = strip_location(&other.to_string());
+            let cause = guess_cause(text, line).map(|cause| format!("; {cause}")).unwrap_or_default();
+            ConfigProblem::Other(format!("{fault}{cause}"))
+        }
     };
     ConfigFault { line, key, problem }
 }

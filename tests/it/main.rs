@@ -39,6 +39,7 @@ mod supervisor;
 #[path = "../../src/sys/testing.rs"]
 mod testing;
 mod traffic_split;
+mod transcripts;
 mod versions;
 mod vhost;
 mod wording;

@@ -6,7 +6,8 @@ use super::renderer::Renderer;
 use super::roll::format_roll_event;
 use crate::model::duration::format;
 use crate::model::plural::Count;
-use crate::world::reporter::{Event, Reporter};
+use crate::model::roll::Step;
+use crate::world::reporter::{Event, Reporter, RollEvent};
 
 impl Reporter for Renderer {
     fn report(&self, event: &Event) {
@@ -18,7 +19,9 @@ impl Reporter for Renderer {
                 log::info!("committed:\n{transaction}");
             }
         }
-        self.write_stderr_line(&format_event(event));
+        if !is_repeated(event) {
+            self.write_stderr_line(&format_event(event));
+        }
         match event {
             Event::Observed { balancer, server, detail, .. } => {
                 self.show_spinner(format!("waiting for {balancer}: {server} is {detail}"));
@@ -34,6 +37,17 @@ impl Reporter for Renderer {
             }
             _ => {}
         }
+    }
+}
+
+/// Whether the step of a roll repeats the event of its own action, which was printed before.
+fn is_repeated(event: &Event) -> bool {
+    let Event::Roll { event: RollEvent::StepDone { step, detail, .. }, .. } = event else { return false };
+    match step {
+        Step::ForwardOff | Step::ForwardOn => true,
+        // With `--force` it may not be drained.
+        Step::Drained => detail.starts_with("after "),
+        _ => false,
     }
 }
 
