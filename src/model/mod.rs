@@ -28,6 +28,7 @@ pub mod owner;
 pub mod packet_proof;
 pub mod percent;
 pub mod plural;
+pub mod port_conflict;
 pub mod port_forward;
 pub mod ports;
 pub mod promote;

@@ -35,7 +35,9 @@ mod site;
 #[path = "../../src/snapshot.rs"]
 mod snapshot;
 mod snapshots;
+mod status;
 mod supervisor;
+mod takeover;
 #[path = "../../src/sys/testing.rs"]
 mod testing;
 mod traffic_split;
