@@ -47,20 +47,22 @@ fn guess_in_line(line: &str) -> Option<String> {
     None
 }
 
-/// Finds a bracket without its end. Brackets in quotes and comments are not looked for.
-fn find_open_bracket(text: &str) -> Option<String> {
+/// Finds a bracket without its end.
+pub fn find_open_bracket(text: &str) -> Option<String> {
     let mut open: Vec<(char, usize)> = vec![];
     for (number, line) in (1..).zip(text.lines()) {
-        let line = line.split(" #").next().unwrap_or_default();
-        if line.trim_start().starts_with('#') || line.contains(['"', '\'']) {
-            continue;
-        }
-        for bracket in line.chars() {
-            match bracket {
-                '{' | '[' => open.push((bracket, number)),
-                '}' | ']' => drop(open.pop()),
+        let mut quote = None;
+        let mut previous = ' ';
+        for c in line.chars() {
+            match (quote, c) {
+                (Some(end), _) if c == end => quote = None,
+                (None, '"' | '\'') => quote = Some(c),
+                (None, '#') if previous.is_whitespace() => break,
+                (None, '{' | '[') => open.push((c, number)),
+                (None, '}' | ']') => drop(open.pop()),
                 _ => {}
             }
+            previous = c;
         }
     }
     open.first().map(|(bracket, line)| format!("`{bracket}` of line {line} is not closed"))

@@ -46,7 +46,7 @@ fn is_repeated(event: &Event) -> bool {
     match step {
         Step::ForwardOff | Step::ForwardOn => true,
         // With `--force` it may not be drained.
-        Step::Drained => detail.starts_with("after "),
+        Step::Drained => detail.starts_with("drained after "),
         _ => false,
     }
 }

@@ -236,7 +236,7 @@ impl RollRun<'_> {
             Step::Drained => {
                 let limit = self.plan.spec.drain_timeout;
                 match drain::wait(world, fleet, host, walk.generation, limit).await {
-                    Ok(after) => Ok(format!("after {}", duration::format(after))),
+                    Ok(after) => Ok(format!("drained after {}", duration::format(after))),
                     Err(DrainError::TimedOut { in_flight, .. }) if self.plan.spec.force => {
                         Ok(format!("--force: {in_flight} still in flight, cut by what comes next"))
                     }
