@@ -24,6 +24,7 @@ use switchman::plan::firewall;
 use switchman::sys;
 use switchman::sys::exec::Program;
 use switchman::world::HostWorld;
+use switchman::world::changes::ChangeTracker;
 use switchman::world::reporter::{Event, Reporter};
 use switchman::world::stop;
 use switchman::world::store::ChangeOutcome;
@@ -85,6 +86,7 @@ fn world(dir: &Path) -> HostWorld {
         rule_watch: Arc::new(sys::rule_watch::KernelRules),
         reporter: Arc::new(Quiet),
         stop,
+        changes: ChangeTracker::default(),
     }
 }
 

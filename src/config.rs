@@ -10,6 +10,7 @@ pub mod env;
 mod fields;
 pub mod file;
 pub mod problem;
+mod syntax;
 
 pub use problem::{ConfigError, ConfigFault, ConfigProblem};
 

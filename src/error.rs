@@ -9,6 +9,7 @@ use crate::config::ConfigError;
 use crate::lab::LabError;
 use crate::model::failure::ErrorCode;
 use crate::model::name::{HostName, ServiceName};
+use crate::model::plural::Count;
 use crate::model::port_forward::Switch;
 use crate::model::roll::RollId;
 use crate::model::version::Version;
@@ -71,7 +72,7 @@ pub enum Failure {
     #[error("{}", message::describe_roll(.0))]
     Roll(#[from] RollError),
     /// The roll's report is printed already. `service_flag`: the ` --service NAME` that a command line about it needs.
-    #[error("cannot complete the roll: {done} of {of} hosts are done: {reason}")]
+    #[error("cannot complete the roll: {done} of {} done: {reason}", Count(.of, "host"))]
     RollIncomplete {
         roll: RollId,
         done: usize,
@@ -95,10 +96,13 @@ pub enum Failure {
     Journal(#[from] JournalError),
     #[error("{}", message::describe_lock(.0))]
     Lock(#[from] LockError),
+    /// A command that changes nothing received a signal.
+    #[error("cannot finish the command: a signal stopped it")]
+    Interrupted,
     #[error("cannot finish the command: a second signal stopped it at once")]
-    ForcedStop,
+    ForcedStop { recovery: &'static str },
     /// `check` found problems, which are printed already.
-    #[error("cannot pass the check: {problems} problem{} found", if *.problems == 1 { "" } else { "s" })]
+    #[error("cannot pass the check: {} found", Count(.problems, "problem"))]
     ProblemsFound { problems: usize },
     /// `compare`; the report is printed already.
     #[error("cannot pass the comparison: {reason}")]
@@ -113,10 +117,15 @@ pub enum Failure {
     /// The rehearsal's report is printed already.
     #[error("cannot complete the rehearsal: {}", .faults.join("; "))]
     DemoFailed { faults: Vec<String> },
-    #[error("cannot select the service `{requested}`: the configuration has {}", .known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "))]
-    UnknownService { requested: ServiceName, known: Vec<ServiceName> },
-    #[error("{}", message::describe_deployments(.0))]
-    Deployments(#[from] FleetDeployError),
+    /// `--service NAME`, and the NAME of `deploy`.
+    #[error("cannot {action} `{requested}`: the configuration has {}", message::join_services(.known))]
+    UnknownService { action: &'static str, requested: ServiceName, known: Vec<ServiceName> },
+    /// The NAME of every other command: seed row D13 (docs/design/seed-systems.md#mvi-and-daeploy).
+    #[error("No main service matching {requested}")]
+    NoSuchService { requested: ServiceName, known: Vec<ServiceName> },
+    /// `action`: what the command was to do, for causes that do not name it.
+    #[error("{}", message::describe_deployments(.action, .error))]
+    Deployments { action: String, error: FleetDeployError },
     /// A question was answered with no: seed row R20 (docs/design/seed-systems.md#restate).
     #[error("{0}")]
     Declined(&'static str),
@@ -128,7 +137,10 @@ pub enum Failure {
     Aborted,
     /// Arguments that clap accepts, and that contradict each other or cannot be parsed.
     #[error("cannot {action}: {reason}")]
-    Usage { action: String, reason: String },
+    Usage { command: &'static str, action: String, reason: String },
+    /// A command about one version was given the name of a service alone.
+    #[error("cannot {action}: the VERSION is missing")]
+    MissingVersion { action: String, name: String },
     /// `history --roll`.
     #[error("cannot show roll {roll}: the journal has no such roll")]
     UnknownRoll { roll: RollId },
@@ -190,29 +202,37 @@ impl Failure {
     pub fn code(&self) -> ExitStatus {
         match self {
             Self::InsufficientSamples { .. }
-            | Self::UnknownService { .. }
+            | Self::NoTargetNamed
+            | Self::MissingVersion { .. }
             | Self::Usage { .. }
             | Self::Config(_)
             | Self::HostSelection(_)
             | Self::Roll(RollError::Plan(_)) => ExitStatus::Usage,
-            Self::Deployments(FleetDeployError::Hosts(failed)) if is_bad_request(failed) => ExitStatus::Usage,
-            Self::Deployments(
-                FleetDeployError::Partial { .. } | FleetDeployError::RollIncomplete { done: 1.., .. },
-            )
+            Self::Deployments { error: FleetDeployError::Hosts(failed), .. } if is_bad_request(failed) => {
+                ExitStatus::Usage
+            }
+            Self::Deployments {
+                error: FleetDeployError::Partial { .. } | FleetDeployError::RollIncomplete { done: 1.., .. },
+                ..
+            }
             | Self::SwitchedPartially { done: 1.., .. }
             | Self::RollIncomplete { done: 1.., .. } => ExitStatus::Partial,
             _ => ExitStatus::Failed,
         }
     }
 
-    /// Returns the next action. `None`: the operator gave no consent, or the message itself is the action.
-    pub fn hint(&self) -> Option<String> {
-        Some(match self {
-            Self::Declined(_) | Self::NoTargetNamed | Self::Aborted => return None,
+    /// Returns the next action.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::UnknownService { requested, known, .. } | Self::NoSuchService { requested, known } => {
+                hint::service_hint(requested, known)
+            }
+            Self::MissingVersion { name, .. } => format!("`switchman ls {name}` lists its versions"),
+            Self::Usage { command, .. } => format!("`switchman help {command}` describes its arguments"),
             Self::Config(error) => hint::config_hint(error).into(),
             Self::HostSelection(error) => hint::selection_hint(error).into(),
             Self::Lab(error) => hint::lab_hint(error).into(),
-            Self::Deployments(error) => deployments_hint(error),
+            Self::Deployments { error, .. } => deployments_hint(error),
             Self::Promotion(error) => promotion_hint(error),
             Self::NotPromoted { service, version, unreached_hosts, finished, .. } => {
                 not_promoted_hint(service, version, unreached_hosts, *finished)
@@ -252,7 +272,7 @@ impl Failure {
                 )
             }
             failure => failure.constant_hint().into(),
-        })
+        }
     }
 
     /// Returns the next action that is the same for every value of the failure.
@@ -274,16 +294,19 @@ impl Failure {
             Self::ProblemsFound { .. } => {
                 "repair each problem as its `fix:` describes, then run `switchman check` again"
             }
-            Self::UnknownService { .. } => {
-                "name one of these with `--service NAME`, or add it under `services:` with three ports of its own"
+            Self::Declined(_) | Self::Aborted => {
+                "nothing was changed; `--yes` answers every question with yes"
+            }
+            Self::NoTargetNamed => {
+                "`switchman kill NAME VERSION` kills one version, `switchman kill NAME` all of a service, `switchman kill --all` \
+                 everything"
             }
             Self::AnswersDiffer { .. } => ANSWERS_DIFFER_HINT,
             Self::InsufficientSamples { .. } => INSUFFICIENT_SAMPLES_HINT,
             Self::SwitchedPartially { .. } => "`switchman status` shows every host",
             Self::RollIncomplete { .. } => FINISHED_ROLL_HINT,
-            Self::ForcedStop => {
-                "`switchman roll --status` shows how far a roll was, `switchman status` shows every host"
-            }
+            Self::Interrupted => "nothing was changed; run the command again",
+            Self::ForcedStop { recovery } => recovery,
             Self::UnknownRoll { .. } => {
                 "`switchman history` lists the rolls; `--service NAME` and `--journal-dir DIR` select another journal"
             }
@@ -335,14 +358,14 @@ mod tests {
 
     #[test]
     fn roll_hint_names_service_and_omits_resume_when_finished() {
-        let hint = |flag| not_rolled(2, false, flag).hint().unwrap();
+        let hint = |flag| not_rolled(2, false, flag).hint();
         assert_eq!(
             hint(" --service blog"),
             "`switchman roll --service blog --resume` continues it, `switchman roll --service blog --abort` puts back \
              every host it took out"
         );
         assert!(hint("").starts_with("`switchman roll --resume` continues it"));
-        let ended = not_rolled(2, true, "").hint().unwrap();
+        let ended = not_rolled(2, true, "").hint();
         assert!(ended.contains("enable-forward --host NAME") && !ended.contains("--resume"), "{ended}");
         assert_eq!(not_rolled(2, true, "").code(), ExitStatus::Partial);
         assert_eq!(not_rolled(0, false, "").code(), ExitStatus::Failed);
@@ -350,7 +373,7 @@ mod tests {
 
     #[test]
     fn usage_failure_exits_with_2() {
-        let missing = Failure::Usage { action: "compare".into(), reason: "the VERSION is missing".into() };
+        let missing = Failure::MissingVersion { action: "compare".into(), name: "shop".into() };
         assert_eq!(missing.code(), ExitStatus::Usage);
     }
 }

@@ -40,7 +40,7 @@ fn main() -> ExitCode {
 
 /// A host's real world: this machine's kernel, the configured balancers, the state directory.
 fn build_host_world(params: HostWorldParams) -> HostWorld {
-    let HostWorldParams { balancers, state_dir, releases_dir, reporter, stop } = params;
+    let HostWorldParams { balancers, state_dir, releases_dir, reporter, stop, changes } = params;
     let store = Arc::new(sys::store::SqliteStore::new(&state_dir));
     HostWorld {
         firewall: Arc::new(sys::iptables::Iptables),
@@ -64,6 +64,7 @@ fn build_host_world(params: HostWorldParams) -> HostWorld {
         files: Arc::new(sys::files::LocalFiles),
         reporter,
         stop,
+        changes,
     }
 }
 

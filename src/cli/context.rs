@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::globals::GlobalArgs;
 use super::host_args::HostArgs;
+use super::interrupt::PromptState;
 use super::render::Renderer;
 use super::world_params::{FleetWorldParams, HostWorldParams, WorldFactory};
 use crate::config;
@@ -15,6 +16,7 @@ use crate::model::name::ServiceName;
 use crate::plan::host_selection::{HostSelection, MachineIdentity, select_hosts};
 use crate::world::FleetWorld;
 use crate::world::HostWorld;
+use crate::world::changes::ChangeTracker;
 use crate::world::stop::StopToken;
 
 /// The globals of one command line, with access to the world and to the operator.
@@ -23,20 +25,26 @@ pub struct Context {
     pub(super) renderer: Arc<Renderer>,
     pub(super) world_factory: WorldFactory,
     pub(super) stop: StopToken,
+    pub(super) prompt: PromptState,
+    /// The changes on this machine, which end before the process does.
+    pub(super) changes: ChangeTracker,
 }
 
-fn select_service(fleet: &Fleet, service: &ServiceName) -> Result<Fleet, Failure> {
-    fleet.for_service(service).ok_or_else(|| Failure::UnknownService {
-        requested: service.clone(),
-        known: fleet.service_names().cloned().collect(),
-    })
+/// The services of the configuration, for an error about another one.
+fn list_services(fleet: &Fleet) -> Vec<ServiceName> {
+    fleet.service_names().cloned().collect()
 }
 
 impl Context {
     pub(super) fn load_config(&self) -> Result<(PathBuf, Fleet), Failure> {
         let (file, fleet) = config::load_config(self.globals.config.as_deref())?;
         match &self.globals.service {
-            Some(service) => Ok((file, select_service(&fleet, service)?)),
+            Some(service) => {
+                let (action, requested) = ("select the service", service.clone());
+                let known = list_services(&fleet);
+                let selected = fleet.for_service(service);
+                Ok((file, selected.ok_or(Failure::UnknownService { action, requested, known })?))
+            }
             None => Ok((file, fleet)),
         }
     }
@@ -44,7 +52,8 @@ impl Context {
     /// The fleet as it is for one of its services.
     pub(super) fn load_service_config(&self, service: &ServiceName) -> Result<(PathBuf, Fleet), Failure> {
         let (file, fleet) = config::load_config(self.globals.config.as_deref())?;
-        Ok((file, select_service(&fleet, service)?))
+        let (requested, known) = (service.clone(), list_services(&fleet));
+        Ok((file, fleet.for_service(service).ok_or(Failure::NoSuchService { requested, known })?))
     }
 
     /// Selects hosts for commands about versions: the named hosts, or all of them; with `--local` this machine.
@@ -54,21 +63,34 @@ impl Context {
     }
 
     /// Prompts the operator for confirmation. The default is no.
-    pub(super) fn confirm(&self, question: &str) -> Result<bool, Failure> {
+    pub(super) async fn confirm(&self, question: &str) -> Result<bool, Failure> {
         if self.globals.yes {
             return Ok(true);
         }
-        let answer = self.prompt(&format!("{question} [y/N]: "))?;
+        let answer = self.prompt(&format!("{question} [y/N]: ")).await?;
         Ok(matches!(answer.to_ascii_lowercase().as_str(), "y" | "yes"))
     }
 
-    /// Prompts the operator for a line of text. The end of input aborts, because it is no answer.
-    pub(super) fn prompt(&self, question: &str) -> Result<String, Failure> {
+    /// Prompts the operator for a line of text. The end of input and a signal abort, because they are no answer.
+    pub(super) async fn prompt(&self, question: &str) -> Result<String, Failure> {
         self.renderer.prompt(question)?;
-        let mut line = String::new();
-        match std::io::stdin().read_line(&mut line).map_err(|source| Failure::Input { source })? {
-            0 => Err(Failure::Aborted),
-            _ => Ok(line.trim().to_owned()),
+        self.prompt.set(true);
+        let reading = tokio::task::spawn_blocking(|| {
+            let mut line = String::new();
+            std::io::stdin().read_line(&mut line).map(|bytes| (bytes, line))
+        });
+        let read = tokio::select! {
+            read = reading => read.unwrap_or_else(|error| Err(std::io::Error::other(error))),
+            () = self.stop.wait() => {
+                // The echo of Ctrl-C is on the line of the question.
+                self.renderer.print_text("\n");
+                return Err(Failure::Aborted);
+            }
+        };
+        self.prompt.set(false);
+        match read.map_err(|source| Failure::Input { source })? {
+            (0, _) => Err(Failure::Aborted),
+            (_, line) => Ok(line.trim().to_owned()),
         }
     }
 
@@ -112,6 +134,7 @@ impl Context {
             releases_dir: self.globals.releases_dir.clone(),
             reporter: self.renderer.clone(),
             stop: self.stop.clone(),
+            changes: self.changes.clone(),
         }
     }
 }

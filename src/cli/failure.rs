@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::agent::serve::ServeError;
 use crate::error::{Failure, ServerKind};
+use crate::ops::fleet::deployments::FleetDeployError;
 use crate::proxy::error::ProxyError;
 
 /// Returns the conversion of an error into `cannot ACTION PATH: ERROR`.
@@ -17,9 +18,25 @@ pub(super) fn fail_system(action: &'static str) -> impl Fn(io::Error) -> Failure
     move |source| Failure::System { action, source }
 }
 
+/// Returns the conversion of an error about versions into `cannot ACTION: ERROR`.
+pub(super) fn fail_deployments(action: impl Into<String>) -> impl FnOnce(FleetDeployError) -> Failure {
+    move |error| Failure::Deployments { action: action.into(), error }
+}
+
 /// Builds the failure for an argument that clap accepts.
-pub(super) fn fail_usage(action: impl Into<String>, reason: impl Into<String>) -> Failure {
-    Failure::Usage { action: action.into(), reason: reason.into() }
+pub(super) fn fail_usage(
+    command: &'static str,
+    action: impl Into<String>,
+    reason: impl Into<String>,
+) -> Failure {
+    Failure::Usage { command, action: action.into(), reason: reason.into() }
+}
+
+/// Lookups name what was not found; an operation on hosts is converted by [`fail_deployments`].
+impl From<FleetDeployError> for Failure {
+    fn from(error: FleetDeployError) -> Self {
+        fail_deployments("read the versions")(error)
+    }
 }
 
 impl From<ServeError> for Failure {

@@ -5,6 +5,7 @@ use std::path::Path;
 use clap::Args;
 
 use super::Context;
+use super::failure::fail_deployments;
 use super::host_args::HostArgs;
 use crate::config::ConfigError;
 use crate::error::Failure;
@@ -72,7 +73,13 @@ async fn show_host_histories(
     let world = context.build_fleet_world(file, fleet, &hosts);
     let histories = read_histories(&world, &hosts, service, args.limit).await;
     context.renderer.print_histories(&histories.hosts);
-    if histories.unread.is_empty() { Ok(()) } else { Err(FleetDeployError::Hosts(histories.unread).into()) }
+    if histories.unread.is_empty() {
+        Ok(())
+    } else {
+        Err(fail_deployments(format!("show the history of {service}"))(FleetDeployError::Hosts(
+            histories.unread,
+        )))
+    }
 }
 
 #[cfg(test)]

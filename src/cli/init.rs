@@ -56,10 +56,10 @@ impl FromStr for HostArg {
     }
 }
 
-pub fn run(args: InitArgs, context: &Context) -> Result<(), Failure> {
+pub async fn run(args: InitArgs, context: &Context) -> Result<(), Failure> {
     let project = match args.name {
         Some(name) => name,
-        None => prompt_project_name(context)?,
+        None => prompt_project_name(context).await?,
     };
     let dir = args.dir.unwrap_or_else(|| PathBuf::from(project.as_str()));
     let dir = std::path::absolute(&dir).map_err(fail_file("find", &dir))?;
@@ -75,7 +75,7 @@ pub fn run(args: InitArgs, context: &Context) -> Result<(), Failure> {
     }
     let balancer = args.balancer.unwrap_or(EXAMPLE_BALANCER);
     let site = build_site(project, args.server, hosts, balancer, &dir.to_string_lossy())
-        .ok_or_else(|| fail_usage("set the ports", "0 is no port"))?;
+        .ok_or_else(|| fail_usage("init", "set the ports", "0 is no port"))?;
     let world = context.build_host_world(None);
     let written = init::init(world.files.as_ref(), &dir, &site, args.force).map_err(Failure::Init)?;
     context.renderer.print_init(&written, examples);
@@ -122,9 +122,9 @@ fn build_site(
     })
 }
 
-fn prompt_project_name(context: &Context) -> Result<ServiceName, Failure> {
+async fn prompt_project_name(context: &Context) -> Result<ServiceName, Failure> {
     loop {
-        let answer = context.prompt("project_name [my_project]: ")?;
+        let answer = context.prompt("project_name [my_project]: ").await?;
         match (if answer.is_empty() { "my_project" } else { answer.as_str() }).parse() {
             Ok(name) => return Ok(name),
             Err(error) => {

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::Context;
 use super::failure::fail_system;
+use super::interrupt::{self, InterruptPolicy};
 use crate::error::Failure;
 use crate::lab::app::{self, AppOptions, Fault};
 use crate::lab::operator::{LabTransport, Operator};
@@ -33,6 +34,16 @@ enum LabCommand {
     /// Run the rehearsal application that a vhost proxies to
     #[command(hide = true)]
     App(AppArgs),
+}
+
+impl LabArgs {
+    pub(super) const fn interrupt_policy(&self) -> InterruptPolicy {
+        match self.command {
+            LabCommand::Up(_) | LabCommand::Down(_) | LabCommand::Demo(_) => interrupt::LAB,
+            LabCommand::Status(_) => InterruptPolicy::Fail,
+            LabCommand::App(_) => InterruptPolicy::Serve,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

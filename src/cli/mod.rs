@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use futures_util::future::OptionFuture;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::env;
 use crate::error::{ExitStatus, Failure};
-use crate::world::stop::{self, StopHandle};
+use crate::world::changes::ChangeTracker;
+use crate::world::stop;
 
 mod agent;
 mod check;
@@ -21,6 +20,7 @@ mod globals;
 mod history;
 mod host_args;
 mod init;
+mod interrupt;
 mod lab;
 mod lock;
 mod man;
@@ -40,6 +40,7 @@ pub mod world_params;
 use context::Context;
 use failure::fail_system;
 use globals::{GlobalArgs, OutputFormat};
+use interrupt::{InterruptPolicy, PromptState};
 use render::Renderer;
 use world_params::WorldFactory;
 
@@ -202,6 +203,42 @@ enum Command {
     Supervise(supervise::SuperviseArgs),
 }
 
+impl Command {
+    /// Returns the reaction of the command to signals.
+    fn interrupt_policy(&self) -> InterruptPolicy {
+        match self {
+            Self::Agent(_) | Self::Proxy(_) | Self::Supervise(_) => InterruptPolicy::Serve,
+            Self::Lab(args) => args.interrupt_policy(),
+            Self::Status(args) => args.interrupt_policy(),
+            Self::Ls(args) => args.interrupt_policy(),
+            Self::Logs(args) => args.interrupt_policy(),
+            Self::Roll(args) if !args.is_read_only() => interrupt::ROLL,
+            Self::Promote(args) if !args.is_read_only() => interrupt::PROMOTE,
+            Self::Deploy(args) if !args.is_read_only() => interrupt::DEPLOY,
+            Self::Assign(_) => interrupt::ASSIGN,
+            Self::EnableForward(_) | Self::DisableForward(_) => interrupt::SWITCH,
+            Self::Kill(_) => interrupt::KILL,
+            Self::Update(_) => interrupt::UPDATE,
+            Self::Mirror(_) | Self::Canary(_) | Self::Rollback(_) | Self::Access(_) | Self::Restore => {
+                interrupt::CHANGE
+            }
+            Self::Roll(_)
+            | Self::Promote(_)
+            | Self::Deploy(_)
+            | Self::Init(_)
+            | Self::Check(_)
+            | Self::Describe(_)
+            | Self::Compare(_)
+            | Self::Lock(_)
+            | Self::Metrics(_)
+            | Self::History(_)
+            | Self::Schema
+            | Self::Completions(_)
+            | Self::Man(_) => InterruptPolicy::Fail,
+        }
+    }
+}
+
 /// Runs one command line to its end.
 pub fn run(cli: Cli, world_factory: WorldFactory) -> ExitStatus {
     let Cli { globals, command } = cli;
@@ -221,11 +258,26 @@ pub fn run(cli: Cli, world_factory: WorldFactory) -> ExitStatus {
     };
     let result = runtime.block_on(async {
         let (stopper, stop) = stop::create_channel();
-        handle_signals(stopper)?;
-        let context = Context { globals, renderer: render.clone(), world_factory, stop: stop.clone() };
+        let (policy, prompt) = (command.interrupt_policy(), PromptState::default());
+        interrupt::handle_signals(policy, stopper, prompt.clone(), render.clone())?;
+        let changes = ChangeTracker::default();
+        let context = Context {
+            globals,
+            renderer: render.clone(),
+            world_factory,
+            stop: stop.clone(),
+            prompt,
+            changes: changes.clone(),
+        };
+        let work = async {
+            let result = dispatch(command, &context).await;
+            changes.wait_until_none().await;
+            result
+        };
         tokio::select! {
-            result = dispatch(command, &context) => result,
-            () = stop.wait_immediate() => Err(Failure::ForcedStop),
+            biased;
+            result = work => result,
+            result = policy.wait_for_end(&stop) => result,
         }
     });
     // A read of standard input cannot be cancelled, and no task waits for it.
@@ -238,7 +290,7 @@ pub fn run(cli: Cli, world_factory: WorldFactory) -> ExitStatus {
 
 async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
     match command {
-        Command::Init(args) => init::run(args, context),
+        Command::Init(args) => init::run(args, context).await,
         Command::EnableForward(args) => forward::enable(args, context).await,
         Command::DisableForward(args) => forward::disable(args, context).await,
         Command::Status(args) => status::run(args, context).await,
@@ -270,37 +322,6 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         // `run` has handled it before the runtime exists.
         Command::Supervise(_) => Ok(()),
     }
-}
-
-/// Ends a wait on Ctrl-C, TERM or a closed terminal; a change under way is finished first. A second Ctrl-C or TERM ends
-/// everything at once; a second hang-up does not, for the kernel and the shell each send one.
-fn handle_signals(stopper: StopHandle) -> Result<(), Failure> {
-    let failed = fail_system("listen for signals");
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(&failed)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(&failed)?;
-    let hangup = if is_ignored(SignalKind::hangup()) { None } else { Some(signal(SignalKind::hangup())) };
-    let mut hangup = hangup.transpose().map_err(failed)?;
-    tokio::spawn(async move {
-        let mut signals = 0;
-        while signals < 2 {
-            tokio::select! {
-                _ = interrupt.recv() => signals += 1,
-                _ = terminate.recv() => signals += 1,
-                Some(_) = OptionFuture::from(hangup.as_mut().map(Signal::recv)) => signals = signals.max(1),
-            }
-            stopper.stop();
-        }
-        stopper.stop_at_once();
-    });
-    Ok(())
-}
-
-/// Whether the parent process set the signal to be ignored, as nohup(1) does: proc(5), `SigIgn` of /proc/PID/status.
-fn is_ignored(kind: SignalKind) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    mask >> (kind.as_raw_value() - 1) & 1 == 1
 }
 
 fn start_log(verbose: u8) {

@@ -93,6 +93,12 @@ pub struct PromoteArgs {
     abort: bool,
 }
 
+impl PromoteArgs {
+    pub(super) const fn is_read_only(&self) -> bool {
+        self.status || self.approve
+    }
+}
+
 /// A shorter interval would be over after a few samples.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::Context;
+use super::interrupt::InterruptPolicy;
 use crate::error::Failure;
 use crate::model::duration;
 
@@ -19,6 +20,10 @@ pub struct RefreshArgs {
 }
 
 impl RefreshArgs {
+    pub(super) const fn interrupt_policy(&self) -> InterruptPolicy {
+        if self.watch { InterruptPolicy::Complete } else { InterruptPolicy::Fail }
+    }
+
     /// Shows the collected output and waits for the next refresh. Returns `false` when the operator stops the command.
     pub(super) async fn wait_for_next(&self, context: &Context) -> Result<bool, Failure> {
         context.renderer.flush()?;

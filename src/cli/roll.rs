@@ -84,6 +84,12 @@ enum OnFailureArg {
     Return,
 }
 
+impl RollArgs {
+    pub(super) const fn is_read_only(&self) -> bool {
+        self.status || self.dry_run
+    }
+}
+
 pub async fn run(args: RollArgs, context: &Context) -> Result<(), Failure> {
     let (file, fleet) = context.load_config()?;
     let hosts = context.select_hosts(&fleet, args.hosts.select_or(HostSelection::All))?;

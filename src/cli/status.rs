@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::Context;
 use super::host_args::HostArgs;
+use super::interrupt::InterruptPolicy;
 use super::refresh_args::RefreshArgs;
 use super::render::RollView;
 use crate::error::Failure;
@@ -19,6 +20,12 @@ pub struct StatusArgs {
     hosts: HostArgs,
     #[command(flatten)]
     refresh: RefreshArgs,
+}
+
+impl StatusArgs {
+    pub(super) const fn interrupt_policy(&self) -> InterruptPolicy {
+        self.refresh.interrupt_policy()
+    }
 }
 
 pub async fn run(args: StatusArgs, context: &Context) -> Result<(), Failure> {

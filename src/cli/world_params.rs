@@ -11,6 +11,7 @@ use crate::model::fleet::Fleet;
 use crate::model::host::Host;
 use crate::world::FleetWorld;
 use crate::world::HostWorld;
+use crate::world::changes::ChangeTracker;
 use crate::world::reporter::Reporter;
 use crate::world::runner::SupervisorRole;
 use crate::world::stop::StopToken;
@@ -22,6 +23,7 @@ pub struct HostWorldParams {
     pub releases_dir: PathBuf,
     pub reporter: Arc<dyn Reporter>,
     pub stop: StopToken,
+    pub changes: ChangeTracker,
 }
 
 /// The parameters `main` needs to build an operator's world.

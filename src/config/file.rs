@@ -11,6 +11,7 @@ use serde_yaml::{Error, Location, Spanned};
 
 use super::fields::{ConfigDuration, HaproxyEndpoint};
 use super::problem::{ConfigFault, ConfigProblem};
+use super::syntax::{find_open_bracket, guess_cause};
 use crate::model::name::{BalancerName, HostName, ServiceName};
 use crate::model::ports::Port;
 
@@ -295,6 +296,10 @@ fn build_fault(text: &str, error: &Error, key: Option<String>) -> ConfigFault {
     let line = location.as_ref().map_or(1, Location::line);
     let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
     let problem = match error {
+        Error::SerdeUnknownField { field, .. } if field.contains(':') => {
+            let cause = guess_cause(text, line).map(|cause| format!("; {cause}")).unwrap_or_default();
+            ConfigProblem::Other(format!("unknown key `{field}`{cause}"))
+        }
         Error::SerdeUnknownField { field, expected, .. } => {
             ConfigProblem::UnknownKey { found: field.clone(), expected: owned(expected) }
         }
@@ -305,14 +310,20 @@ fn build_fault(text: &str, error: &Error, key: Option<String>) -> ConfigFault {
         Error::DuplicateMappingKey { key: Some(key), .. } => ConfigProblem::DoubleKey { key: key.clone() },
         Error::SerdeInvalidType { unexpected, expected, .. }
         | Error::SerdeInvalidValue { unexpected, expected, .. } => {
-            ConfigProblem::WrongValue { found: unexpected.clone(), expected: expected.clone() }
+            // An open bracket takes the lines that follow into its last value.
+            let cause = find_open_bracket(text).map(|cause| format!("; {cause}")).unwrap_or_default();
+            ConfigProblem::WrongValue { found: unexpected.clone(), expected: format!("{expected}{cause}") }
         }
         Error::InvalidScalar { ty, .. } => {
             let found = location.as_ref().map(|location| read_scalar(text, location)).unwrap_or_default();
             ConfigProblem::WrongValue { found: format!("`{found}`"), expected: describe_expected(ty) }
         }
         Error::Message { msg, .. } => ConfigProblem::Other(msg.clone()),
-        other => ConfigProblem::Other(strip_location(&other.to_string())),
+        other => {
+            let fault = strip_location(&other.to_string());
+            let cause = guess_cause(text, line).map(|cause| format!("; {cause}")).unwrap_or_default();
+            ConfigProblem::Other(format!("{fault}{cause}"))
+        }
     };
     ConfigFault { line, key, problem }
 }

@@ -232,3 +232,24 @@ fn additional_service_has_its_own_ports_and_backend() {
     assert_eq!(fleet.for_service(&"d".parse().unwrap()), None);
     assert_eq!(fleet.service_names().map(ToString::to_string).collect::<Vec<_>>(), ["a", "b", "c"]);
 }
+
+/// The parser's words are for people who know YAML; the cause is for the others.
+#[test]
+fn malformed_yaml_names_the_likely_cause() {
+    for (text, cause) in [
+        ("service: shop\nports:\n\tcheck: 8888\n", "indented with a tab: use blanks"),
+        ("service: shop\nports:{check: 8888}\n", "a blank is missing after `ports:`"),
+        ("service: shop\nhealth:\n  host: @shop\n", "quote the value of `host`: it begins with `@`"),
+        ("service: shop\nhealth:\n  host: shop: example\n", "quote the value of `host`, because it has `: `"),
+        ("service: shop\nports: {check: 8888, main: 8080\nroll: {batch: 1}\n", "`{` of line 2 is not closed"),
+        ("service: shop\nhealth:\n  path: \"/health\n", "the value of `path` has no closing \""),
+        (
+            "service: shop\nhealth:\n  path: /health\n    status: 200\n",
+            "indented more than the one before it",
+        ),
+        ("service: shop\nhealth:\n    path: /health\n  status: 200\n", "keys of one map begin in one column"),
+    ] {
+        let error = error(text);
+        assert!(error.contains(cause), "{text}{error}");
+    }
+}

@@ -3,6 +3,7 @@
 use crate::config::ConfigError;
 use crate::lab::LabError;
 use crate::model::failure::ErrorCode;
+use crate::model::name::ServiceName;
 use crate::model::port_forward::Switch;
 use crate::ops::fleet::balancer_wait::BalancerWaitError;
 use crate::ops::fleet::drain::DrainError;
@@ -34,6 +35,21 @@ pub(super) const fn selection_hint(error: &SelectionError) -> &'static str {
             "name one with `--host NAME`, or all with `--all`; `--local --host NAME` if this machine is that host"
         }
         SelectionError::BadName { .. } => "name it with `--host NAME`",
+    }
+}
+
+/// Names the nearest service, if it is near enough to be the intended one.
+pub(super) fn service_hint(requested: &ServiceName, known: &[ServiceName]) -> String {
+    let likeness = |name: &ServiceName| strsim::jaro_winkler(requested.as_str(), name.as_str());
+    let nearest = known.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    match nearest.filter(|name| likeness(name) > 0.75) {
+        Some(name) => format!(
+            "name the service `{name}`, or add `{requested}` under `services:` with three ports of its own"
+        ),
+        None => format!(
+            "name one of the configuration ({}), or add `{requested}` under `services:` with three ports of its own",
+            super::message::join_services(known)
+        ),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The messages of failures whose cause does not name what was tried: `cannot VERB OBJECT: CAUSE`.
 
-use crate::model::name::HostName;
+use crate::model::name::{HostName, ServiceName};
+use crate::model::plural::Count;
 use crate::model::port_forward::Switch;
 use crate::ops::fleet::deployments::FleetDeployError;
 use crate::ops::fleet::forward::{SwitchError, SwitchManyError};
@@ -65,7 +66,11 @@ pub(super) fn describe_switch_many(error: &SwitchManyError) -> String {
 
 pub(super) fn describe_switches(switch: Switch, done: usize, of: usize, failed: &[SwitchError]) -> String {
     let causes: Vec<String> = failed.iter().map(describe_switch_cause).collect();
-    format!("cannot turn every forward {switch}: done on {done} of {of} hosts; {}", causes.join("; "))
+    format!(
+        "cannot turn every forward {switch}: done on {done} of {}; {}",
+        Count(of, "host"),
+        causes.join("; ")
+    )
 }
 
 /// The host and the cause alone, for a message that names the switch already.
@@ -100,10 +105,10 @@ pub(super) fn describe_promotion(error: &PromotionError) -> String {
     }
 }
 
-pub(super) fn describe_deployments(error: &FleetDeployError) -> String {
+pub(super) fn describe_deployments(action: &str, error: &FleetDeployError) -> String {
     match error {
-        FleetDeployError::Hosts(_) | FleetDeployError::Partial { .. } => {
-            format!("cannot complete the command: {error}")
+        FleetDeployError::Hosts(_) | FleetDeployError::Partial { .. } | FleetDeployError::Interrupted => {
+            format!("cannot {action}: {error}")
         }
         FleetDeployError::Archive(error @ (ArchiveError::Refused { .. } | ArchiveError::Full { .. })) => {
             format!("cannot pack the source: {error}")
@@ -113,6 +118,10 @@ pub(super) fn describe_deployments(error: &FleetDeployError) -> String {
         FleetDeployError::Roll(error) => describe_roll(error),
         error => error.to_string(),
     }
+}
+
+pub(super) fn join_services(services: &[ServiceName]) -> String {
+    services.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
 pub(super) fn describe_unreached_hosts(unreached: &[HostName]) -> String {

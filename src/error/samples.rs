@@ -81,7 +81,10 @@ pub(super) fn list_failures() -> Vec<Sample<Failure>> {
         wrap(list_lock_errors(), Failure::Lock),
         wrap(list_init_errors(), Failure::Init),
         wrap(lab::list_lab_errors(), Failure::Lab),
-        wrap(fleet::list_deploy_errors(), Failure::Deployments),
+        wrap(fleet::list_deploy_errors(), |error| Failure::Deployments {
+            action: "deploy shop 2.0.0".into(),
+            error,
+        }),
         list_own_failures(),
         list_server_failures(),
     ]
@@ -139,18 +142,31 @@ fn list_own_failures() -> Vec<Sample<Failure>> {
         ],
         Journal: [],
         Lock: [],
-        ForcedStop: [Failure::ForcedStop],
+        Interrupted: [Failure::Interrupted],
+        ForcedStop: [Failure::ForcedStop { recovery: "`switchman ls --wide` shows every host" }],
         ProblemsFound: [Failure::ProblemsFound { problems: 1 }, Failure::ProblemsFound { problems: 2 }],
         AnswersDiffer: [Failure::AnswersDiffer {
             reason: "14 of 1,000 answers do not match; most differ in $.price (14)".into(),
         }],
         InsufficientSamples: [Failure::InsufficientSamples {
-            reason: "only 12 of 100 answers were compared".into(),
+            reason: "only 12 of 100 answers compared".into(),
         }],
         Init: [],
         Lab: [],
         DemoFailed: [Failure::DemoFailed { faults: vec!["3 requests failed in `roll`".into()] }],
-        UnknownService: [Failure::UnknownService {
+        UnknownService: [
+            Failure::UnknownService {
+                action: "select the service",
+                requested: name("web"),
+                known: vec![name("shop"), name("blog")],
+            },
+            Failure::UnknownService {
+                action: "deploy",
+                requested: name("shopp"),
+                known: vec![name("shop"), name("blog")],
+            },
+        ],
+        NoSuchService: [Failure::NoSuchService {
             requested: name("shp"),
             known: vec![name("shop"), name("blog")],
         }],
@@ -164,8 +180,13 @@ fn list_own_failures() -> Vec<Sample<Failure>> {
         NoTargetNamed: [Failure::NoTargetNamed],
         Aborted: [Failure::Aborted],
         Usage: [Failure::Usage {
-            action: "compare a version of shop with main".into(),
-            reason: "the VERSION is missing".into(),
+            command: "canary",
+            action: "share by weights".into(),
+            reason: "--via haproxy takes --percent, or --off".into(),
+        }],
+        MissingVersion: [Failure::MissingVersion {
+            action: "make a version of shop main".into(),
+            name: "shop".into(),
         }],
         UnknownRoll: [Failure::UnknownRoll { roll: roll() }],
         AlreadyPromoted: [Failure::AlreadyPromoted { service: service(), version: version() }],
@@ -349,6 +370,7 @@ fn list_link_errors() -> Vec<Sample<LinkError>> {
         ],
         Broken: [LinkError::Broken { via: ssh(), reason: "unexpected end of file".into() }],
         TimedOut: [LinkError::TimedOut { via: ssh(), waited: secs(15) }],
+        Abandoned: [LinkError::Abandoned { via: "ssh web1".into() }],
         VersionMismatch: [LinkError::VersionMismatch {
             via: ssh(),
             theirs: "0.3.0".into(),

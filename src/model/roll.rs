@@ -125,6 +125,38 @@ impl Step {
         }
     }
 
+    /// Describes what a host does once this step has begun.
+    pub const fn describe_begun(self, work: &Work) -> &'static str {
+        match (self, work) {
+            (Self::BeforeHost, _) => "running the before_host hooks",
+            (Self::ForwardOff, _) => "turning the forward off",
+            (Self::Down, _) => "waiting for DOWN",
+            (Self::Drained, _) => "draining",
+            (Self::Command, Work::Command { .. }) => "running the command",
+            (Self::Command, Work::Assign(_)) => "routing to the new main",
+            (Self::Healthy, _) => "waiting for a healthy main vhost",
+            (Self::ForwardOn, _) => "turning the forward on",
+            (Self::Up, _) => "waiting for UP",
+            (Self::AfterHost, _) => "running the after_host hooks",
+        }
+    }
+
+    /// Describes what is so once this step is done.
+    pub const fn describe_done(self, work: &Work) -> &'static str {
+        match (self, work) {
+            (Self::BeforeHost, _) => "before_host hooks done",
+            (Self::ForwardOff, _) => "forward off",
+            (Self::Down, _) => "DOWN",
+            (Self::Drained, _) => "drained",
+            (Self::Command, Work::Command { .. }) => "command done",
+            (Self::Command, Work::Assign(_)) => "routed to the new main",
+            (Self::Healthy, _) => "main vhost healthy",
+            (Self::ForwardOn, _) => "forward on",
+            (Self::Up, _) => "UP",
+            (Self::AfterHost, _) => "after_host hooks done",
+        }
+    }
+
     pub fn next_step(self) -> Option<Self> {
         let at = Self::ALL.iter().position(|step| *step == self)?;
         Self::ALL.get(at + 1).copied()

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::model::balancer::ServerCounters;
+use crate::model::plural::Count;
 use crate::model::socket::{Socket, SocketActivity, SocketCount};
 
 pub mod peers;
@@ -130,10 +131,10 @@ impl fmt::Display for NotDrainedReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::UnexplainedConnections { count } => {
-                let plural = if *count == 1 { "" } else { "s" };
+                let connections = Count(*count, "connection");
                 return write!(
                     f,
-                    "{count} connection{plural} that HAProxy does not account for: of an old process after a reload, of `http-reuse never`, or of another client"
+                    "{connections} that HAProxy does not account for: of an old process after a reload, of `http-reuse never`, or of another client"
                 );
             }
             Self::BalancerUnreadable => "a balancer cannot be read",

@@ -1,5 +1,6 @@
 //! The plan of a roll, step by step: what `--dry-run` prints is what runs.
 
+pub mod programs;
 pub mod progress;
 use std::fmt;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use crate::model::balancer::BalancerSpec;
 use crate::model::duration::{format, serialize_optional_ms};
 use crate::model::fleet::Fleet;
 use crate::model::name::HostName;
+use crate::model::plural::Count;
 use crate::model::port_forward::Switch;
 use crate::model::roll::{RollSpec, Step, Work};
 
@@ -129,11 +131,10 @@ impl fmt::Display for RollPlan {
         let hosts = spec.hosts.len();
         writeln!(
             f,
-            "service {}: {hosts} host{} in {} batch{}, at most {} failed",
+            "service {}: {} in {}, at most {} failed",
             spec.service,
-            if hosts == 1 { "" } else { "s" },
-            self.batches.len(),
-            if self.batches.len() == 1 { "" } else { "es" },
+            Count(hosts, "host"),
+            Count(self.batches.len(), "batch"),
             spec.max_failures
         )?;
         for line in &self.before_roll {

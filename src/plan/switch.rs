@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::model::balancer::{BackendView, BalancerSpec, CheckTiming, ServerView};
 use crate::model::fleet::Fleet;
 use crate::model::name::{BalancerName, HostName};
+use crate::model::plural::Count;
 use crate::model::port_conflict::PortConflict;
 use crate::model::port_forward::Switch;
 use crate::model::ports::Port;
@@ -61,13 +62,13 @@ impl fmt::Display for Refusal {
             Self::OtherPort { conflict } => conflict.fmt(f),
             Self::CapacityFloor { balancer, up, min_up } => write!(
                 f,
-                "the capacity floor would break: `{balancer}` has {up} other main vhost{} UP, `roll.min_up` requires {min_up}",
-                if *up == 1 { "" } else { "s" }
+                "the capacity floor would break: `{balancer}` has {} UP, `roll.min_up` requires {min_up}",
+                Count(up, "other main vhost")
             ),
             Self::CapacityFloorByConfig { left, min_up } => write!(
                 f,
-                "the capacity floor would break: {left} other host{} would be left, `roll.min_up` requires {min_up}",
-                if *left == 1 { "" } else { "s" }
+                "the capacity floor would break: {} would be left, `roll.min_up` requires {min_up}",
+                Count(left, "other host")
             ),
             Self::AllHosts { hosts } => {
                 write!(f, "these {hosts} hosts are all there are: every user would be on a backup vhost")

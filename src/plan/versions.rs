@@ -8,6 +8,7 @@ use crate::model::deployment::{Deployment, DeploymentId, DeploymentStatus, Role,
 use crate::model::forward::ServiceRecord;
 use crate::model::health::Health;
 use crate::model::name::ServiceName;
+use crate::model::plural::Count;
 use crate::model::ports::Port;
 use crate::model::socket::SocketCount;
 use crate::model::version::Version;
@@ -54,8 +55,9 @@ pub enum DeployRefusal {
     /// A sentence of switchman's own: no invocation is in flight, but one may arrive over each of these connections at any
     /// time.
     #[error(
-        "{idle} idle connections to it are open, kept by load balancers that may send the next request over them; they end \
-         when their server is taken out (`assign --strategy rolling`), or are cut with --force"
+        "load balancers keep {} to it, and may send the next request over any; they end when their server is taken out \
+         (`assign --strategy rolling`), or are cut with --force",
+        Count(.idle, "idle connection")
     )]
     IdleConnections { idle: u64 },
     #[error("{service} {version} is still being deployed, updated or killed")]

@@ -137,6 +137,19 @@ impl CommandRunner for LocalCommands {
         ended.map_err(|error| not_run(&error))
     }
 
+    fn check_startable(&self, program: &str) -> Result<(), CommandError> {
+        Program::new(program).check_startable().map_err(|error| match error {
+            ExecError::Missing { program } => CommandError::Missing { program },
+            other => CommandError::StartFailed {
+                program: program.to_owned(),
+                reason: match other {
+                    ExecError::NotRun { source, .. } => source.to_string(),
+                    other => other.to_string(),
+                },
+            },
+        })
+    }
+
     async fn wait_for_all(&self) {
         // A caller that is just going away gives up when its task is dropped, which may be a moment later.
         let _ = self.abandoned_runs.running_count.subscribe().wait_for(|running| *running == 0).await;

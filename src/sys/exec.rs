@@ -114,7 +114,7 @@ impl Program {
     /// reads a password from the terminal is refused there, where in a mere group of its own it would be stopped for ever
     /// (tty(4), SIGTTIN). It lives on when the handle is dropped.
     pub fn stream(&self, input: std::fs::File) -> Result<Child, ExecError> {
-        self.check_startable().map_err(|source| self.to_exec_error(source))?;
+        self.check_startable()?;
         let mut command = match find("setsid") {
             // Leads no group before, so it becomes the program itself and keeps the pid (setsid(1)).
             Some(setsid) => {
@@ -159,10 +159,10 @@ impl Program {
 
     /// Fails as starting the file would (execvp(3)), for a program that another one starts for us.
     #[allow(clippy::disallowed_methods, reason = "PATH is how programs are found; this is their door")]
-    fn check_startable(&self) -> std::io::Result<()> {
+    pub fn check_startable(&self) -> Result<(), ExecError> {
         let given = self.env.iter().rfind(|(key, _)| key == "PATH").map(|(_, path)| path.clone());
         let path = given.or_else(|| std::env::var_os("PATH")).unwrap_or_default();
-        self.find_in(&path).map(drop)
+        self.find_in(&path).map(drop).map_err(|source| self.to_exec_error(source))
     }
 
     fn find_in(&self, path: &OsStr) -> std::io::Result<PathBuf> {

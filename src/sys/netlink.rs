@@ -1,6 +1,7 @@
 //! The common parts of netlink(7) clients: a socket with limits, whole datagrams, messages and attributes.
 //! Host byte order, unless a protocol specifies another.
 
+use crate::model::plural::Count;
 use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -42,7 +43,7 @@ pub(super) enum NetlinkError {
     CloseRefused(Errno),
     #[error("the kernel interrupted {dumps} dumps in a row")]
     Interrupted { dumps: u32 },
-    #[error("a message of {length} bytes in {received} bytes")]
+    #[error("a message of {} in {}", Count(.length, "byte"), Count(.received, "byte"))]
     MessageLength { length: usize, received: usize },
     #[error("an unexpected message of type {0}")]
     UnexpectedType(u16),

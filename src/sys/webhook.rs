@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use crate::model::duration;
 use crate::model::fleet::Webhook;
+use crate::model::plural::Count;
 use crate::world::notifier::{Notice, Notifier};
 
 /// Notices that wait; the oldest makes room for the newest.
@@ -79,7 +80,8 @@ impl Notifier for Webhooks {
         if tokio::time::timeout(FLUSH_TIMEOUT, idle).await.is_err() {
             let left = lock(&self.state.queue).len() + 1;
             let waited = duration::format(FLUSH_TIMEOUT);
-            lock(&self.state.undelivered).push(format!("{left} notices were not delivered within {waited}"));
+            lock(&self.state.undelivered)
+                .push(format!("{} not delivered within {waited}", Count(left, "notice")));
         }
         std::mem::take(&mut *lock(&self.state.undelivered))
     }
@@ -257,6 +259,6 @@ mod tests {
         }
         let lost = webhooks.flush().await;
         assert_eq!(lost[0], "too many notices wait: dropped `0`");
-        assert!(lost.last().unwrap().contains("were not delivered within 10s"), "{lost:?}");
+        assert!(lost.last().unwrap().contains("notices not delivered within 10s"), "{lost:?}");
     }
 }

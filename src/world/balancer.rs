@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::model::balancer::{BackendView, BalancerSpec, ServerLine};
+use crate::model::plural::Count;
 
 /// Why a load balancer's state is not known. Not known is never UP.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -14,7 +15,7 @@ pub enum BalancerError {
     Unreachable { address: String, reason: String },
     #[error("no answer from `{address}` within {}", crate::model::duration::format(*.waited))]
     TimedOut { address: String, waited: Duration },
-    #[error("the answer from `{address}` ended early, after {received} bytes")]
+    #[error("the answer from `{address}` ended early, after {}", Count(.received, "byte"))]
     Truncated { address: String, received: usize },
     #[error("the answer from `{address}` is not HAProxy statistics: {reason}")]
     Malformed { address: String, reason: String },

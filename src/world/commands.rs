@@ -19,11 +19,21 @@ pub enum CommandError {
     StillRunning { program: String, waited: Duration },
 }
 
+/// Whether the program is named by a path, and not searched for.
+pub fn is_path(program: &str) -> bool {
+    program.contains('/')
+}
+
 #[async_trait]
 pub trait CommandRunner: Send + Sync {
     /// Runs to the end. Dropping the future ends the program and all it started in its process group: TERM, after a while
     /// KILL.
     async fn run(&self, request: &RunRequest, heard: SharedLineSink) -> Result<RunOutcome, CommandError>;
+
+    /// Fails if this program certainly cannot be started.
+    fn check_startable(&self, _program: &str) -> Result<(), CommandError> {
+        Ok(())
+    }
 
     /// Returns when no run is left, and everything that was given up has ended.
     async fn wait_for_all(&self) {}

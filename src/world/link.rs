@@ -38,6 +38,10 @@ pub enum LinkError {
     TimedOut { via: String, waited: Duration },
     #[error("its switchman {theirs} speaks API {their_api}, this one ({ours}) speaks {our_api} ({via})")]
     VersionMismatch { via: String, theirs: String, their_api: String, ours: String, our_api: String },
+    /// The operator stopped the command before the host answered. The host then undoes the request, or finishes it where it is
+    /// too late for that.
+    #[error("interrupted before its answer ({via})")]
+    Abandoned { via: String },
     /// The host's own message.
     #[error("{message}")]
     Refused { code: ErrorCode, message: String },

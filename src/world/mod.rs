@@ -10,6 +10,7 @@ use crate::model::promote::PromotionEntry;
 
 pub mod archives;
 pub mod balancer;
+pub mod changes;
 pub mod clock;
 pub mod commands;
 pub mod deployments;
@@ -58,6 +59,7 @@ pub struct HostWorld {
     pub commands: Arc<dyn commands::CommandRunner>,
     pub reporter: Arc<dyn reporter::Reporter>,
     pub stop: stop::StopToken,
+    pub changes: changes::ChangeTracker,
 }
 
 impl fmt::Debug for HostWorld {

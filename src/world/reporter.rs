@@ -94,12 +94,16 @@ pub enum RollEvent {
     StepBegan {
         host: HostName,
         step: Step,
+        /// What the host does now.
+        description: &'static str,
         #[serde(rename = "at_most_ms", serialize_with = "duration::serialize_optional_ms")]
         timeout: Option<Duration>,
     },
     StepDone {
         host: HostName,
         step: Step,
+        /// What is so now.
+        description: &'static str,
         detail: String,
     },
     StepFailed {

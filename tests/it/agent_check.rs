@@ -127,6 +127,7 @@ impl Stage {
             files: Arc::new(sys::files::LocalFiles),
             reporter: Arc::new(Quiet),
             stop,
+            changes: switchman::world::changes::ChangeTracker::default(),
         };
         Agent { stopper, served: tokio::spawn(serve(world, "shop".parse().unwrap(), terms, listener)) }
     }

@@ -172,7 +172,7 @@ fn forward_commands_switch_lab_host() {
 
     let status = on("web1", &["status", "--host", "web1", "--output", "json"]);
     let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
-    assert_eq!(status["schema"], 1);
+    assert_eq!(status["schema"], 2);
     assert_eq!(status["hosts"][0]["view"]["value"]["record"]["value"]["switch"], "off");
     assert_eq!(verdict(named.0, "web1"), "down");
     let history = on("web1", &["history"]);

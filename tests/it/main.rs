@@ -15,6 +15,7 @@ mod haproxy_versions;
 mod host_faults;
 mod hostile_input;
 mod init;
+mod interrupt;
 mod lab;
 mod layering;
 mod metrics;
@@ -41,6 +42,7 @@ mod takeover;
 #[path = "../../src/sys/testing.rs"]
 mod testing;
 mod traffic_split;
+mod transcripts;
 mod versions;
 mod vhost;
 mod wording;

@@ -24,7 +24,7 @@ use switchman::lab::namespaces::Namespaces;
 use crate::docs::{repository_root, update_requested};
 use crate::testing::can_make_namespaces;
 
-mod blocks;
+pub mod blocks;
 mod users;
 
 use blocks::{Block, Page};

@@ -110,7 +110,7 @@ fn json_output_has_one_document_per_line() {
         let text = String::from_utf8(output.stdout).unwrap();
         let lines: Vec<serde_json::Value> =
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert!(lines.iter().all(|line| line["schema"] == 1), "{text}");
+        assert!(lines.iter().all(|line| line["schema"] == 2), "{text}");
         let (last, events) = lines.split_last().unwrap();
         assert!(
             events.iter().all(|line| line["kind"] == "roll-event" && line["event"].is_string()),

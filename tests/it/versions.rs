@@ -269,8 +269,9 @@ async fn d2_to_d11_seed_story_prints_seed_sentences() {
     // D5, D6
     assert_eq!(since(&site.well(&["ls"]).await), format!("Active host: http://10.77.0.11\n{both}"));
     // R9, R19: work in flight holds a kill, even of a shadow; D10, D19: main is not killed while it has shadows.
-    let refused = site.run(&["kill", "shop", "4.0.0", "--yes"]).await;
-    assert_eq!(refused.status, 1);
+    // D12: it is refused before the question, which nobody answers here.
+    let refused = site.run(&["kill", "shop", "4.0.0"]).await;
+    assert!(refused.status == 1 && !refused.stdout.contains("Are you sure"), "{}", refused.stdout);
     let sentence =
         "Not allowed to kill main service while there are mutliple deployed versions of that service";
     assert!(refused.stderr.contains(sentence), "{}", refused.stderr);
@@ -317,6 +318,7 @@ async fn d2_to_d11_seed_story_prints_seed_sentences() {
     assert!(killed.ends_with("Service shop 4.0.0 killed.\n"), "{killed}");
     // D17, D18
     let nothing = site.run(&["kill", "--yes"]).await;
+    assert_eq!(nothing.status, 2, "wrong usage");
     assert!(
         nothing.stderr.contains(
             "Include the name or name and version of the service(s) to kill or -a/--all to kill all."
@@ -324,6 +326,24 @@ async fn d2_to_d11_seed_story_prints_seed_sentences() {
     );
     let none = site.run(&["kill", "nope", "--yes"]).await;
     assert!(none.stderr.contains("No services match the given name and version."), "{}", none.stderr);
+    // D13: one rule for an unknown name.
+    for args in [
+        &["assign", "nope", "1.0.0"][..],
+        &["rollback", "nope"],
+        &["mirror", "nope", "1.0.0"],
+        &["canary", "nope", "--off"],
+        &["update", "nope", "1.0.0", "/tmp"],
+        &["compare", "nope", "1.0.0"],
+        &["access", "nope", "private"],
+        &["logs", "nope"],
+        &["promote", "nope", "1.0.0"],
+    ] {
+        let unknown = site.run(args).await;
+        let sentence = unknown
+            .stderr
+            .contains("error: No main service matching nope\n next: name one of the configuration (`shop`");
+        assert!(unknown.status == 1 && sentence, "{args:?}: {}", unknown.stderr);
+    }
     site.down_without_loss().await;
 }
 

@@ -98,7 +98,7 @@ async fn deploy(
     call: Call<(), NoQuery, DeployRequest>,
 ) -> LinkResult<(StatusCode, DeployResponse)> {
     let dry_run = call.body.dry_run;
-    let deployed = run_to_completion(async move { state.host.deploy(&call.body).await }).await?;
+    let deployed = state.host.deploy(&call.body).await?;
     let is_new = !deployed.known && !dry_run;
     Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, deployed))
 }
@@ -117,7 +117,7 @@ async fn update(
     }
     body.fields.insert("id".to_owned(), Value::from(id.as_str()));
     let request = body.parse()?;
-    run_to_completion(async move { state.host.update(&request).await }).await
+    state.host.update(&request).await
 }
 
 /// Seed row R29 (docs/design/seed-systems.md#restate): 202. Unlike there, the check is made here.
@@ -135,7 +135,7 @@ async fn kill(
     let given = given.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
     body.fields.extend(given);
     let request = body.parse()?;
-    let killed = run_to_completion(async move { state.host.kill(&request).await }).await?;
+    let killed = state.host.kill(&request).await?;
     Ok((StatusCode::ACCEPTED, killed))
 }
 

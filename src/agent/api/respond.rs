@@ -13,7 +13,8 @@ use crate::world::link::{LinkError, LinkResult};
 /// The result of a handler. A request that is refused before it reaches the host is answered with an [`ApiError`] too.
 pub(in crate::agent) type ApiResult = Result<Response, Response>;
 
-/// A change that has begun is not stopped when its caller disconnects: no other caller could take back half of it.
+/// A change that has begun is not stopped when its caller disconnects: no other caller could take back half of it. Changes
+/// with long waits (deploy, update, kill) are not run by this: the host ends those waits for a caller that hangs up.
 pub(super) async fn run_to_completion<T: Send + 'static>(
     change: impl Future<Output = LinkResult<T>> + Send + 'static,
 ) -> LinkResult<T> {

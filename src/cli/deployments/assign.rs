@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::{CommandTarget, load_and_list, parse_name, require_version};
 use crate::cli::Context;
+use crate::cli::failure::fail_deployments;
 use crate::cli::host_args::HostArgs;
 use crate::config::env;
 use crate::error::Failure;
@@ -83,7 +84,11 @@ pub async fn assign(args: AssignArgs, context: &Context) -> Result<(), Failure> 
     if !target.is_main() {
         check_match_requirement(&args.match_requirement, &place, &listing, target, context).await?;
     }
-    if !context.confirm(&format!("Change {service} {version} to main?"))? {
+    let action = || format!("assign {service} {version}");
+    let options = build_options(&args, &place, target);
+    let checked = deployments::check_assign(&place.world, &place.fleet, &place.hosts, target, &options).await;
+    checked.map_err(fail_deployments(action()))?;
+    if !context.confirm(&format!("Change {service} {version} to main?")).await? {
         return Err(Failure::Declined("Assign cancelled."));
     }
     // The operator may take minutes to answer, and another command may have changed main by then.
@@ -94,11 +99,11 @@ pub async fn assign(args: AssignArgs, context: &Context) -> Result<(), Failure> 
         listing_after_answer = place.list().await;
         listing_after_answer.resolve_target(&DeploymentName::Id(target.id.clone()), &place.hosts)?
     };
-    let options = build_options(&args, &place, target);
     if options.roll.is_some() {
         context.renderer.follow_roll();
     }
-    let report = deployments::assign(&place.world, &place.fleet, &place.hosts, target, &options).await?;
+    let assigning = deployments::assign(&place.world, &place.fleet, &place.hosts, target, &options);
+    let report = assigning.await.map_err(fail_deployments(action()))?;
     context.renderer.print_line(&format!("Changed main version to {service} {version}"));
     // The table shows the hosts as they are after the change.
     let listing = place.list().await.filter(Some(service), None);
@@ -122,7 +127,9 @@ async fn check_match_requirement(
         Criteria { require_match: *require_match, min_samples: *min_samples, ignore: ignore.clone() };
     let (service, version) = (target.service.clone(), target.version.clone());
     let options = CompareOptions { service, version, criteria };
-    let report = deployments::require_match(&place.world, &place.hosts, listing, &options).await?;
+    let action = format!("compare {} {} with main", options.service, options.version);
+    let report = deployments::require_match(&place.world, &place.hosts, listing, &options).await;
+    let report = report.map_err(fail_deployments(action))?;
     context.renderer.print_remark(&report.reason);
     Ok(())
 }
@@ -164,7 +171,8 @@ pub async fn rollback(args: RollbackArgs, context: &Context) -> Result<(), Failu
     let place = CommandTarget::load_service(context, &args.name, &args.hosts)?;
     place.print_active_host(context);
     let actor = env::read_actor();
-    let put = deployments::rollback(&place.world, &place.fleet, &place.hosts, &args.name, &actor).await?;
+    let put = deployments::rollback(&place.world, &place.fleet, &place.hosts, &args.name, &actor).await;
+    let put = put.map_err(fail_deployments(format!("roll {} back", args.name)))?;
     for (_, assigned) in put.iter().take(1) {
         let version = &assigned.deployment.version;
         context.renderer.print_line(&format!("Changed main version to {} {version}", args.name));

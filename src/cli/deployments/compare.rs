@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{load_and_list, parse_name, require_version};
 use crate::cli::Context;
-use crate::cli::failure::fail_file;
+use crate::cli::failure::{fail_deployments, fail_file};
 use crate::cli::host_args::HostArgs;
 use crate::cli::render;
 use crate::error::Failure;
@@ -52,7 +52,9 @@ pub async fn compare(args: CompareArgs, context: &Context) -> Result<(), Failure
     let criteria =
         Criteria { require_match: args.require_match, min_samples: args.min_samples, ignore: args.ignore };
     let options = CompareOptions { service: row.service.clone(), version: row.version.clone(), criteria };
-    let report = deployments::compare(&place.world, &place.hosts, &listing, &options).await?;
+    let action = format!("compare {} {} with main", row.service, row.version);
+    let report = deployments::compare(&place.world, &place.hosts, &listing, &options).await;
+    let report = report.map_err(fail_deployments(action))?;
     if let Some(file) = &args.html {
         write_html_report(file, &report)?;
     }

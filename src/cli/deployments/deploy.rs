@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::CommandTarget;
 use crate::cli::Context;
+use crate::cli::failure::fail_deployments;
 use crate::cli::host_args::HostArgs;
 use crate::cli::web_server_arg::WebServerArg;
 use crate::config::env;
@@ -43,6 +44,12 @@ pub struct DeployArgs {
     /// Print the steps without changing anything
     #[arg(long)]
     dry_run: bool,
+}
+
+impl DeployArgs {
+    pub const fn is_read_only(&self) -> bool {
+        self.dry_run
+    }
 }
 
 /// The options of instances, for `deploy` and `update`, with the defaults of `deploy`.
@@ -125,7 +132,14 @@ pub(super) fn parse_source(text: &str) -> Source {
 }
 
 pub async fn deploy(args: DeployArgs, context: &Context) -> Result<(), Failure> {
-    let target = CommandTarget::load_service(context, &args.name, &args.hosts)?;
+    let target = CommandTarget::load_service(context, &args.name, &args.hosts);
+    let target = target.map_err(|failure| match failure {
+        // A first version has no main to match.
+        Failure::NoSuchService { requested, known } => {
+            Failure::UnknownService { action: "deploy", requested, known }
+        }
+        failure => failure,
+    })?;
     target.print_active_host(context);
     if !args.dry_run {
         context.renderer.print_line("Deploying service...");
@@ -145,7 +159,9 @@ pub async fn deploy(args: DeployArgs, context: &Context) -> Result<(), Failure> 
         dry_run: args.dry_run,
         actor: env::read_actor(),
     };
-    let report = deployments::deploy(&target.world, &target.fleet, &target.hosts, &options).await?;
+    let action = format!("deploy {} {}", options.service, options.version);
+    let report = deployments::deploy(&target.world, &target.fleet, &target.hosts, &options).await;
+    let report = report.map_err(fail_deployments(action))?;
     if options.dry_run {
         context.renderer.print_deploy_plan(&report);
         return Ok(());

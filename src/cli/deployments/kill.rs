@@ -6,10 +6,12 @@ use clap::Args;
 
 use super::{CommandTarget, parse_name};
 use crate::cli::Context;
+use crate::cli::failure::fail_deployments;
 use crate::cli::host_args::HostArgs;
 use crate::config::env;
 use crate::error::Failure;
 use crate::model::duration;
+use crate::model::plural::Count;
 use crate::model::version::Version;
 use crate::ops::fleet::deployments::{self, FleetDeployError, KillOptions};
 
@@ -35,49 +37,56 @@ pub struct KillArgs {
     keep_files: bool,
 }
 
+fn describe_action(args: &KillArgs) -> String {
+    match (&args.name, &args.version) {
+        (Some(name), Some(version)) => format!("kill {name} {version}"),
+        (Some(name), None) => format!("kill {name}"),
+        (None, _) => "kill every version".to_owned(),
+    }
+}
+
 pub async fn kill(args: KillArgs, context: &Context) -> Result<(), Failure> {
     let target = CommandTarget::load_all_services(context, &args.hosts)?;
     target.print_active_host(context);
-    let listing = target.list().await;
-    listing.require_complete()?;
+    let complete = target.list().await;
+    complete.require_complete()?;
     let listing = match (&args.name, args.all) {
-        (Some(name), _) => listing.filter_by_name(&parse_name(name, args.version.as_ref())?),
-        (None, true) => listing,
+        (Some(name), _) => complete.clone().filter_by_name(&parse_name(name, args.version.as_ref())?),
+        (None, true) => complete.clone(),
         (None, false) => {
-            context.renderer.print_listing(&listing, false);
+            context.renderer.print_listing(&complete, false);
             return Err(Failure::NoTargetNamed);
         }
     };
     if listing.rows.is_empty() {
         return Err(FleetDeployError::NoMatch.into());
     }
+    let (actor, action) = (env::read_actor(), describe_action(&args));
+    let CommandTarget { world, fleet, hosts } = &target;
+    let checked = deployments::check_kill(world, fleet, hosts, &complete, &listing.rows, &actor).await;
+    checked.map_err(fail_deployments(action.clone()))?;
     context.renderer.print_listing(&listing, false);
-    if !context.confirm("Are you sure you want to kill the above service(s)?")? {
+    if !context.confirm("Are you sure you want to kill the above service(s)?").await? {
         return Err(Failure::Declined("Service(s) not killed"));
     }
     let options = KillOptions {
         force: args.force,
-        drain_timeout: args.drain_timeout.unwrap_or(target.fleet.limits.drain_timeout),
+        drain_timeout: args.drain_timeout.unwrap_or(fleet.limits.drain_timeout),
         keep_files: args.keep_files,
-        actor: env::read_actor(),
+        actor,
     };
     let report_killed = |killed: &deployments::KilledDeployment| {
         context.renderer.print_line(&format!("Service {} {} killed.", killed.service, killed.version));
         match killed.aborted_requests {
             Some(0) => {}
-            Some(cut) => context.renderer.print_remark(&format!("{cut} requests in flight were closed")),
+            Some(cut) => {
+                context.renderer.print_remark(&format!("closed {} in flight", Count(cut, "request")));
+            }
             None => context.renderer.print_remark("the number of closed requests is unknown"),
         }
     };
-    let killed = deployments::kill(
-        &target.world,
-        &target.fleet,
-        &target.hosts,
-        &listing.rows,
-        &options,
-        report_killed,
-    )
-    .await?;
+    let killing = deployments::kill(world, fleet, hosts, &listing.rows, &options, report_killed);
+    let killed = killing.await.map_err(fail_deployments(action))?;
     context.renderer.print_kill(&killed);
     Ok(())
 }

@@ -6,7 +6,9 @@ use clap::Args;
 
 use super::{CommandTarget, load_and_list, parse_name};
 use crate::cli::Context;
+use crate::cli::failure::fail_deployments;
 use crate::cli::host_args::HostArgs;
+use crate::cli::interrupt::InterruptPolicy;
 use crate::cli::refresh_args::RefreshArgs;
 use crate::error::Failure;
 use crate::model::api::deployments::LogsRequest;
@@ -29,6 +31,12 @@ pub struct LsArgs {
     wide: bool,
     #[command(flatten)]
     refresh: RefreshArgs,
+}
+
+impl LsArgs {
+    pub const fn interrupt_policy(&self) -> InterruptPolicy {
+        self.refresh.interrupt_policy()
+    }
 }
 
 pub async fn ls(args: LsArgs, context: &Context) -> Result<(), Failure> {
@@ -104,6 +112,12 @@ fn parse_tail(text: &str) -> Result<Tail, String> {
     number.map_err(|_| "Wrong input type for tail, needs to be an integer or \"all\"".to_owned())
 }
 
+impl LogsArgs {
+    pub const fn interrupt_policy(&self) -> InterruptPolicy {
+        if self.follow { InterruptPolicy::Complete } else { InterruptPolicy::Fail }
+    }
+}
+
 pub async fn show_logs(args: LogsArgs, context: &Context) -> Result<(), Failure> {
     let name = parse_name(&args.name, args.version.as_ref())?;
     let (place, listing) = load_and_list(context, &name, &args.hosts).await?;
@@ -114,5 +128,6 @@ pub async fn show_logs(args: LogsArgs, context: &Context) -> Result<(), Failure>
         let (render, name) = (context.renderer.clone(), (!one_host).then(|| host.clone()));
         Arc::new(move |line: &str| render.print_log_line(name.as_ref(), line))
     };
-    Ok(deployments::stream_logs(&place.world, &place.hosts, row, &request, build_sink).await?)
+    let streaming = deployments::stream_logs(&place.world, &place.hosts, row, &request, build_sink);
+    streaming.await.map_err(fail_deployments(format!("show the logs of {} {}", row.service, row.version)))
 }

@@ -71,7 +71,7 @@ fn require_version(
     action: impl FnOnce() -> String,
 ) -> Result<(), Failure> {
     if version.is_none() && parse_id(name).is_none() {
-        return Err(fail_usage(action(), "the VERSION is missing"));
+        return Err(Failure::MissingVersion { action: action(), name: name.to_owned() });
     }
     Ok(())
 }
@@ -82,7 +82,7 @@ fn parse_name(name: &str, version: Option<&Version>) -> Result<DeploymentName, F
         return Ok(DeploymentName::Id(id));
     }
     let service = name.parse().map_err(|error: NameError| {
-        fail_usage(format!("read the name `{}`", name.escape_debug()), error.to_string())
+        fail_usage("ls", format!("read the name `{}`", name.escape_debug()), error.to_string())
     })?;
     Ok(DeploymentName::Service { service, version: version.cloned() })
 }

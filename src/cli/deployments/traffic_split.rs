@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 
 use super::{CommandTarget, load_and_list, parse_name, require_version};
 use crate::cli::Context;
-use crate::cli::failure::fail_usage;
+use crate::cli::failure::{fail_deployments, fail_usage};
 use crate::cli::host_args::HostArgs;
 use crate::config::env;
 use crate::error::Failure;
@@ -171,12 +171,12 @@ async fn share_by_haproxy_weight(
         || args.sticky.is_some()
         || args.percent.is_some() == args.off
     {
-        return Err(fail_usage("share by weights", "--via haproxy takes --percent, or --off"));
+        return Err(fail_usage("canary", "share by weights", "--via haproxy takes --percent, or --off"));
     }
     let share = args.percent;
-    let done =
-        deployments::set_canary_weights(&place.world, &place.hosts, listing, row, share, &env::read_actor())
-            .await?;
+    let actor = env::read_actor();
+    let setting = deployments::set_canary_weights(&place.world, &place.hosts, listing, row, share, &actor);
+    let done = setting.await.map_err(fail_deployments(format!("set the weights of {}", row.service)))?;
     context.renderer.print_weights(&done, share.is_some());
     Ok(())
 }
@@ -196,10 +196,22 @@ async fn apply_split(
         actor: env::read_actor(),
         detail: String::new(),
     };
-    let done = deployments::split(&place.world, &place.fleet, &place.hosts, &options).await?;
+    let action = describe_change(&options.change, row);
+    let done = deployments::split(&place.world, &place.fleet, &place.hosts, &options).await;
+    let done = done.map_err(fail_deployments(action))?;
     let listing = place.list().await.filter(Some(&row.service), None);
     context.renderer.print_split(&done, &listing);
     Ok(())
+}
+
+fn describe_change(change: &TrafficSplitChange, row: &FleetDeployment) -> String {
+    let name = format!("{} {}", row.service, row.version);
+    match change {
+        TrafficSplitChange::SetMirror(_) => format!("mirror requests to {name}"),
+        TrafficSplitChange::RemoveMirror(_) => format!("end the mirror of {name}"),
+        TrafficSplitChange::SetCanary(_) => format!("make {name} a canary"),
+        TrafficSplitChange::RemoveCanary => format!("end the canary of {}", row.service),
+    }
 }
 
 /// `cookie`, `header:NAME`.

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use super::deploy::{InstanceArgs, parse_source};
 use super::{CommandTarget, load_and_list, parse_name};
 use crate::cli::Context;
-use crate::cli::failure::fail_usage;
+use crate::cli::failure::{fail_deployments, fail_usage};
 use crate::cli::host_args::HostArgs;
 use crate::config::env;
 use crate::error::Failure;
@@ -28,7 +28,7 @@ pub struct UpdateArgs {
     /// The version; omit it when NAME is an id
     #[arg(value_name = "VERSION")]
     version_or_source: Option<String>,
-    /// The new code: a directory, a .tar.gz, or an http:// address
+    /// The new code, always required: a directory, a .tar.gz, or an http:// address
     source: Option<String>,
     #[command(flatten)]
     hosts: HostArgs,
@@ -52,7 +52,8 @@ pub async fn update(args: UpdateArgs, context: &Context) -> Result<(), Failure> 
         drain_timeout: args.drain_timeout.unwrap_or(place.fleet.limits.drain_timeout),
         actor: env::read_actor(),
     };
-    deployments::update(&place.world, &place.fleet, &place.hosts, row, &options).await?;
+    let updated = deployments::update(&place.world, &place.fleet, &place.hosts, row, &options).await;
+    updated.map_err(fail_deployments(format!("update {} {}", row.service, row.version)))?;
     context.renderer.print_line(&format!("{} {} updated in place", row.service, row.version));
     let listing = place.list().await.filter_by_id(&row.id);
     context.renderer.print_listing(&listing, true);
@@ -64,12 +65,13 @@ fn parse_target(args: &UpdateArgs) -> Result<(Option<Version>, &str), Failure> {
     let action = "read the deployment to update";
     match (&args.version_or_source, &args.source) {
         (Some(version), Some(source)) => {
-            let version =
-                version.parse().map_err(|error: ParseVersionError| fail_usage(action, error.to_string()))?;
+            let version = version
+                .parse()
+                .map_err(|error: ParseVersionError| fail_usage("update", action, error.to_string()))?;
             Ok((Some(version), source))
         }
         (Some(source), None) if deployments::parse_id(&args.name).is_some() => Ok((None, source)),
-        _ => Err(fail_usage(action, "expected NAME VERSION SOURCE, or ID SOURCE")),
+        _ => Err(fail_usage("update", action, "expected NAME VERSION SOURCE, or ID SOURCE")),
     }
 }
 
@@ -96,12 +98,13 @@ pub async fn set_access(args: AccessArgs, context: &Context) -> Result<(), Failu
     place.print_active_host(context);
     let public = args.access == AccessArg::Public;
     // R27
-    if !context.confirm("Are you sure you want to apply these changes?")? {
+    if !context.confirm("Are you sure you want to apply these changes?").await? {
         return Err(Failure::Declined("No changes were made."));
     }
     let request = AccessRequest { public, actor: env::read_actor() };
-    deployments::set_access(&place.world, &place.hosts, &args.name, &request).await?;
     let word = if public { "public" } else { "private" };
+    let set = deployments::set_access(&place.world, &place.hosts, &args.name, &request).await;
+    set.map_err(fail_deployments(format!("make {} {word}", args.name)))?;
     context.renderer.print_line(&format!("{} is {word}", args.name));
     Ok(())
 }

@@ -7,6 +7,7 @@ use owo_colors::OwoColorize;
 use super::renderer::Renderer;
 use super::table;
 use crate::model::evidence::DifferenceKind;
+use crate::model::plural::Count;
 use crate::plan::compare::{
     ComparisonReport, ComparisonVerdict, FieldFinding, FieldVerdict, LatencyFinding, Quantiles, Rate, count,
     format_reasons, format_share,
@@ -117,7 +118,11 @@ fn format_main_impact(report: &ComparisonReport) -> String {
     } else {
         format!("without an answer: {}", format_reasons(&harm.errors))
     };
-    format!("{} answers to users, {} of them 5xx, {errors}", count(harm.answers), count(harm.server_errors))
+    format!(
+        "{} to users, {} of them 5xx, {errors}",
+        Count(count(harm.answers), "answer"),
+        count(harm.server_errors)
+    )
 }
 
 fn format_period(report: &ComparisonReport) -> String {

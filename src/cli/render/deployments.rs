@@ -10,6 +10,7 @@ use super::table::format_time;
 use crate::model::deployment::{Access, ProcessState, Workload};
 use crate::model::name::HostName;
 use crate::model::observation::ObservationError;
+use crate::model::plural::Count;
 use crate::ops::fleet::deployments::{
     AppliedWeights, AssignReport, DeployReport, FleetDeployment, HostSplit, KilledDeployment, Listing,
     ServerWeight,
@@ -213,7 +214,7 @@ fn format_running(row: &FleetDeployment) -> String {
     let since = since.unwrap_or_default();
     match up {
         0 => format!("Stopped (since {since})"),
-        up if up < all => format!("Running on {up} of {all} hosts (since {since})"),
+        up if up < all => format!("Running on {up} of {} (since {since})", Count(all, "host")),
         _ => format!("Running (since {since})"),
     }
 }
@@ -269,9 +270,11 @@ fn format_runs(runs: &Workload) -> String {
 
 fn format_process(process: &ProcessState) -> String {
     match process {
-        ProcessState::Running { pid, restarts, .. } => format!("pid {pid}, restarted {restarts} times"),
+        ProcessState::Running { pid, restarts, .. } => {
+            format!("pid {pid}, restarted {}", Count(restarts, "time"))
+        }
         ProcessState::Waiting { restarts, last_exit: last, .. } => {
-            format!("ended with {last}, restarted {restarts} times")
+            format!("ended with {last}, restarted {}", Count(restarts, "time"))
         }
         ProcessState::Stopped { last_exit: last, .. } if last.is_empty() => "stopped".to_owned(),
         ProcessState::Stopped { last_exit: last, .. } => format!("stopped: {last}"),

@@ -5,7 +5,9 @@ use owo_colors::OwoColorize;
 use super::renderer::Renderer;
 use super::roll::format_roll_event;
 use crate::model::duration::format;
-use crate::world::reporter::{Event, Reporter};
+use crate::model::plural::Count;
+use crate::model::roll::Step;
+use crate::world::reporter::{Event, Reporter, RollEvent};
 
 impl Reporter for Renderer {
     fn report(&self, event: &Event) {
@@ -17,7 +19,9 @@ impl Reporter for Renderer {
                 log::info!("committed:\n{transaction}");
             }
         }
-        self.write_stderr_line(&format_event(event));
+        if !is_repeated(event) {
+            self.write_stderr_line(&format_event(event));
+        }
         match event {
             Event::Observed { balancer, server, detail, .. } => {
                 self.show_spinner(format!("waiting for {balancer}: {server} is {detail}"));
@@ -33,6 +37,17 @@ impl Reporter for Renderer {
             }
             _ => {}
         }
+    }
+}
+
+/// Whether the step of a roll repeats the event of its own action, which was printed before.
+fn is_repeated(event: &Event) -> bool {
+    let Event::Roll { event: RollEvent::StepDone { step, detail, .. }, .. } = event else { return false };
+    match step {
+        Step::ForwardOff | Step::ForwardOn => true,
+        // With `--force` it may not be drained.
+        Step::Drained => detail.starts_with("drained after "),
+        _ => false,
     }
 }
 
@@ -52,7 +67,8 @@ fn format_event(event: &Event) -> String {
             format(*bound)
         ),
         Event::Draining { host, in_flight, busy_sockets, after } => format!(
-            "{host}: draining, {in_flight} in flight on HAProxy, {busy_sockets} busy connections on the host (after {})",
+            "{host}: draining, {in_flight} in flight on HAProxy, {} on the host (after {})",
+            Count(busy_sockets, "busy connection"),
             format(*after)
         ),
         Event::Drained { host, after } => format!("{host}: drained (after {})", format(*after)),

@@ -13,6 +13,7 @@ use crate::lab::load::Snapshot;
 use crate::lab::namespaces::NamespaceStatus;
 use crate::model::duration::format;
 use crate::model::name::HostName;
+use crate::model::plural::Count;
 
 impl ProgressSink for Renderer {
     fn report_step(&self, text: &str) {
@@ -20,7 +21,11 @@ impl ProgressSink for Renderer {
     }
 
     fn report_counts(&self, snapshot: &Snapshot) {
-        self.show_spinner(format!("{} requests answered, {} failed", snapshot.succeeded, snapshot.failed));
+        self.show_spinner(format!(
+            "{} answered, {} failed",
+            Count(snapshot.succeeded, "request"),
+            snapshot.failed
+        ));
     }
 }
 
@@ -135,8 +140,8 @@ fn format_demo(report: &DemoReport) -> String {
     };
     let _ = writeln!(
         text,
-        "{verdict}: {} requests, {} failed",
-        report.load.total_requests(),
+        "{verdict}: {}, {} failed",
+        Count(report.load.total_requests(), "request"),
         report.load.total_failed()
     );
     text

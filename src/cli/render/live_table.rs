@@ -32,6 +32,7 @@ pub(super) struct LiveTable {
 struct HostLine {
     bar: ProgressBar,
     step: Option<Step>,
+    description: &'static str,
     limit: Option<Duration>,
     observed: BTreeMap<BalancerName, String>,
     in_flight: Option<u64>,
@@ -64,10 +65,10 @@ impl LiveTable {
 
     fn handle_roll_event(&mut self, event: &RollEvent) -> bool {
         match event {
-            RollEvent::StepBegan { host, step, timeout: at_most } => {
+            RollEvent::StepBegan { host, step, description, timeout: at_most } => {
                 let bars = &self.bars;
                 let line = self.rows.entry(host.clone()).or_insert_with(|| HostLine::new(bars));
-                (line.step, line.limit) = (Some(*step), *at_most);
+                (line.step, line.description, line.limit) = (Some(*step), description, *at_most);
                 line.bar.reset_elapsed();
                 line.redraw(host);
                 true
@@ -91,12 +92,11 @@ impl HostLine {
             bar.set_style(style);
         }
         bar.enable_steady_tick(Duration::from_millis(200));
-        Self { bar, step: None, limit: None, observed: BTreeMap::new(), in_flight: None }
+        Self { bar, step: None, description: "", limit: None, observed: BTreeMap::new(), in_flight: None }
     }
 
     fn redraw(&self, host: &HostName) {
-        let step = self.step.map_or("", Step::as_str);
-        self.bar.set_prefix(format!("{host:<16} {step:<12}"));
+        self.bar.set_prefix(format!("{host:<16} {:<32}", self.description));
         let mut text = self.limit.map(|at_most| format!("of {:<6} ", format(at_most))).unwrap_or_default();
         for (balancer, state) in &self.observed {
             let _ = write!(text, " {balancer}: {state} ");

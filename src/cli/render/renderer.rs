@@ -14,7 +14,7 @@ use crate::error::{ExitStatus, Failure};
 use crate::model::name::ServiceName;
 
 /// Version of the JSON that `--output json` prints: raised when a field changes its meaning or goes away.
-pub(super) const SCHEMA_VERSION: u32 = 1;
+pub(super) const SCHEMA_VERSION: u32 = 2;
 
 /// The output of a command.
 #[derive(Debug)]
@@ -85,9 +85,7 @@ impl Renderer {
         // The given failure is the one to report, not a second one of stdout.
         let _ = self.flush();
         self.write_stderr_line(&format!("{} {failure}", "error:".red().bold()));
-        if let Some(hint) = failure.hint() {
-            self.write_stderr_line(&format!(" {} {hint}", "next:".bold()));
-        }
+        self.write_stderr_line(&format!(" {} {}", "next:".bold(), failure.hint()));
         failure.code()
     }
 

@@ -16,7 +16,8 @@ use crate::model::duration::format;
 use crate::model::journal::{HostOutcome, RollResult};
 use crate::model::lock::{Liveness, LockPurpose, LockView};
 use crate::model::name::{BalancerName, HostName};
-use crate::model::roll::{RollId, Step};
+use crate::model::plural::Count;
+use crate::model::roll::{RollId, Work};
 use crate::ops::fleet::roll::RollReport;
 use crate::plan::roll::RollPlan;
 use crate::plan::roll::progress::{HostProgress, RollProgress, StepState};
@@ -167,9 +168,11 @@ pub(super) fn format_roll_event(event: &RollEvent) -> String {
         RollEvent::Began { hosts, is_resumed: false } => format!("roll over {}", names(hosts)),
         RollEvent::Began { hosts, is_resumed: true } => format!("roll over {} goes on", names(hosts)),
         RollEvent::Batch { number, of, hosts } => format!("batch {number} of {of}: {}", names(hosts)),
-        RollEvent::StepBegan { host, step, .. } => format!("{host}: {step}"),
-        RollEvent::StepDone { host, step, detail } if detail.is_empty() => format!("{host}: {step} done"),
-        RollEvent::StepDone { host, step, detail } => format!("{host}: {step} done, {detail}"),
+        RollEvent::StepBegan { host, description, .. } => format!("{host}: {description}"),
+        RollEvent::StepDone { host, description, detail, .. } if detail.is_empty() => {
+            format!("{host}: {description}")
+        }
+        RollEvent::StepDone { host, description, detail, .. } => format!("{host}: {description} ({detail})"),
         RollEvent::StepFailed { host, step, reason } => {
             format!("{host}: {} at {step}: {reason}", "failed".red())
         }
@@ -246,21 +249,22 @@ fn format_roll(progress: &RollProgress, flag: &str) -> String {
     };
     let _ = writeln!(
         text,
-        "{} by {} at {:.0}: {}: {state}, {} of {} hosts done, {took}",
+        "{} by {} at {:.0}: {}: {state}, {} of {} done, {took}",
         progress.roll.bold(),
         progress.actor.user,
         progress.began_at,
         spec.command_line().join(" "),
         progress.count_done(),
-        progress.hosts.len(),
+        Count(progress.hosts.len(), "host"),
     );
     let unfinished = !progress.is_finished();
-    let rows = progress.hosts.iter().map(|host| format_host_row(host, unfinished, flag)).collect();
+    let row = |host| format_host_row(host, &spec.work, unfinished, flag);
+    let rows = progress.hosts.iter().map(row).collect();
     text.push_str(&table::format_table(&["HOST", "STATE", "STEP", "TOOK", "DETAIL", "NEXT"], rows));
     text
 }
 
-fn format_host_row(host: &HostProgress, unfinished: bool, flag: &str) -> Vec<String> {
+fn format_host_row(host: &HostProgress, work: &Work, unfinished: bool, flag: &str) -> Vec<String> {
     let state = match (host.state, host.end) {
         (StepState::Done, _) => "done".to_owned(),
         (StepState::Waiting, _) => "waiting".to_owned(),
@@ -270,7 +274,13 @@ fn format_host_row(host: &HostProgress, unfinished: bool, flag: &str) -> Vec<Str
         (StepState::Began | StepState::StepDone, None) if host.may_be_out() => "out".to_owned(),
         (StepState::Began | StepState::StepDone, None) => "begun".to_owned(),
     };
-    let step = host.step.map_or("", Step::as_str).to_owned();
+    let step = match (host.step, host.state) {
+        (None, _) => "",
+        (Some(step), StepState::Began) => step.describe_begun(work),
+        (Some(step), StepState::StepDone | StepState::Done) => step.describe_done(work),
+        (Some(step), StepState::Failed | StepState::Waiting) => step.as_str(),
+    };
+    let step = step.to_owned();
     let took = match (host.began_at, host.changed_at) {
         (Some(began), Some(changed)) => format_duration_between(began, changed),
         _ => String::new(),

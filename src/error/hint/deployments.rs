@@ -46,7 +46,8 @@ pub fn deployments_hint(error: &FleetDeployError) -> String {
         }
         FleetDeployError::NoMain(service) => {
             return format!(
-                "`switchman ls {service}` lists its versions, `switchman assign {service} VERSION` makes one main"
+                "`switchman deploy {service} VERSION SOURCE` adds its first version, which is main; `switchman ls {service}` lists \
+                 its versions if it has some, `switchman assign {service} VERSION` makes one main"
             );
         }
         FleetDeployError::NoMatch => "`switchman ls --wide` lists the names, versions and ids",
@@ -83,6 +84,7 @@ pub fn deployments_hint(error: &FleetDeployError) -> String {
         FleetDeployError::WeightsNotAllowed(_) => {
             "write `level admin` at its stats socket in haproxy.cfg, or share by request without `--via haproxy`"
         }
+        FleetDeployError::Interrupted => "nothing was changed; run the command again",
         FleetDeployError::TaskFailed(_) => "run the command again; `-vv` logs every step",
     };
     text.to_owned()

@@ -60,12 +60,17 @@ pub fn roll_hint(error: &RollError) -> String {
         RollError::Unreachable { .. } => {
             "nothing was changed; restore the connection to them, omit them with `--host`, or allow failures with `--max-failures`".into()
         }
+        RollError::NotStartable { .. } => {
+            "no host was touched; correct its path, which starts at the working directory, install it, or make it executable: `chmod +x FILE`".into()
+        }
         RollError::Hook(_) => "nothing was changed; repair the hook, then run the command again".into(),
         RollError::Journal(error) => journal_hint(error),
         RollError::Plan(PlanError::CapacityFloor { .. }) => "take a smaller `--batch`, or lower `roll.min_up`".into(),
         RollError::Plan(PlanError::NoHosts) => "add `hosts:` to switchman.yaml, or name one with `--host NAME`".into(),
         RollError::Plan(PlanError::NoCommand) => "write it after `--`: `switchman roll -- CMD`".into(),
-        RollError::UnknownHost(_) => UNKNOWN_HOST_HINT.into(),
+        RollError::UnknownHost(_) => {
+            format!("{UNKNOWN_HOST_HINT}; `switchman roll --abort` needs only the hosts that are out")
+        }
         RollError::Finished { .. } => FINISHED_ROLL_HINT.into(),
         RollError::NotFound { .. } => {
             "`switchman roll -- CMD` starts one; `--service NAME` and `--journal-dir DIR` select another journal".into()

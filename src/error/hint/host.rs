@@ -15,6 +15,10 @@ pub fn link_hint(error: &LinkError) -> String {
         LinkError::Broken { .. } | LinkError::TimedOut { .. } => {
             "it may have been done or not: `switchman status` shows it, the same command again is safe".into()
         }
+        LinkError::Abandoned { .. } => {
+            "the host undoes it, or finishes it if it is too late for that: `switchman ls --wide` shows it, the same command again is safe"
+                .into()
+        }
         LinkError::VersionMismatch { .. } => "nothing was changed; install the same switchman on both".into(),
         LinkError::Refused { code, .. } => error_code_hint(*code).into(),
     }
@@ -88,7 +92,10 @@ pub const fn error_code_hint(code: ErrorCode) -> &'static str {
         ErrorCode::NotFound => {
             "`switchman ls --wide` shows every version of every host, `switchman deploy NAME VERSION SOURCE` adds one"
         }
-        ErrorCode::NoMain => "`switchman assign NAME VERSION` makes a version main",
+        ErrorCode::NoMain => {
+            "`switchman ls NAME` lists the versions: `switchman assign NAME VERSION` makes one main, `switchman deploy NAME \
+             VERSION SOURCE` adds the first"
+        }
         ErrorCode::NoInstance => {
             "`switchman update NAME VERSION SOURCE` starts a new instance, `switchman check` on the host shows what differs"
         }
@@ -119,7 +126,7 @@ pub const fn error_code_hint(code: ErrorCode) -> &'static str {
             "nothing was changed; `switchman ls --wide` shows the versions of the host and their ports"
         }
         ErrorCode::BadRequest => {
-            "nothing was changed; `switchman help COMMAND` lists the arguments of a command"
+            "nothing was changed; correct the value that the message names: `switchman help COMMAND` describes the arguments"
         }
         ErrorCode::RunnerFailed => {
             "`switchman logs NAME VERSION` shows what the instance wrote, `journalctl -u switchman` the agent's log"

@@ -41,6 +41,16 @@ pub(super) fn list_roll_errors() -> Vec<Sample<RollError>> {
         }],
         Unreachable: [RollError::Unreachable { hosts: web2() }],
         Owned: [RollError::Owned { hosts: vec![(name("web2"), make_owner())] }],
+        NotStartable: [
+            RollError::NotStartable {
+                what: "the command".into(),
+                reason: "there is no program file `./deploy.sh`".into()
+            },
+            RollError::NotStartable {
+                what: "the command on `web1`".into(),
+                reason: "`ansible` is not installed".into()
+            },
+        ],
         Hook: [RollError::Hook("hook before_roll `./notify.sh` exited with 1".into())],
         Journal: [list_journal_errors().remove(0).1.into()],
         UnknownHost: [RollError::UnknownHost(name("web3"))],
@@ -152,7 +162,7 @@ pub(super) fn list_deploy_errors() -> Vec<Sample<FleetDeployError>> {
                 ComparisonVerdict::Differs,
                 "98% of 100 answers match, 99.9% are wanted; most differ in status (2)"
             ),
-            match_not_proven(ComparisonVerdict::Insufficient, "only 12 of 100 answers were compared"),
+            match_not_proven(ComparisonVerdict::Insufficient, "only 12 of 100 answers compared"),
         ],
         NoBalancer: [FleetDeployError::NoBalancer],
         NoWeights: [FleetDeployError::NoWeights(WeightsError::NoCanary)],
@@ -162,6 +172,7 @@ pub(super) fn list_deploy_errors() -> Vec<Sample<FleetDeployError>> {
             server: "main-web1".into(),
             source: list_balancer_errors().remove(0).1,
         }],
+        Interrupted: [FleetDeployError::Interrupted],
         TaskFailed: [FleetDeployError::TaskFailed("task 7 panicked".into())],
     });
     let weights = samples!(WeightsError {

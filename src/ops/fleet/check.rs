@@ -76,6 +76,8 @@ fn classify_link_error(error: LinkError) -> LinkFailure {
         LinkError::Unreachable { reason, .. } => LinkFailure::Unreachable(reason),
         LinkError::VersionMismatch { .. } => LinkFailure::VersionMismatch(error.to_string()),
         LinkError::Refused { message, .. } => LinkFailure::Refused(message),
-        LinkError::Broken { .. } | LinkError::TimedOut { .. } => LinkFailure::Unreachable(error.to_string()),
+        LinkError::Broken { .. } | LinkError::TimedOut { .. } | LinkError::Abandoned { .. } => {
+            LinkFailure::Unreachable(error.to_string())
+        }
     }
 }

@@ -244,21 +244,16 @@ async fn check_all_refusals(
     check_refusals(world, &names.join(", "), Switch::Off, refusals, options.force)
 }
 
+/// Returns the server lines of these hosts that a balancer does not have.
+pub async fn find_missing_servers(world: &FleetWorld, fleet: &Fleet, hosts: &[&HostName]) -> Vec<Refusal> {
+    let mut refusals = find_backend_refusals(world, fleet, hosts).await;
+    refusals.retain(|refusal| matches!(refusal, Refusal::NoServer { .. }));
+    refusals
+}
+
 /// Returns the refusals, from the balancers' state, of taking these hosts out together.
 pub async fn find_refusals(world: &FleetWorld, fleet: &Fleet, hosts: &[&HostName]) -> Vec<Refusal> {
-    let views = read_balancers(world).await;
-    let errors: Vec<String> =
-        views.iter().map(|view| view.as_ref().err().map(ToString::to_string).unwrap_or_default()).collect();
-    let readings: Vec<_> = world
-        .balancers
-        .iter()
-        .zip(&views)
-        .zip(&errors)
-        .map(|((balancer, view), error)| {
-            (balancer.spec(), view.as_ref().map(AsRef::as_ref).map_err(|_| error.as_str()))
-        })
-        .collect();
-    let mut refusals = find_disable_refusals(fleet, hosts, &readings);
+    let mut refusals = find_backend_refusals(world, fleet, hosts).await;
     let hosts = hosts.iter().filter_map(|name| fleet.find_recorded_host(name));
     let lines = futures_util::future::join_all(hosts.map(async |host| {
         let endpoints = list_main_endpoints(world, fleet, &host).await;
@@ -272,6 +267,23 @@ pub async fn find_refusals(world: &FleetWorld, fleet: &Fleet, hosts: &[&HostName
         check,
     }));
     refusals
+}
+
+/// Returns the refusals that follow from the state of the balancers' backends alone.
+async fn find_backend_refusals(world: &FleetWorld, fleet: &Fleet, hosts: &[&HostName]) -> Vec<Refusal> {
+    let views = read_balancers(world).await;
+    let errors: Vec<String> =
+        views.iter().map(|view| view.as_ref().err().map(ToString::to_string).unwrap_or_default()).collect();
+    let readings: Vec<_> = world
+        .balancers
+        .iter()
+        .zip(&views)
+        .zip(&errors)
+        .map(|((balancer, view), error)| {
+            (balancer.spec(), view.as_ref().map(AsRef::as_ref).map_err(|_| error.as_str()))
+        })
+        .collect();
+    find_disable_refusals(fleet, hosts, &readings)
 }
 
 fn check_refusals(

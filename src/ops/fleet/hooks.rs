@@ -1,7 +1,8 @@
 //! The operator's own command lines at fixed points of a roll.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::model::api::{RunOutcome, RunRequest};
@@ -26,6 +27,9 @@ pub enum Hook {
 }
 
 impl Hook {
+    pub const ALL: [Self; 5] =
+        [Self::BeforeRoll, Self::BeforeHost, Self::AfterHost, Self::AfterRoll, Self::OnFailure];
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::BeforeRoll => "before_roll",
@@ -42,8 +46,8 @@ impl Hook {
 pub enum HookError {
     #[error("hook {} `{line}`: {source}", .hook.as_str())]
     NotRun { hook: Hook, line: String, source: CommandError },
-    #[error("hook {} `{line}` {source}", .hook.as_str())]
-    Failed { hook: Hook, line: String, source: RunFailure },
+    #[error("hook {} `{line}` {source}{last_line}", .hook.as_str())]
+    Failed { hook: Hook, line: String, source: RunFailure, last_line: LastLine },
 }
 
 /// Why an end is not a success, as a verb phrase.
@@ -70,6 +74,17 @@ pub fn build_env(fleet: &Fleet, roll: &RollId, host: Option<&Host>, step: &str) 
     env
 }
 
+/// Returns the lines of a hook.
+pub fn find_lines(fleet: &Fleet, hook: Hook) -> &[String] {
+    match hook {
+        Hook::BeforeRoll => &fleet.hooks.before_roll,
+        Hook::BeforeHost => &fleet.hooks.before_host,
+        Hook::AfterHost => &fleet.hooks.after_host,
+        Hook::AfterRoll => &fleet.hooks.after_roll,
+        Hook::OnFailure => &fleet.hooks.on_failure,
+    }
+}
+
 /// Runs the lines one after another; the first that fails ends it, and is the error.
 pub async fn run(
     world: &FleetWorld,
@@ -79,14 +94,7 @@ pub async fn run(
     host: Option<&Host>,
     extra: &[(&str, &str)],
 ) -> Result<(), HookError> {
-    let lines = match hook {
-        Hook::BeforeRoll => &fleet.hooks.before_roll,
-        Hook::BeforeHost => &fleet.hooks.before_host,
-        Hook::AfterHost => &fleet.hooks.after_host,
-        Hook::AfterRoll => &fleet.hooks.after_roll,
-        Hook::OnFailure => &fleet.hooks.on_failure,
-    };
-    for line in lines {
+    for line in find_lines(fleet, hook) {
         let mut env = build_env(fleet, roll, host, hook.as_str());
         env.extend(extra.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
         let scope = host.map_or("roll", |host| host.name.as_str());
@@ -97,13 +105,15 @@ pub async fn run(
             dir: None,
             timeout_ms: u64::try_from(fleet.hooks.timeout.as_millis()).ok(),
         };
-        let ended =
-            world.commands.run(&request, make_output_sink(world, roll, host.map(|host| &host.name))).await;
+        let last_line = LastLine::default();
+        let sink = make_output_sink(world, roll, host.map(|host| &host.name), &last_line);
+        let ended = world.commands.run(&request, sink).await;
         let ended = ended.map_err(|source| HookError::NotRun { hook, line: line.clone(), source })?;
         check_run_end(ended, fleet.hooks.timeout).map_err(|source| HookError::Failed {
             hook,
             line: line.clone(),
             source,
+            last_line,
         })?;
     }
     Ok(())
@@ -118,11 +128,44 @@ pub const fn check_run_end(end: RunOutcome, timeout: Duration) -> Result<(), Run
     }
 }
 
+/// The last line of a program's output that is not blank: often the cause of its failure.
+#[derive(Debug, Clone, Default)]
+pub struct LastLine(Arc<Mutex<String>>);
+
+impl LastLine {
+    /// Longer lines are cut, in characters.
+    const MAX_LENGTH: usize = 200;
+
+    fn set(&self, line: &str) {
+        let plain = |c: &char| !c.is_control();
+        let line: String = line.trim().chars().filter(plain).take(Self::MAX_LENGTH).collect();
+        if !line.is_empty() {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = line;
+        }
+    }
+}
+
+/// `: LINE`, or nothing.
+impl fmt::Display for LastLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.lock().unwrap_or_else(PoisonError::into_inner).as_str() {
+            "" => Ok(()),
+            line => write!(f, ": {line}"),
+        }
+    }
+}
+
 /// Lines go to the reporter as they come, and are kept.
-pub fn make_output_sink(world: &FleetWorld, roll: &RollId, host: Option<&HostName>) -> SharedLineSink {
+pub fn make_output_sink(
+    world: &FleetWorld,
+    roll: &RollId,
+    host: Option<&HostName>,
+    last_line: &LastLine,
+) -> SharedLineSink {
     let (reporter, outputs) = (world.reporter.clone(), world.outputs.clone());
-    let (roll, host) = (roll.clone(), host.cloned());
+    let (roll, host, last_line) = (roll.clone(), host.cloned(), last_line.clone());
     Arc::new(move |line: &str| {
+        last_line.set(line);
         outputs.append_line(&roll, host.as_ref(), line);
         let event = RollEvent::Output { host: host.clone(), line: line.to_owned() };
         reporter.report(&Event::Roll { roll: roll.clone(), event });

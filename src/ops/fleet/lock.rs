@@ -96,7 +96,7 @@ pub(super) async fn run_under_lock<T, E: From<LockError>>(
     run_as_holder(world, &holder, work).await
 }
 
-/// Runs the work of the holder with heartbeats, and releases the lock after success and failure.
+/// Runs the work of the holder with heartbeats, and releases the lock after success, failure and a forced stop.
 pub(super) fn run_as_holder<T>(
     world: &FleetWorld,
     holder: &Holder,
@@ -105,12 +105,23 @@ pub(super) fn run_as_holder<T>(
     // The future of a whole roll or promotion is large.
     let work = Box::pin(work);
     async move {
-        let ended = tokio::select! {
+        let _held = HeldLock { world, holder };
+        tokio::select! {
             ended = work => ended,
             never = send_heartbeats(world, holder) => match never {},
-        };
-        release_own(world, holder);
-        ended
+        }
+    }
+}
+
+/// Releases the lock also where a second signal drops the work: operators on other machines need not wait for heartbeats.
+struct HeldLock<'a> {
+    world: &'a FleetWorld,
+    holder: &'a Holder,
+}
+
+impl Drop for HeldLock<'_> {
+    fn drop(&mut self) {
+        release_own(self.world, self.holder);
     }
 }
 

@@ -31,10 +31,10 @@ use super::hooks::{self, Hook};
 use super::lock::{self, LockError};
 use super::owner::{decide_actor, format_owned_hosts, read_owner, require_owned};
 use super::port_conflicts::find_port_refusals;
-use super::reach;
 
 mod announcement;
 mod host_steps;
+mod preflight;
 mod put_back;
 
 use announcement::{EntryContext, build_event, build_notice};
@@ -80,6 +80,9 @@ pub enum RollError {
     Owned { hosts: Vec<(HostName, Owner)> },
     #[error("cannot start the roll: {0}")]
     Hook(String),
+    /// Found before the first host is touched.
+    #[error("cannot start the roll: {what} cannot run: {reason}")]
+    NotStartable { what: String, reason: String },
     #[error("{0}")]
     Journal(#[from] JournalError),
     #[error("cannot continue the roll: its host `{0}` is not in the configuration any more")]
@@ -144,12 +147,14 @@ pub async fn run(
         return Err(RollError::Unfinished { progress: Box::new(progress) });
     }
     let id = RollId::new(world.clock.now(), derive_salt(actor));
-    let roll = RollRun::new(world, fleet, id, plan, actor).await?;
+    let roll = RollRun::new(world, fleet, id, plan, &spec.hosts, actor).await?;
     lock::run_as_holder(world, &roll.holder, async {
         // Another process may have begun one between the first read and the lock.
         if let Some(progress) = read_unfinished(world)? {
             return Err(RollError::Unfinished { progress: Box::new(progress) });
         }
+        roll.check_programs().await?;
+        roll.check_server_names(&roll.plan.spec.hosts.iter().collect::<Vec<_>>()).await?;
         roll.check_reachable().await?;
         roll.check_owners().await?;
         let first: Vec<&HostName> = roll.plan.batches[0].iter().collect();
@@ -173,8 +178,15 @@ pub async fn run(
 
 /// Resumes the last roll at its current step.
 pub async fn resume(world: &FleetWorld, fleet: &Fleet, actor: &Actor) -> Result<RollReport, RollError> {
-    let (roll, _) = lock_last_roll(world, fleet, actor, "resume").await?;
+    let (roll, progress) = lock_last_roll(world, fleet, actor, "resume").await?;
     lock::run_as_holder(world, &roll.holder, async {
+        let turns = progress.remaining_turns().concat();
+        let going: Vec<&HostName> =
+            turns.iter().filter(|turn| turn.needs_maintenance()).map(|turn| roll.host_name(turn)).collect();
+        if !going.is_empty() {
+            roll.check_programs().await?;
+            roll.check_server_names(&going).await?;
+        }
         roll.note_owners().await;
         roll.record(None, &RollEntryKind::Resumed { actor: actor.clone() })?;
         roll.run_batches().await
@@ -230,7 +242,12 @@ async fn lock_last_roll<'a>(
         return Err(RollError::Finished { roll: progress.roll, verb });
     }
     let plan = plan_resumed(fleet, &progress.spec);
-    let roll = RollRun::new(world, fleet, progress.roll.clone(), plan, actor).await?;
+    let names = match verb {
+        // A host that was never touched, or is back, may have left the configuration since: a mistyped name, for example.
+        "abort" => list_hosts_to_abort(fleet, &progress),
+        _ => progress.spec.hosts.clone(),
+    };
+    let roll = RollRun::new(world, fleet, progress.roll.clone(), plan, &names, actor).await?;
     // What another process wrote until it lost the lock counts.
     match read_last(world)? {
         Some(now) if now.roll == progress.roll && !now.is_finished() => {
@@ -244,6 +261,13 @@ async fn lock_last_roll<'a>(
     }
 }
 
+/// Lists the hosts of the roll without those that are not configured and need not be put back.
+fn list_hosts_to_abort(fleet: &Fleet, progress: &RollProgress) -> Vec<HostName> {
+    let is_needed =
+        |host: &&HostProgress| host.may_be_out() || fleet.find_recorded_host(&host.host).is_some();
+    progress.hosts.iter().filter(is_needed).map(|host| host.host.clone()).collect()
+}
+
 /// Distinguishes two rolls of the same second.
 fn derive_salt(actor: &Actor) -> u16 {
     u16::try_from(actor.pid & 0xffff).unwrap_or(0)
@@ -255,12 +279,13 @@ impl<'a> RollRun<'a> {
         fleet: &'a Fleet,
         id: RollId,
         plan: RollPlan,
+        names: &[HostName],
         actor: &Actor,
     ) -> Result<Self, RollError> {
         let host = |name: &HostName| {
             fleet.find_recorded_host(name).ok_or_else(|| RollError::UnknownHost(name.clone()))
         };
-        let hosts = plan.spec.hosts.iter().map(host).collect::<Result<Vec<_>, _>>()?;
+        let hosts = names.iter().map(host).collect::<Result<Vec<_>, _>>()?;
         let holder = lock::acquire(world, &actor.user, LockPurpose::Roll { roll: id.clone() }).await?;
         let (failures, unfinished_commands, journal_error) =
             (Mutex::new(0), Mutex::default(), Mutex::new(None));
@@ -362,23 +387,6 @@ impl<'a> RollRun<'a> {
                 () = tokio::time::sleep(RECHECK_INTERVAL) => {}
             }
         }
-    }
-
-    /// Before anything is touched: more hosts out of reach than may fail make the roll pointless.
-    async fn check_reachable(&self) -> Result<(), RollError> {
-        let greet = self.hosts.iter().map(async |host| {
-            let link = reach::find_link(self.world, host)?;
-            link.greet().await
-        });
-        let answers = futures_util::future::join_all(greet).await;
-        let unreachable: Vec<(HostName, String)> = self
-            .hosts
-            .iter()
-            .zip(answers)
-            .filter_map(|(host, answer)| answer.err().map(|error| (host.name.clone(), error.to_string())))
-            .collect();
-        let allowed = usize::try_from(self.plan.spec.max_failures).unwrap_or(usize::MAX);
-        if unreachable.len() > allowed { Err(RollError::Unreachable { hosts: unreachable }) } else { Ok(()) }
     }
 
     /// Before anything is touched: a host that another operation took out of service is left to it.

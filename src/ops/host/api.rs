@@ -32,6 +32,7 @@ use crate::world::link::{HostLink, LinkError, LinkResult, SharedLineSink};
 use crate::world::releases::{ReleaseError, ReleaseStore};
 use crate::world::store::StoreError;
 
+mod caller;
 mod deployments;
 mod traffic_split;
 

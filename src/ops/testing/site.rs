@@ -119,6 +119,8 @@ pub struct SiteState {
     /// Whether the balancers' sockets are of level admin, and who was asked to close idle connections while what was true of
     /// web1's update.
     pub has_admin_socket: bool,
+    /// No program can be started: neither here nor on the hosts.
+    pub has_no_programs: bool,
     pub flushed: Vec<(String, Option<bool>)>,
 }
 
@@ -354,7 +356,18 @@ impl SharedSite {
 /// The command, and hooks (`sh -c`). A command that began goes on to its end, as one whose switchman was killed does.
 #[async_trait]
 impl CommandRunner for SharedSite {
+    fn check_startable(&self, program: &str) -> Result<(), CommandError> {
+        if self.lock().has_no_programs {
+            return Err(CommandError::Missing { program: program.to_owned() });
+        }
+        Ok(())
+    }
+
     async fn run(&self, request: &RunRequest, heard: SharedLineSink) -> Result<RunOutcome, CommandError> {
+        if request.key.ends_with("-preflight") {
+            let status = i32::from(self.lock().has_no_programs);
+            return Ok(RunOutcome { status, timed_out: false });
+        }
         if request.argv[0] == "sh" {
             return Ok(self.run_hook(request).await);
         }

@@ -9,6 +9,7 @@ use super::json;
 use crate::model::compare::CapturedResponse;
 use crate::model::evidence::DifferenceKind;
 use crate::model::field::Field;
+use crate::model::plural::Count;
 
 /// Bytes of a body after decompression.
 const MAX_DECODED: u64 = 2 << 20;
@@ -74,7 +75,7 @@ fn compare_bytes(ours: &[u8], theirs: &[u8], differences: &mut Differences) {
 
 fn compare_opaque(main: &CapturedResponse, shadow: &CapturedResponse, differences: &mut Differences) {
     if main.body.total != shadow.body.total {
-        let length = |answer: &CapturedResponse| format!("{} bytes", answer.body.total);
+        let length = |answer: &CapturedResponse| Count(answer.body.total, "byte").to_string();
         return differences
             .add_difference(Field::Body, DifferenceKind::Length, || (length(main), length(shadow)));
     }
@@ -84,7 +85,7 @@ fn compare_opaque(main: &CapturedResponse, shadow: &CapturedResponse, difference
     }
     let show = |total: u64, hash: [u8; 32]| {
         let hash: String = hash.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-        format!("{total} bytes, sha256 {hash}...")
+        format!("{}, sha256 {hash}...", Count(total, "byte"))
     };
     differences.add_difference(Field::Body, DifferenceKind::Value, || {
         (show(main.body.total, ours), show(shadow.body.total, theirs))
@@ -108,7 +109,7 @@ fn compare_truncated(main: &CapturedResponse, shadow: &CapturedResponse, differe
         return;
     }
     let show = |answer: &CapturedResponse| {
-        format!("{}{} bytes", if answer.body.ended { "" } else { "more than " }, answer.body.total)
+        format!("{}{}", if answer.body.ended { "" } else { "more than " }, Count(answer.body.total, "byte"))
     };
     differences.add_difference(Field::Body, DifferenceKind::Value, || (show(main), show(shadow)));
 }
@@ -154,5 +155,5 @@ fn may_be_json(answer: &CapturedResponse, bytes: &[u8]) -> bool {
 }
 
 fn format_length(bytes: usize) -> String {
-    format!("{bytes} bytes")
+    Count(bytes, "byte").to_string()
 }

@@ -1,5 +1,7 @@
 //! The part of users' data that a report may show: enough to see the difference, and no secret.
 
+use crate::model::plural::Count;
+
 /// Characters of a value in an example.
 const MAX_VALUE: usize = 40;
 /// Characters of a request in an example.
@@ -94,7 +96,7 @@ pub(super) fn redact_pair(main: &str, shadow: &str) -> (String, String) {
     let start = gap.map_or(0, |(at, c)| at + c.len_utf8());
     let show = |value: &str| {
         if same - start > 4 * MAX_VALUE {
-            return format!("(text of {} bytes, the same up to byte {same})", value.len());
+            return format!("(text of {}, the same up to byte {same})", Count(value.len(), "byte"));
         }
         format!(
             "\"{}{}\"",
@@ -171,7 +173,7 @@ fn redact_word(word: &str) -> String {
     }
     if is_token(word) {
         let first: String = word.chars().take(4).collect();
-        return format!("{first}...({} characters)", word.len());
+        return format!("{first}...({})", Count(word.len(), "character"));
     }
     word.to_owned()
 }

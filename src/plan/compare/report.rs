@@ -23,6 +23,7 @@ use crate::model::evidence::Evidence;
 use crate::model::field::Field;
 use crate::model::name::ServiceName;
 use crate::model::percent::Percent;
+use crate::model::plural::Count;
 use crate::model::version::Version;
 
 /// The requirements on the shadow.
@@ -160,25 +161,25 @@ fn decide(
         let (got, of) = (count(evidence.compared), count(criteria.min_samples));
         return (
             ComparisonVerdict::Insufficient,
-            format!("only {got} of {of} answers were compared{so_far}"),
+            format!("only {got} of {} compared{so_far}", Count(of, "answer")),
         );
     }
     let most = describe_top_fields(coverage, fields);
     match criteria.require_match {
         None if unlike == 0 => {
-            (ComparisonVerdict::Same, format!("all of {} answers match", count(matching.of)))
+            (ComparisonVerdict::Same, format!("all of {} match", Count(count(matching.of), "answer")))
         }
         None => (
             ComparisonVerdict::Differs,
-            format!("{} of {} answers do not match{most}", count(unlike), count(matching.of)),
+            format!("{} of {} do not match{most}", count(unlike), Count(count(matching.of), "answer")),
         ),
         Some(wanted) => {
             let whole = u128::from(matching.of) * u128::from(wanted.parts());
             let enough = u128::from(matching.part) * u128::from(Percent::WHOLE) >= whole;
             let found = format!(
-                "{} of {} answers match, {wanted} are wanted",
+                "{} of {} match, {wanted} are wanted",
                 format_share(matching),
-                count(matching.of)
+                Count(count(matching.of), "answer")
             );
             if enough {
                 (ComparisonVerdict::Same, found)
@@ -236,8 +237,8 @@ fn build_remarks(evidence: &Evidence, coverage: &Coverage, fields: &[FieldFindin
     }
     if evidence.bodies_unread > 0 {
         remarks.push(format!(
-            "Of {} answers the bodies were not compared: not read to their end, or coded in unlike ways.",
-            count(evidence.bodies_unread)
+            "The bodies of {} were not compared: not read to their end, or coded in unlike ways.",
+            Count(count(evidence.bodies_unread), "answer")
         ));
     }
     if evidence.fields.overflow.is_some() {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::model::duration;
 use crate::model::percent::Percent;
+use crate::model::plural::Count;
 use crate::model::promote::{PromotionSpec, Ratio, RequestCounts};
 use crate::model::proxy::Latencies;
 use crate::plan::compare::{Z95, compute_excess_lower_bound, compute_ratio, compute_wilson_interval, count};
@@ -56,7 +57,7 @@ pub(super) fn decide(
     let main = choose_baseline(spec, main, base);
     let needed = spec.min_samples.max(1);
     if canary.requests < needed {
-        return IntervalFinding::TooFew(describe_too_few(canary, length, needed));
+        return IntervalFinding::TooFew(describe_too_few(canary, main, length, needed));
     }
     let errors = judge_errors(canary, main, spec.max_error_rate, sure);
     let of_main = min_main_samples(spec);
@@ -79,7 +80,11 @@ impl IntervalFinding {
     }
 }
 
-fn describe_too_few(canary: &RequestCounts, length: Duration, needed: u64) -> String {
+fn describe_too_few(canary: &RequestCounts, main: &RequestCounts, length: Duration, needed: u64) -> String {
+    if canary.requests == 0 && main.requests == 0 {
+        let in_time = format_seconds(length);
+        return format!("canary 0, main 0 requests in {in_time}: is there traffic?");
+    }
     let failed =
         if canary.failed > 0 { format!("; {} of them failed", canary.failed) } else { String::new() };
     format!(
@@ -136,7 +141,8 @@ fn judge_latency(
         if answers < needed {
             let (in_time, answers) = (format_seconds(length), count(answers));
             return IntervalFinding::TooFew(format!(
-                "{answers} answers of {who} in {in_time}, {} are needed for a p99",
+                "{} of {who} in {in_time}, {} are needed for a p99",
+                Count(answers, "answer"),
                 count(needed)
             ));
         }
@@ -175,7 +181,7 @@ fn describe_inconclusive(summary: &str) -> IntervalFinding {
 }
 
 fn format_requests(number: u64) -> String {
-    format!("{} request{}", count(number), if number == 1 { "" } else { "s" })
+    Count(count(number), "request").to_string()
 }
 
 /// Without the odd milliseconds of a look that came late.

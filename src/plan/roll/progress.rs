@@ -1,6 +1,7 @@
 //! The progress of a roll, by its journal: what `--status` shows, and where `--resume` and `--abort` begin.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use serde::Serialize;
 
@@ -259,8 +260,14 @@ fn apply_host_entry(host: &mut HostProgress, what: &RollEntryKind) {
         }
         RollEntryKind::Settled { end, detail } => {
             host.end = Some(*end);
-            if !detail.is_empty() {
-                host.detail.clone_from(detail);
+            // The cause of the failure stays: it is what the operator looks for.
+            match (host.state, detail.as_str()) {
+                (_, "") => {}
+                (StepState::Failed, detail) if !host.detail.is_empty() && !host.detail.contains(detail) => {
+                    let _ = write!(host.detail, "; {detail}");
+                }
+                (StepState::Failed, _) if !host.detail.is_empty() => {}
+                _ => host.detail.clone_from(detail),
             }
         }
         RollEntryKind::Done => host.state = StepState::Done,

@@ -244,7 +244,7 @@ fn kill_refuses_undrained_deployment() {
         "{text}"
     );
     let kept = check_drained(&count(0, 5, 0)).unwrap_err().to_string();
-    assert!(kept.starts_with("5 idle connections to it are open"), "{kept}");
+    assert!(kept.starts_with("load balancers keep 5 idle connections to it"), "{kept}");
 }
 
 /// Seed row R15.

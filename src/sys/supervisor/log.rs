@@ -5,6 +5,7 @@
 //! is no SIGPIPE; until the next keeper reads on, what it writes waits in the pipe, and when that is full
 //! ([`CAPACITY`]) so does the program.
 
+use crate::model::plural::Count;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -143,7 +144,7 @@ impl LogWriter {
         };
         let file = self.file.insert(file);
         if self.lost_lines > 0 {
-            let note = format!("{}switchman: {} lines are lost\n", format_timestamp(), self.lost_lines);
+            let note = format!("{}switchman: lost {}\n", format_timestamp(), Count(self.lost_lines, "line"));
             file.write_all(note.as_bytes())?;
             self.length += note.len() as u64;
             self.lost_lines = 0;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::HostWorld;
+use super::changes::ChangeTracker;
 use super::clock::Clock;
 use super::commands::{CommandError, CommandRunner};
 use super::files::{FileSystem, FilesError};
@@ -101,6 +102,7 @@ pub fn world(balancers: Vec<FakeBalancer>, firewall: Arc<FakeFirewall>) -> FakeW
         commands: host.clone(),
         reporter: host.clone(),
         stop,
+        changes: ChangeTracker::default(),
     };
     FakeWorld {
         world,

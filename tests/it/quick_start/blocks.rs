@@ -105,7 +105,7 @@ fn parse_block(lines: &[String], start: usize, end: usize) -> Block {
 }
 
 /// Compares output with expected lines, in which `...` matches any number of lines.
-fn output_matches(expected: &[String], printed: &str) -> bool {
+pub fn output_matches(expected: &[String], printed: &str) -> bool {
     let printed: Vec<String> = printed.lines().map(mask_volatile).collect();
     let mut parts = expected
         .split(|line| line == "...")

@@ -8,6 +8,7 @@ use super::{
     format_ms, format_paired_latency, format_percent, format_period, format_ratio, format_reasons,
     list_lost_copies,
 };
+use crate::model::plural::Count;
 use crate::plan::compare::{
     ComparisonVerdict, FieldFinding, FieldVerdict, LatencyFinding, Quantiles, Rate, count,
 };
@@ -116,7 +117,7 @@ fn format_rate_bar(rate: &Rate) -> String {
 }
 
 fn write_fields(page: &mut String, report: &ComparisonReport) {
-    let _ = writeln!(page, "<h2>Fields</h2>\n<p>{} fields were compared.</p>", report.fields_compared);
+    let _ = writeln!(page, "<h2>Fields</h2>\n<p>Compared: {}.</p>", Count(report.fields_compared, "field"));
     if report.fields.is_empty() {
         return;
     }

@@ -20,12 +20,32 @@ use crate::model::deployment::Role;
 use crate::model::fleet::Fleet;
 use crate::model::history::Actor;
 use crate::model::host::Host;
-use crate::ops::fleet::lock::run_under_lock;
+use crate::ops::fleet::lock::{check_no_live_holder, run_under_lock};
 use crate::ops::fleet::reach;
-use crate::ops::fleet::roll::{self, RollReport};
+use crate::ops::fleet::roll::{self, RollError, RollReport};
+use crate::plan::roll::plan_roll;
 use crate::plan::roll::progress::{HostProgress, StepState};
 use crate::world::FleetWorld;
 use crate::world::link::LinkError;
+
+/// Checks, before the operator is asked, what would refuse to make the target main on the hosts.
+pub async fn check_assign(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    hosts: &[Host],
+    target: &FleetDeployment,
+    options: &AssignOptions,
+) -> Result<(), FleetDeployError> {
+    target.require_on(hosts)?;
+    if target.is_main() {
+        return Ok(());
+    }
+    require_owned_hosts(world, fleet, &target.service, hosts, &options.actor).await?;
+    if let Some(spec) = &options.roll {
+        plan_roll(fleet, spec).map_err(RollError::from)?;
+    }
+    Ok(check_no_live_holder(world)?)
+}
 
 /// Makes the target main on every one of the hosts and watches it; if it becomes unhealthy in its watch window, the old main
 /// is back. The caller has resolved the target by a list of these hosts.

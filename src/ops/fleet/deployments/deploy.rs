@@ -1,17 +1,19 @@
 //! `deploy`: a version placed and started on hosts. Nothing is moved: the first is main, later ones are shadows.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::each_host::{
     PerHost, all_or_partial, build_host_network, for_each_host, format_elapsed, report_progress,
-    require_owned_hosts,
+    require_owned_hosts, wait_until_stopped,
 };
 use super::error::FleetDeployError;
 use super::list::{Listing, list_deployments};
 use crate::model::api::deployments::{DeployRequest, DeployResponse, KillRequest};
-use crate::model::deployment::{Deployment, DeploymentId, Digest, Role, RunSpec};
+use crate::model::deployment::{DeploymentId, Digest, Role, RunSpec};
+use crate::model::failure::ErrorCode;
 use crate::model::fleet::Fleet;
 use crate::model::health::Health;
 use crate::model::history::Actor;
@@ -22,6 +24,7 @@ use crate::model::version::Version;
 use crate::ops::fleet::reach;
 use crate::world::FleetWorld;
 use crate::world::archives::PackedArchive;
+use crate::world::link::{HostLink, LinkError};
 
 /// The source of a version.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,8 +94,10 @@ pub async fn deploy(
         actor: actors.find(&host.name),
         dry_run,
     };
-    let planned =
-        for_each_host(world, hosts, async |host, link| link.deploy(&request(host, true)).await).await;
+    let planned = for_each_host(world, hosts, async |host, link| {
+        wait_until_stopped(world, link, link.deploy(&request(host, true))).await
+    })
+    .await;
     if planned.iter().any(|(_, result)| result.is_err()) {
         // Nothing is sent yet, so this is no partial success either.
         return Err(collect_errors(planned));
@@ -107,7 +112,7 @@ pub async fn deploy(
         return Ok(report);
     }
     let release = options.version.to_string();
-    let deployed = for_each_host(world, hosts, async |host, link| {
+    let place = async |host: &Host, link: &dyn HostLink| {
         if let Some(packed) = &packed
             && !report.planned.iter().any(|planned| planned.host == host.name && planned.is_already_deployed)
         {
@@ -126,10 +131,13 @@ pub async fn deploy(
             format!("healthy on port {port} after {}", format_elapsed(started_at)),
         );
         Ok(deployed)
+    };
+    let deployed = for_each_host(world, hosts, async |host, link| {
+        wait_until_stopped(world, link, place(host, link)).await
     })
     .await;
     if deployed.iter().any(|(_, result)| result.is_err()) {
-        undo_deploy(world, hosts, &deployed, options).await;
+        undo_deploy(world, hosts, &report, &deployed, options).await;
         return Err(collect_errors(deployed));
     }
     report.deployed = all_or_partial(deployed)?;
@@ -148,7 +156,12 @@ pub(super) async fn pack(
 ) -> Result<Option<PackedArchive>, FleetDeployError> {
     let Source::Release(path) = source else { return Ok(None) };
     let (archives, path) = (world.archives.clone(), path.clone());
-    let packed = tokio::task::spawn_blocking(move || archives.pack(&path)).await;
+    let packing = tokio::task::spawn_blocking(move || archives.pack(&path));
+    let packed = tokio::select! {
+        biased;
+        packed = packing => packed,
+        () = world.stop.wait() => return Err(FleetDeployError::Interrupted),
+    };
     Ok(Some(packed.map_err(|error| FleetDeployError::TaskFailed(error.to_string()))??))
 }
 
@@ -185,37 +198,61 @@ fn describe_plan(planned: &HostDeployPlan, options: &DeployOptions) -> String {
     format!("{service} {version} will be {role}, on port {}", planned.port)
 }
 
+/// How long a host is asked again to remove a deployment that it is still undoing by itself.
+const UNDO_TIMEOUT: Duration = Duration::from_secs(20);
+const UNDO_INTERVAL: Duration = Duration::from_millis(300);
+
 /// Removes the deployments that this run made; what was there before stays.
 async fn undo_deploy(
     world: &FleetWorld,
     hosts: &[Host],
+    report: &DeployReport,
     deployed: &PerHost<DeployResponse>,
     options: &DeployOptions,
 ) {
-    let new: Vec<(&Host, &Deployment)> = hosts
-        .iter()
-        .filter_map(|host| {
-            let (_, result) = deployed.iter().find(|(name, _)| *name == host.name)?;
-            let response = result.as_ref().ok().filter(|response| !response.known)?;
-            Some((host, &response.deployment))
-        })
-        .collect();
-    let removals = new.iter().map(async |(host, deployment)| {
-        let request = KillRequest {
-            id: deployment.id.clone(),
-            force: true,
-            drain_timeout: std::time::Duration::ZERO,
-            keep_files: false,
-            actor: options.actor.clone(),
-        };
-        let killed = async { reach::find_link(world, host)?.kill(&request).await }.await;
-        let text = match killed {
-            Ok(_) => "removed again: another host failed".to_owned(),
-            Err(error) => format!("cannot remove the new deployment: {error}"),
-        };
-        report_progress(world, Some(&host.name), text);
-    });
+    let is_new = |name: &HostName| {
+        !report.planned.iter().any(|planned| planned.host == *name && planned.is_already_deployed)
+    };
+    let is_made = |result: &Result<DeployResponse, LinkError>| match result {
+        Ok(response) => !response.known,
+        // The host may not have undone it yet.
+        Err(error) => matches!(error, LinkError::Abandoned { .. }),
+    };
+    let pairs = hosts.iter().zip(deployed);
+    let removals = pairs.filter(|(host, (_, result))| is_new(&host.name) && is_made(result)).map(
+        async |(host, (_, result))| {
+            let request = KillRequest {
+                id: report.id.clone(),
+                force: true,
+                drain_timeout: Duration::ZERO,
+                keep_files: false,
+                actor: options.actor.clone(),
+            };
+            let text = match remove_deployment(world, host, &request).await {
+                Ok(()) if result.is_ok() => "removed again: it is not deployed on every host".to_owned(),
+                Ok(()) => "removed again".to_owned(),
+                Err(error) => format!("cannot remove the new deployment: {error}"),
+            };
+            report_progress(world, Some(&host.name), text);
+        },
+    );
     futures_util::future::join_all(removals).await;
+}
+
+/// Removes a deployment, as far as the host has not done so itself. While the host is at work on it, the request is repeated.
+async fn remove_deployment(world: &FleetWorld, host: &Host, request: &KillRequest) -> Result<(), LinkError> {
+    let deadline = tokio::time::Instant::now() + UNDO_TIMEOUT;
+    loop {
+        match async { reach::find_link(world, host)?.kill(request).await }.await {
+            Ok(_) | Err(LinkError::Refused { code: ErrorCode::NotFound, .. }) => return Ok(()),
+            Err(LinkError::Refused { code: ErrorCode::Busy | ErrorCode::Interrupted, .. })
+                if tokio::time::Instant::now() < deadline =>
+            {
+                tokio::time::sleep(UNDO_INTERVAL).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Shortens a digest to the 12 characters that are printed.

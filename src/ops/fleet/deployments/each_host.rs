@@ -48,6 +48,24 @@ pub(in crate::ops::fleet) async fn for_each_host<T>(
     futures_util::future::join_all(requests).await
 }
 
+/// Waits for the answer of a host until the operator stops the command. The host notices that its caller hung up, and ends the
+/// waits of the request.
+pub(super) async fn wait_until_stopped<T>(
+    world: &FleetWorld,
+    link: &dyn HostLink,
+    request: impl Future<Output = Result<T, LinkError>>,
+) -> Result<T, LinkError> {
+    let abandoned = || Err(LinkError::Abandoned { via: link.transport_label() });
+    if world.stop.is_requested() {
+        return abandoned();
+    }
+    tokio::select! {
+        biased;
+        answer = request => answer,
+        () = world.stop.wait() => abandoned(),
+    }
+}
+
 /// Returns the actors for a change of a service's versions on these hosts, before anything is touched.
 pub(super) async fn require_owned_hosts(
     world: &FleetWorld,

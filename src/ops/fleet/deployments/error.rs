@@ -5,6 +5,7 @@ use std::fmt;
 use crate::model::history::Actor;
 use crate::model::name::{BalancerName, HostName, ServiceName};
 use crate::model::owner::Owner;
+use crate::model::plural::Count;
 use crate::model::version::Version;
 use crate::ops::fleet::lock::LockError;
 use crate::ops::fleet::owner::format_owned_hosts;
@@ -33,7 +34,7 @@ pub enum FleetDeployError {
     #[error("{}", join_errors(.0))]
     Hosts(Vec<(HostName, LinkError)>),
     /// The hosts that are done are printed already.
-    #[error("done on {done} of {} hosts; {}", done + failed.len(), join_errors(.failed))]
+    #[error("done on {done} of {}; {}", Count(done + failed.len(), "host"), join_errors(.failed))]
     Partial { done: usize, failed: Vec<(HostName, LinkError)> },
     /// Nothing was changed on any host.
     #[error("cannot change versions: {}", format_owned_hosts(.hosts))]
@@ -47,7 +48,7 @@ pub enum FleetDeployError {
     #[error(transparent)]
     Roll(#[from] RollError),
     /// The roll's report is printed already.
-    #[error("cannot complete the assign: {done} of {total} hosts have the new main: {reason}")]
+    #[error("cannot complete the assign: the new main is on {done} of {}: {reason}", Count(.total, "host"))]
     RollIncomplete { done: usize, total: usize, reason: String, finished: bool },
     #[error("cannot keep {service} {version} as main: {reason}; {}", .restored.as_ref().map_or_else(|| "no other version could be made main".to_owned(), |version| format!("{version} is main again")))]
     RolledBack { service: ServiceName, version: Version, reason: String, restored: Option<Version> },
@@ -65,6 +66,9 @@ pub enum FleetDeployError {
     WeightsNotAllowed(BalancerName),
     #[error("cannot set the weight of `{server}` on `{balancer}`: {source}")]
     WeightNotSet { balancer: BalancerName, server: String, source: BalancerError },
+    /// The operator stopped the command before any host was changed.
+    #[error("interrupted")]
+    Interrupted,
     #[error("{0}")]
     TaskFailed(String),
 }

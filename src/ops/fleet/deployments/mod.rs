@@ -19,8 +19,8 @@ mod trial;
 mod update;
 
 pub use access::set_access;
-pub use assign::assign;
 pub(super) use assign::flip_under_lock;
+pub use assign::{assign, check_assign};
 pub use assign_options::{AssignOptions, AssignReport, HostAssigned, Strategy};
 pub use compare::{CompareOptions, compare, require_match};
 pub use deploy::{DeployOptions, DeployReport, HostDeployPlan, Source, deploy, shorten_digest};
@@ -29,7 +29,7 @@ pub(super) use each_host::{PerHost, for_each_host};
 pub use error::{FleetDeployError, OvertakenHost};
 pub use haproxy_weights::{AppliedWeights, ServerWeight, set_canary_weights};
 pub(super) use idle_connections::FLUSH_TIMEOUT;
-pub use kill::{KillOptions, KilledDeployment, kill};
+pub use kill::{KillOptions, KilledDeployment, check_kill, kill};
 pub use list::{FleetDeployment, Listing, list_deployments};
 pub use logs::{HostHistories, read_histories, stream_logs};
 pub use rollback::rollback;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::deploy::{Source, pack};
-use super::each_host::{build_host_network, report_progress, require_owned_hosts};
+use super::each_host::{build_host_network, report_progress, require_owned_hosts, wait_until_stopped};
 use super::error::FleetDeployError;
 use super::idle_connections::flush_repeatedly;
 use super::list::FleetDeployment;
@@ -64,7 +64,7 @@ pub async fn update(
                 actor: actors.find(name),
             };
             tokio::select! {
-                updated = link.update(&request) => updated,
+                updated = wait_until_stopped(world, link, link.update(&request)) => updated,
                 never = flush_repeatedly(world, name, &view.deployment) => match never {},
             }
         };

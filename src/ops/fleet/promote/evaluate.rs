@@ -11,6 +11,11 @@ use crate::plan::promote::{HostState, Judge};
 const MAX_READ_INTERVAL: Duration = Duration::from_secs(2);
 const MIN_READ_INTERVAL: Duration = Duration::from_millis(100);
 
+/// Returns what is the same in two reasons that differ in their counts alone.
+fn strip_digits(reason: &str) -> String {
+    reason.chars().filter(|c| !c.is_ascii_digit()).collect()
+}
+
 impl PromotionRun<'_> {
     /// Returns main's counts of its last interval with enough requests.
     pub(super) async fn evaluate_step(
@@ -21,6 +26,8 @@ impl PromotionRun<'_> {
         let mut judge = Judge::start(&self.spec, &self.target, step, base, self.elapsed());
         let pause = (self.spec.interval / 20).clamp(MIN_READ_INTERVAL, MAX_READ_INTERVAL);
         let mut passed = false;
+        // A hold is reported once for each kind of reason, not at every interval.
+        let mut reported_hold: Option<String> = None;
         self.read_stats(&mut judge).await;
         loop {
             self.sleep_or_stop(pause).await?;
@@ -33,7 +40,16 @@ impl PromotionRun<'_> {
             }
             let Some(judged) = judge.judge(self.elapsed()) else { continue };
             let verdict = judged.verdict.clone();
-            self.record(&PromotionEntryKind::Judged { step, judgement: judged })?;
+            let entry = PromotionEntryKind::Judged { step, judgement: judged };
+            let hold = match &verdict {
+                StepVerdict::Hold { reason } => Some(strip_digits(reason)),
+                _ => None,
+            };
+            self.append_entry(&entry)?;
+            if hold.is_none() || hold != reported_hold {
+                self.report_entry(&entry);
+            }
+            reported_hold = hold;
             match verdict {
                 StepVerdict::Breach { reason } => return Err(StopReason::roll_back(reason)),
                 StepVerdict::Hold { .. } => {}

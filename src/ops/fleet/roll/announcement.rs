@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::model::duration;
 use crate::model::journal::RollEntryKind;
 use crate::model::name::HostName;
+use crate::model::plural::Count;
 use crate::plan::roll::RollPlan;
 use crate::world::notifier::NoticeEvent;
 use crate::world::reporter::RollEvent;
@@ -29,9 +30,17 @@ pub(super) fn build_event(context: &EntryContext<'_>, kind: &RollEntryKind) -> O
         RollEntryKind::Aborting { .. } => return None,
         RollEntryKind::StepBegan { step } => {
             let planned = context.plan.steps.iter().find(|planned| planned.step == step);
-            RollEvent::StepBegan { host: host?, step, timeout: planned.and_then(|planned| planned.timeout) }
+            RollEvent::StepBegan {
+                host: host?,
+                step,
+                description: step.describe_begun(&context.plan.spec.work),
+                timeout: planned.and_then(|planned| planned.timeout),
+            }
         }
-        RollEntryKind::StepDone { step, detail } => RollEvent::StepDone { host: host?, step, detail },
+        RollEntryKind::StepDone { step, detail } => {
+            let description = step.describe_done(&context.plan.spec.work);
+            RollEvent::StepDone { host: host?, step, description, detail }
+        }
         RollEntryKind::StepFailed { step, reason } => RollEvent::StepFailed { host: host?, step, reason },
         RollEntryKind::Settled { end, detail } => RollEvent::Settled { host: host?, end, detail },
         RollEntryKind::Done => RollEvent::HostDone { host: host?, elapsed: context.elapsed },
@@ -47,7 +56,7 @@ pub(super) fn build_notice(
 ) -> Option<(NoticeEvent, String)> {
     Some(match kind {
         RollEntryKind::Began { spec, .. } => {
-            (NoticeEvent::Started, format!("roll over {} hosts began", spec.hosts.len()))
+            (NoticeEvent::Started, format!("roll over {} began", Count(spec.hosts.len(), "host")))
         }
         RollEntryKind::StepFailed { step, reason } => {
             (NoticeEvent::Failed, format!("{} failed at {step}: {reason}", context.host?))
@@ -86,12 +95,17 @@ mod tests {
         let began = RollEntryKind::Began { spec: spec.clone(), actor };
         let event = RollEvent::Began { hosts: spec.hosts.clone(), is_resumed: false };
         assert_eq!(build_event(&roll, &began), Some(event));
-        let notice = (NoticeEvent::Started, "roll over 1 hosts began".to_owned());
+        let notice = (NoticeEvent::Started, "roll over 1 host began".to_owned());
         assert_eq!(build_notice(&roll, &began), Some(notice));
 
         let drained = RollEntryKind::StepBegan { step: Step::Drained };
         let timeout = Some(spec.drain_timeout);
-        let event = RollEvent::StepBegan { host: name.clone(), step: Step::Drained, timeout };
+        let event = RollEvent::StepBegan {
+            host: name.clone(),
+            step: Step::Drained,
+            description: "draining",
+            timeout,
+        };
         assert_eq!(build_event(&host, &drained), Some(event));
         assert_eq!((build_event(&roll, &drained), build_notice(&host, &drained)), (None, None));
 

@@ -13,12 +13,15 @@ use crate::model::forward::ServiceRecord;
 use crate::model::host::Host;
 use crate::model::journal::RollEntryKind;
 use crate::model::name::HostName;
+use crate::model::plural::Count;
 use crate::model::port_forward::Switch;
 use crate::model::roll::{NewMain, Step, Work};
 use crate::ops::fleet::balancer_wait::{self, BalancerWaitError};
 use crate::ops::fleet::drain::{self, DrainError};
 use crate::ops::fleet::forward::switch_host;
-use crate::ops::fleet::hooks::{self, Hook, HookError, RunFailure, check_run_end, make_output_sink};
+use crate::ops::fleet::hooks::{
+    self, Hook, HookError, LastLine, RunFailure, check_run_end, make_output_sink,
+};
 use crate::ops::fleet::reach;
 use crate::plan::owner::check_owner;
 use crate::plan::roll::progress::HostTurn;
@@ -49,8 +52,8 @@ enum StepError {
     NotDrained(#[from] DrainError),
     #[error(transparent)]
     CommandNotRun(#[from] CommandError),
-    #[error("the command {source}{}", .output.as_ref().map(|file| format!(" (its output: {file})")).unwrap_or_default())]
-    CommandFailed { source: RunFailure, output: Option<String> },
+    #[error("the command {source}{last_line}{}", .output.as_ref().map(|file| format!(" (its output: {file})")).unwrap_or_default())]
+    CommandFailed { source: RunFailure, last_line: LastLine, output: Option<String> },
     #[error("the main vhost is not healthy after {}: {reason}", duration::format(*.waited))]
     NotHealthy { waited: Duration, reason: String },
     /// Names the operation that switched the host in between.
@@ -270,11 +273,7 @@ impl RollRun<'_> {
         };
         let changed = switch_host(self.world, self.fleet, host, switch, &actor, &detail).await?;
         walk.generation = changed.generation;
-        Ok(if changed.transactions.is_empty() {
-            format!("already {switch}")
-        } else {
-            format!("switched {switch}")
-        })
+        Ok(if changed.transactions.is_empty() { format!("already {switch}") } else { String::new() })
     }
 
     async fn wait_for_balancers(
@@ -321,8 +320,9 @@ impl RollRun<'_> {
         Ok(match was {
             Some(was) => {
                 format!(
-                    "main was {}; {} idle connections to it closed",
-                    was.version, assigned.closed_connections
+                    "main was {}; {} to it closed",
+                    was.version,
+                    Count(assigned.closed_connections, "idle connection")
                 )
             }
             None => "main already".to_owned(),
@@ -347,7 +347,8 @@ impl RollRun<'_> {
             timeout_ms: timeout.and_then(|timeout| u64::try_from(timeout.as_millis()).ok()),
         };
         self.lock_unfinished_commands().insert(host.name.clone());
-        let sink = make_output_sink(self.world, &self.id, Some(&host.name));
+        let last_line = LastLine::default();
+        let sink = make_output_sink(self.world, &self.id, Some(&host.name), &last_line);
         let ended = if remote {
             reach::find_link(self.world, host)?.run(&request, sink).await?
         } else {
@@ -356,6 +357,7 @@ impl RollRun<'_> {
         self.lock_unfinished_commands().remove(&host.name);
         check_run_end(ended, timeout.unwrap_or_default()).map_err(|source| StepError::CommandFailed {
             source,
+            last_line,
             output: self.world.outputs.locate(&self.id, Some(&host.name)),
         })?;
         Ok(String::new())

@@ -12,7 +12,7 @@ use super::*;
 use crate::model::example::{self, make_actor as actor};
 use crate::model::journal::HostOutcome;
 use crate::model::lock::Liveness;
-use crate::model::roll::Batch;
+use crate::model::roll::{Batch, Work};
 use crate::plan::roll::progress::StepState;
 
 use crate::ops::testing::site::{FakeSite, site};
@@ -76,7 +76,7 @@ async fn failed_command_restores_host_and_stops_roll() {
     let report = roll(&fake, spec(3)).await.unwrap();
     assert_eq!(ends(&report), [DONE, (StepState::Failed, Some(HostOutcome::Restored)), WAITING]);
     assert_eq!(report.progress.stop_reason.as_deref(), Some("1 failed, at most 0 may"));
-    assert_eq!(report.progress.hosts[1].detail, "the command ended with status 9");
+    assert_eq!(report.progress.hosts[1].detail, "the command ended with status 9: working on web2");
     assert_eq!(in_service(&fake), [true; 3]);
     assert!(!report.is_complete());
 
@@ -452,4 +452,58 @@ async fn raised_min_up_does_not_prevent_restore() {
     assert!(matches!(roll(&fake, spec(3)).await, Err(RollError::Plan(_))));
     assert!(abort(&fake.world, &fake.fleet, &actor()).await.unwrap().is_complete());
     assert_eq!(in_service(&fake), [true; 3]);
+}
+
+/// Every host is looked at before the first one: the last one is named in no balancer.
+#[tokio::test(start_paused = true)]
+async fn host_without_server_lines_is_refused_before_the_first_host() {
+    let mut fake = site(3, 1);
+    fake.fleet.hosts.push(example::host("www4", "10.0.0.4"));
+    let hosts = ["web1", "web2", "web3", "www4"];
+    let refused = roll(&fake, example::make_roll_spec(&hosts)).await.unwrap_err();
+    let RollError::Refused { refusals } = &refused else { panic!("{refused:?}") };
+    assert!(refusals.iter().all(|refusal| matches!(refusal, Refusal::NoServer { .. })), "{refusals:?}");
+    assert!(refused.to_string().contains("has no server `main-www4`"), "{refused}");
+    assert_eq!(read_last(&fake.world), Ok(None), "nothing began");
+    assert_eq!(in_service(&fake), [true; 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn missing_program_is_found_before_the_first_host() {
+    for remote in [false, true] {
+        let fake = site(2, 1);
+        fake.site.lock().has_no_programs = true;
+        let work = Work::Command { argv: vec!["./missing.sh".into()], remote, timeout: None };
+        let refused = roll(&fake, RollSpec { work, ..spec(2) }).await.unwrap_err().to_string();
+        let place = if remote { " on `web1`" } else { "" };
+        assert_eq!(
+            refused,
+            format!(
+                "cannot start the roll: the command{place} cannot run: there is no program file `./missing.sh`"
+            )
+        );
+        assert_eq!(read_last(&fake.world), Ok(None), "nothing began");
+        let mut fake = site(2, 1);
+        fake.fleet.hooks.on_failure = vec!["./page.sh".into()];
+        fake.site.lock().has_no_programs = true;
+        let refused = roll(&fake, spec(2)).await.unwrap_err().to_string();
+        assert!(
+            refused.contains("hook on_failure `./page.sh` cannot run: `sh` is not installed"),
+            "{refused}"
+        );
+    }
+}
+
+/// A host that was never touched may have had a wrong name, which was corrected since.
+#[tokio::test(start_paused = true)]
+async fn abort_ignores_hosts_that_were_never_touched() {
+    let mut fake = site(3, 1);
+    fake.site.with_host("web1", |host| host.command_status = 9);
+    let report = roll(&fake, spec(3)).await.unwrap();
+    assert!(!report.is_complete());
+    fake.fleet.hosts.retain(|host| host.name.as_str() != "web3");
+    let refused = resume(&fake.world, &fake.fleet, &actor()).await.unwrap_err();
+    assert!(matches!(&refused, RollError::UnknownHost(host) if host.as_str() == "web3"), "{refused:?}");
+    let aborted = abort(&fake.world, &fake.fleet, &actor()).await.unwrap();
+    assert_eq!(aborted.progress.result, Some(RollResult::Aborted));
 }

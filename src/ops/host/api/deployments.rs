@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 
 use super::LocalHost;
+use super::caller::run_for_caller;
 use crate::model::api::deployments::{
     AccessRequest, AssignRequest, AssignResponse, DeployRequest, DeployResponse, DeploymentsView,
     KillRequest, KillResponse, LogsRequest, RollbackRequest, TrialOutcome, UpdateRequest, WatchRequest,
@@ -20,11 +21,15 @@ impl HostDeployments for LocalHost {
     }
 
     async fn deploy(&self, request: &DeployRequest) -> LinkResult<DeployResponse> {
-        Ok(deployments::deploy(&self.world, request).await?)
+        let request = request.clone();
+        run_for_caller(&self.world, move |world| async move { deployments::deploy(&world, &request).await })
+            .await
     }
 
     async fn update(&self, request: &UpdateRequest) -> LinkResult<Deployment> {
-        Ok(deployments::update(&self.world, request).await?)
+        let request = request.clone();
+        run_for_caller(&self.world, move |world| async move { deployments::update(&world, &request).await })
+            .await
     }
 
     async fn assign(&self, service: &ServiceName, request: &AssignRequest) -> LinkResult<AssignResponse> {
@@ -41,7 +46,9 @@ impl HostDeployments for LocalHost {
     }
 
     async fn kill(&self, request: &KillRequest) -> LinkResult<KillResponse> {
-        Ok(deployments::kill(&self.world, request).await?)
+        let request = request.clone();
+        run_for_caller(&self.world, move |world| async move { deployments::kill(&world, &request).await })
+            .await
     }
 
     async fn set_access(&self, service: &ServiceName, request: &AccessRequest) -> LinkResult<ChangeResult> {

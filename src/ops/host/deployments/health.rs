@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::error::HostDeployError;
 use super::instance::{find_port_conflict, read_last_lines};
 use crate::model::deployment::{Deployment, Instance, InstanceId, ProcessState, Workload};
+use crate::model::plural::Count;
 use crate::plan::versions;
 use crate::world::HostWorld;
 
@@ -40,8 +41,8 @@ pub(super) async fn wait_until_healthy(
                 }
                 if Instant::now() >= deadline {
                     break format!(
-                        "only {passed} of {} answers in a row were healthy",
-                        deployment.health.rise
+                        "only {passed} of {} in a row healthy",
+                        Count(deployment.health.rise, "answer")
                     );
                 }
             }
@@ -80,10 +81,10 @@ async fn find_start_failure(world: &HostWorld, instance: &Instance, id: &Instanc
     }
     match world.runner.state(id).await.ok()? {
         ProcessState::Waiting { restarts, last_exit: last, .. } if restarts >= MAX_RESTARTS => {
-            Some(format!("it ended {restarts} times, last with {last}"))
+            Some(format!("it ended {}, last with {last}", Count(restarts, "time")))
         }
         ProcessState::Running { restarts, .. } if restarts >= MAX_RESTARTS => {
-            Some(format!("it ended {restarts} times"))
+            Some(format!("it ended {}", Count(restarts, "time")))
         }
         ProcessState::Stopped { last_exit: last, .. } if !last.is_empty() => {
             Some(format!("it ended with {last}"))

@@ -109,13 +109,13 @@ fn report_finds_one_wrong_answer_in_a_hundred() {
 fn too_few_samples_are_insufficient() {
     let evidence = orders(212, 10, |_| false);
     let few = report(&evidence, 1_000, Some("99.9%"));
-    assert_says(&few, Insufficient, "only 212 of 1,000 answers were compared");
+    assert_says(&few, Insufficient, "only 212 of 1,000 answers compared");
     for require in [None, Some("0%"), Some("99.9%")] {
         let none = report(&Evidence::default(), 0, require);
         assert_says(&none, Insufficient, "no request was copied to it yet");
     }
     let bad = report(&orders(50, 10, |at| at % 2 == 0), 100, None);
-    assert_eq!(bad.reason, "only 50 of 100 answers were compared; so far 50% of them match");
+    assert_eq!(bad.reason, "only 50 of 100 answers compared; so far 50% of them match");
 }
 
 #[test]

@@ -110,7 +110,7 @@ async fn compare_judges_all_hosts_together() {
     let first = compare_hosts(&fake, &fake.fleet.hosts[..1], &options(100, None)).await.unwrap();
     assert_eq!((first.verdict, first.matching.of), (ComparisonVerdict::Same, 600));
     let few = compare_hosts(&fake, &fake.fleet.hosts[..1], &options(1_000, None)).await.unwrap();
-    assert_eq!(few.reason, "only 600 of 1,000 answers were compared");
+    assert_eq!(few.reason, "only 600 of 1,000 answers compared");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,214 @@
+//! Reactions to Ctrl-C, TERM and a closed terminal: what a command finishes first, and what a second signal does.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::future::OptionFuture;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::failure::fail_system;
+use super::render::Renderer;
+use crate::error::Failure;
+use crate::world::stop::{StopHandle, StopToken};
+
+/// The reaction of a command to the first signal. A second one ends every command at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum InterruptPolicy {
+    /// A server ends by itself, and its log has the reason.
+    Serve,
+    /// The command changes nothing: it fails at once.
+    Fail,
+    /// The command shows changes until a signal, which is its normal end.
+    Complete,
+    /// The command finishes or undoes what it has begun. The notice names that, and the effect of a second signal.
+    Finish { notice: &'static str, recovery: &'static str },
+    /// The first signal changes nothing, the second one aborts, a third one ends the command at once.
+    Refuse { notice: &'static str, abort_notice: &'static str, recovery: &'static str },
+}
+
+/// Whether the command waits for an answer of the operator, which a signal aborts.
+#[derive(Debug, Clone, Default)]
+pub(super) struct PromptState(Arc<AtomicBool>);
+
+impl PromptState {
+    pub(super) fn set(&self, is_prompting: bool) {
+        self.0.store(is_prompting, Ordering::Relaxed);
+    }
+
+    fn is_prompting(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl InterruptPolicy {
+    /// Returns when signals end the command, with its outcome.
+    pub(super) async fn wait_for_end(self, stop: &StopToken) -> Result<(), Failure> {
+        match self {
+            Self::Fail => {
+                stop.wait().await;
+                Err(Failure::Interrupted)
+            }
+            Self::Complete => {
+                stop.wait().await;
+                Ok(())
+            }
+            Self::Serve => {
+                stop.wait_immediate().await;
+                Err(Failure::ForcedStop { recovery: "`switchman status` shows the host" })
+            }
+            Self::Finish { recovery, .. } | Self::Refuse { recovery, .. } => {
+                stop.wait_immediate().await;
+                Err(Failure::ForcedStop { recovery })
+            }
+        }
+    }
+
+    /// Returns the line that answers this signal.
+    const fn find_notice(self, signals: u32) -> Option<&'static str> {
+        match (self, signals) {
+            (Self::Finish { notice, .. } | Self::Refuse { notice, .. }, 1) => Some(notice),
+            (Self::Refuse { abort_notice, .. }, 2) => Some(abort_notice),
+            _ => None,
+        }
+    }
+
+    /// The number of signals that change nothing.
+    const fn count_refused(self) -> u32 {
+        if matches!(self, Self::Refuse { .. }) { 1 } else { 0 }
+    }
+}
+
+/// Answers each signal with the notice of the policy, and passes the request on. Further hang-ups change nothing, for the
+/// kernel and the shell each send one.
+pub(super) fn handle_signals(
+    policy: InterruptPolicy,
+    stopper: StopHandle,
+    prompt: PromptState,
+    renderer: Arc<Renderer>,
+) -> Result<(), Failure> {
+    let failed = fail_system("listen for signals");
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(&failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(&failed)?;
+    let hangup = if is_ignored(SignalKind::hangup()) { None } else { Some(signal(SignalKind::hangup())) };
+    let mut hangup = hangup.transpose().map_err(failed)?;
+    tokio::spawn(async move {
+        let mut signals = 0;
+        loop {
+            let before = signals;
+            tokio::select! {
+                _ = interrupt.recv() => signals += 1,
+                _ = terminate.recv() => signals += 1,
+                Some(_) = OptionFuture::from(hangup.as_mut().map(Signal::recv)) => signals = signals.max(1),
+            }
+            if signals == before {
+                continue;
+            }
+            if let Some(notice) = policy.find_notice(signals)
+                && !prompt.is_prompting()
+            {
+                renderer.print_remark(notice);
+            }
+            match signals - policy.count_refused().min(signals) {
+                0 => {}
+                1 => stopper.stop(),
+                _ => stopper.stop_at_once(),
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Whether the parent process set the signal to be ignored, as nohup(1) does: proc(5), `SigIgn` of /proc/PID/status.
+fn is_ignored(kind: SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (kind.as_raw_value() - 1) & 1 == 1
+}
+
+pub(super) const ROLL: InterruptPolicy = InterruptPolicy::Finish {
+    notice: "interrupted: hosts that are out are finished or put back, then the roll stops; a second Ctrl-C stops it at once \
+             and leaves them out",
+    recovery: "`switchman roll --status` shows how far it was, `switchman roll --abort` puts back every host it took out",
+};
+
+pub(super) const PROMOTE: InterruptPolicy = InterruptPolicy::Finish {
+    notice: "interrupted: main answers everything again, then the promotion stops; a second Ctrl-C stops it at once and may \
+             leave its canary",
+    recovery: "`switchman promote NAME --status` shows how far it was, `switchman promote NAME --abort` removes its canary",
+};
+
+pub(super) const ASSIGN: InterruptPolicy = InterruptPolicy::Finish {
+    notice: "interrupted: the change in progress is finished or undone; a second Ctrl-C stops at once and may leave hosts on \
+             different versions",
+    recovery: "`switchman ls --wide` shows main of every host, `switchman roll --abort` puts back every host that is out",
+};
+
+pub(super) const SWITCH: InterruptPolicy = InterruptPolicy::Finish {
+    notice: "interrupted: the kernel's change is finished, the wait for HAProxy ends; a second Ctrl-C stops at once",
+    recovery: "`switchman status` shows every host",
+};
+
+pub(super) const KILL: InterruptPolicy = InterruptPolicy::Finish {
+    notice: "interrupted: a version that has not drained stays, and so do the rest; a second Ctrl-C stops at once",
+    recovery: "`switchman ls --wide` shows what is left",
+};
+
+pub(super) const UPDATE: InterruptPolicy = InterruptPolicy::Finish {
+    notice: "interrupted: the host at work keeps its old code unless the new one serves already, the others stay as they are; \
+             a second Ctrl-C stops at once",
+    recovery: "`switchman describe NAME VERSION` shows the build of every host; the same command again is safe",
+};
+
+/// Seed row D25 (docs/design/seed-systems.md#mvi-and-daeploy).
+pub(super) const DEPLOY: InterruptPolicy = InterruptPolicy::Refuse {
+    notice: "CTRL+C is disabled during deployment. Please be patient!\n next: a second Ctrl-C aborts the deployment and removes \
+             what it placed",
+    abort_notice: "interrupted: the deployment is removed from every host; a third Ctrl-C stops at once",
+    recovery: "`switchman ls --wide` shows what was deployed, `switchman kill NAME VERSION` removes it",
+};
+
+pub(super) const CHANGE: InterruptPolicy = InterruptPolicy::Finish {
+    notice: "interrupted: the change in progress is finished on every host, waits end; a second Ctrl-C stops at once",
+    recovery: "`switchman ls --wide` shows every host; the same command again is safe",
+};
+
+pub(super) const LAB: InterruptPolicy = InterruptPolicy::Finish {
+    notice: "interrupted: the lab is removed; a second Ctrl-C stops at once and leaves it",
+    recovery: "`switchman lab down` removes what is left",
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::stop;
+
+    /// Each notice names the effect of the next signal.
+    #[test]
+    fn notices_name_the_next_signal() {
+        for policy in [ROLL, PROMOTE, ASSIGN, SWITCH, KILL, UPDATE, CHANGE, LAB] {
+            let notice = policy.find_notice(1).unwrap();
+            assert!(notice.starts_with("interrupted: ") && notice.contains("a second Ctrl-C"), "{notice}");
+            assert_eq!(policy.find_notice(2), None, "{notice}");
+        }
+        assert!(DEPLOY.find_notice(1).unwrap().contains("a second Ctrl-C aborts"));
+        assert!(DEPLOY.find_notice(2).unwrap().contains("a third Ctrl-C"));
+    }
+
+    #[tokio::test]
+    async fn commands_without_changes_end_at_the_first_request() {
+        let (stopper, stop) = stop::create_channel();
+        stopper.stop();
+        assert!(matches!(InterruptPolicy::Fail.wait_for_end(&stop).await, Err(Failure::Interrupted)));
+        assert!(InterruptPolicy::Complete.wait_for_end(&stop).await.is_ok());
+        for policy in [ROLL, DEPLOY, InterruptPolicy::Serve] {
+            tokio::select! {
+                biased;
+                _ = policy.wait_for_end(&stop) => panic!("{policy:?} ended"),
+                () = std::future::ready(()) => {}
+            }
+        }
+        stopper.stop_at_once();
+        assert!(matches!(ROLL.wait_for_end(&stop).await, Err(Failure::ForcedStop { .. })));
+    }
+}
