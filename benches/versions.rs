@@ -113,6 +113,7 @@ fn record(world: &HostWorld, services: u16) -> Result<(), Failed> {
                 grace: Duration::from_secs(1),
             };
             world.deployments.put(&Deployment {
+                started_as: None,
                 id: id.clone(),
                 service: service.clone(),
                 version: format!("{}.0.0", version + 1).parse()?,

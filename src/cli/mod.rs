@@ -156,6 +156,11 @@ enum Command {
     /// The deployment keeps its id, its revision and the requests in flight on it. Options that are not given stay as before.
     /// Old and new code share their stored state: the old code has to be able to read it until it has drained.
     Update(deployments::UpdateArgs),
+    /// Merge the deployments of one version into one
+    ///
+    /// Hosts may have a version under different ids if it was deployed to each of them while the others could not be read. Every
+    /// host gets the oldest id and its revision. Nothing is restarted, no rule is changed.
+    Merge(deployments::MergeArgs),
     /// Make a service public or private
     Access(deployments::AccessArgs),
     /// Stop and remove versions
@@ -255,6 +260,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Rollback(args) => deployments::rollback(args, context).await,
         Command::Promote(args) => promote::run(args, context).await,
         Command::Update(args) => deployments::update(args, context).await,
+        Command::Merge(args) => deployments::merge(args, context).await,
         Command::Access(args) => deployments::set_access(args, context).await,
         Command::Kill(args) => deployments::kill(args, context).await,
         Command::Logs(args) => deployments::show_logs(args, context).await,

@@ -77,6 +77,13 @@ impl fmt::Display for DeploymentId {
 #[serde(transparent)]
 pub struct Digest(pub String);
 
+impl Digest {
+    /// Returns the 12 characters that are printed.
+    pub fn shorten(&self) -> &str {
+        self.0.get(..12).unwrap_or(&self.0)
+    }
+}
+
 /// The web servers that a release can be served by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -234,6 +241,9 @@ pub struct Instance {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Deployment {
     pub id: DeploymentId,
+    /// The id under which its instances were started, if the deployment was merged into another one since: they keep its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_as: Option<DeploymentId>,
     pub service: ServiceName,
     pub version: Version,
     /// +1 per deployment of the service.
@@ -255,7 +265,7 @@ pub struct Deployment {
 
 impl Deployment {
     pub fn instance_id(&self, build: u32) -> InstanceId {
-        InstanceId { deployment: self.id.clone(), build }
+        InstanceId { deployment: self.started_as.as_ref().unwrap_or(&self.id).clone(), build }
     }
 
     /// Returns the deployment's instance, and the other one while an update is under way.

@@ -82,6 +82,7 @@ pub fn deployment(service: &str, version: &str, at: u16) -> Deployment {
     let how = RunSpec { grace: Duration::from_secs(1), ..runs };
     Deployment {
         id: DeploymentId::new(jiff::Timestamp::UNIX_EPOCH, salt),
+        started_as: None,
         service: service.parse().unwrap(),
         version: version.parse().unwrap(),
         revision: 1,

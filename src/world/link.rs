@@ -8,7 +8,8 @@ use async_trait::async_trait;
 
 use crate::model::api::deployments::{
     AccessRequest, AssignRequest, AssignResponse, DeployRequest, DeployResponse, DeploymentsView,
-    KillRequest, KillResponse, LogsRequest, RollbackRequest, TrialOutcome, UpdateRequest, WatchRequest,
+    KillRequest, KillResponse, LogsRequest, MergeRequest, RollbackRequest, TrialOutcome, UpdateRequest,
+    WatchRequest,
 };
 use crate::model::api::{
     ForwardRequest, Hello, HostRelease, HostView, ProbeRequest, ProbeResult, RunOutcome, RunRequest,
@@ -93,6 +94,9 @@ pub trait HostDeployments: Send + Sync {
     async fn watch_trial(&self, service: &ServiceName, request: &WatchRequest) -> LinkResult<TrialOutcome>;
 
     async fn kill(&self, request: &KillRequest) -> LinkResult<KillResponse>;
+
+    /// Gives a deployment another id. Idempotent.
+    async fn merge(&self, request: &MergeRequest) -> LinkResult<Deployment>;
 
     async fn set_access(&self, service: &ServiceName, request: &AccessRequest) -> LinkResult<ChangeResult>;
 

@@ -125,7 +125,7 @@ pub(super) fn parse_source(text: &str) -> Source {
 }
 
 pub async fn deploy(args: DeployArgs, context: &Context) -> Result<(), Failure> {
-    let target = CommandTarget::load_service(context, &args.name, &args.hosts)?;
+    let target = CommandTarget::load_service_with_links(context, &args.name, &args.hosts)?;
     target.print_active_host(context);
     if !args.dry_run {
         context.renderer.print_line("Deploying service...");

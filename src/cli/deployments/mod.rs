@@ -17,6 +17,7 @@ mod compare;
 mod deploy;
 mod kill;
 mod ls;
+mod merge;
 mod traffic_split;
 mod update;
 
@@ -25,6 +26,7 @@ pub use compare::{CompareArgs, compare};
 pub use deploy::{DeployArgs, deploy};
 pub use kill::{KillArgs, kill};
 pub use ls::{DescribeArgs, LogsArgs, LsArgs, describe, ls, show_logs};
+pub use merge::{MergeArgs, merge};
 pub use traffic_split::{CanaryArgs, MirrorArgs, parse_sticky, set_canary, set_mirror};
 pub use update::{AccessArgs, UpdateArgs, set_access, update};
 
@@ -40,6 +42,23 @@ impl CommandTarget {
         let (file, fleet) = context.load_service_config(service)?;
         let hosts = context.select_hosts_or_all(&fleet, hosts)?;
         let world = context.build_fleet_world(&file, &fleet, &hosts);
+        Ok(Self { fleet, hosts, world })
+    }
+
+    /// Loads the target of a command that changes these hosts and reads the others of the fleet.
+    fn load_service_with_links(
+        context: &Context,
+        service: &ServiceName,
+        hosts: &HostArgs,
+    ) -> Result<Self, Failure> {
+        let (file, fleet) = context.load_service_config(service)?;
+        let hosts = context.select_hosts_or_all(&fleet, hosts)?;
+        let mut linked = hosts.clone();
+        if !context.globals.local {
+            let is_other = |host: &&Host| !hosts.iter().any(|chosen| chosen.name == host.name);
+            linked.extend(fleet.hosts.iter().filter(is_other).cloned());
+        }
+        let world = context.build_fleet_world(&file, &fleet, &linked);
         Ok(Self { fleet, hosts, world })
     }
 

@@ -244,7 +244,7 @@ fn format_description(row: &FleetDeployment) -> String {
         line("Build", &deployment.instance.build.to_string());
         line("Health", &format!("{} -> {}", deployment.health.path, deployment.health.status));
         if let Some(digest) = &deployment.instance.digest {
-            line("Digest", crate::ops::fleet::deployments::shorten_digest(digest));
+            line("Digest", digest.shorten());
         }
         if let Err(reason) = &view.process {
             line("Process", &reason.to_string());

@@ -72,6 +72,9 @@ pub fn deployments_hint(error: &FleetDeployError) -> String {
                  `--host`"
             );
         }
+        FleetDeployError::OtherRelease { .. }
+        | FleetDeployError::SplitVersion { .. }
+        | FleetDeployError::CannotMerge { .. } => return identity_hint(error),
         FleetDeployError::Archive(error) => archive_hint(error),
         FleetDeployError::NoBalancer => "add `haproxy:` to an entry of `load_balancers` in switchman.yaml",
         FleetDeployError::NoWeights(WeightsError::NoCanary | WeightsError::NoMain) => {
@@ -86,6 +89,20 @@ pub fn deployments_hint(error: &FleetDeployError) -> String {
         FleetDeployError::TaskFailed(_) => "run the command again; `-vv` logs every step",
     };
     text.to_owned()
+}
+
+/// The next action where a version is not the same deployment on every host.
+fn identity_hint(error: &FleetDeployError) -> String {
+    match error {
+        FleetDeployError::OtherRelease { service, version, .. } => format!(
+            "`switchman update {service} {version} SOURCE` replaces its code in place; or deploy it as another version"
+        ),
+        FleetDeployError::SplitVersion { service, version, .. } => {
+            format!("`switchman merge {service} {version}` makes them one deployment; nothing is restarted")
+        }
+        _ => "`switchman update ID SOURCE` gives both hosts the same release; `switchman ls --wide` shows the ids"
+            .to_owned(),
+    }
 }
 
 const fn archive_hint(error: &ArchiveError) -> &'static str {

@@ -226,6 +226,20 @@ pub struct UpdateRequest {
     pub actor: Actor,
 }
 
+/// The merge of a deployment into the one that its version is on other hosts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MergeRequest {
+    pub id: DeploymentId,
+    /// The id that it gets.
+    pub into: DeploymentId,
+    pub revision: u32,
+    #[serde(default = "default_actor")]
+    pub actor: Actor,
+    /// Everything is checked, nothing is done.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+}
+
 const fn default_timeout() -> Duration {
     Duration::from_mins(1)
 }

@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 
 use crate::model::api::deployments::{
     AccessRequest, AssignRequest, AssignResponse, DeployRequest, DeployResponse, DeploymentView,
-    DeploymentsView, KillRequest, KillResponse, RollbackRequest, TrialOutcome, UpdateRequest, WatchRequest,
+    DeploymentsView, KillRequest, KillResponse, MergeRequest, RollbackRequest, TrialOutcome, UpdateRequest,
+    WatchRequest,
 };
 use crate::model::api::endpoint::{
     ANSWER_TIMEOUT, Archive, Endpoint, JsonLines, Method, NoBody, NoQuery, PlainText, Row,
@@ -150,6 +151,11 @@ table! {
         "Stop and remove a deployment; the query overrides the body",
     )
     .with_timeout(|request: &KillRequest| ANSWER_TIMEOUT + request.drain_timeout * 2 + MINUTE)
+    .with_short_path();
+    MERGE: Send<MergeRequest, Deployment, DeploymentId> = Endpoint::new(Method::Post, "/v1/deployments/{id}/merge",
+        "merge",
+        "Give a deployment the id and the revision that its version has on other hosts",
+    )
     .with_short_path();
     LOGS: Get<JsonLines<RunEvent>, DeploymentId, LogsQuery> =
         Endpoint::new(Method::Get, "/v1/deployments/{id}/logs", "logs", "Stream the logs of its instance")

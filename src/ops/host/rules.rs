@@ -167,7 +167,7 @@ pub async fn reconcile(world: &HostWorld, purpose: &str) -> Result<ReconcileRepo
 }
 
 /// Until here a stop request may end the wait; from here on the change is finished first.
-async fn lock_rules(world: &HostWorld, purpose: &str) -> Result<Box<dyn LockGuard>, ChangeError> {
+pub(super) async fn lock_rules(world: &HostWorld, purpose: &str) -> Result<Box<dyn LockGuard>, ChangeError> {
     tokio::select! {
         biased;
         held = world.store.lock(purpose, LOCK_TIMEOUT) => Ok(held?),

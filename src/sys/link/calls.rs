@@ -7,12 +7,13 @@ use async_trait::async_trait;
 use super::HttpLink;
 use crate::model::api::deployments::{
     AccessRequest, AssignRequest, AssignResponse, DeployRequest, DeployResponse, DeploymentsView,
-    KillRequest, KillResponse, LogsRequest, RollbackRequest, TrialOutcome, UpdateRequest, WatchRequest,
+    KillRequest, KillResponse, LogsRequest, MergeRequest, RollbackRequest, TrialOutcome, UpdateRequest,
+    WatchRequest,
 };
 use crate::model::api::endpoint::{Endpoint, NoBody, NoQuery, PathValues};
 use crate::model::api::endpoints::{
     ACCESS, ACTIVITY, ASSIGN, DEPLOY, DEPLOYMENTS, EVIDENCE, FORWARD, HELLO, HISTORY, HistoryQuery, KILL,
-    KillQuery, LOGS, LogsQuery, PROBE, PROXY_STATS, PortQuery, RELEASES, ROLLBACK, RUN, STATUS,
+    KillQuery, LOGS, LogsQuery, MERGE, PROBE, PROXY_STATS, PortQuery, RELEASES, ROLLBACK, RUN, STATUS,
     TRAFFIC_SPLIT, UPDATE, WATCH,
 };
 use crate::model::api::{
@@ -121,6 +122,10 @@ impl HostDeployments for HttpLink {
 
     async fn kill(&self, request: &KillRequest) -> LinkResult<KillResponse> {
         self.call(&KILL, &request.id, &KillQuery::default(), request).await
+    }
+
+    async fn merge(&self, request: &MergeRequest) -> LinkResult<Deployment> {
+        self.call(&MERGE, &request.id, &NoQuery {}, request).await
     }
 
     async fn set_access(&self, service: &ServiceName, request: &AccessRequest) -> LinkResult<ChangeResult> {

@@ -37,8 +37,12 @@ pub struct FleetDeployment {
 impl FleetDeployment {
     /// Returns the hosts, of these, that have the version.
     pub(super) fn filter_hosts(&self, hosts: &[Host]) -> Vec<Host> {
-        let has = |host: &&Host| self.hosts.iter().any(|(name, _)| *name == host.name);
-        hosts.iter().filter(has).cloned().collect()
+        hosts.iter().filter(|host| self.is_on(&host.name)).cloned().collect()
+    }
+
+    /// Whether a host has the version.
+    pub(super) fn is_on(&self, host: &HostName) -> bool {
+        self.hosts.iter().any(|(name, _)| name == host)
     }
 
     /// Whether the version is main on every host that has it.
@@ -53,7 +57,7 @@ impl FleetDeployment {
 
     /// Returns an error that names the hosts, of these, that do not have the version.
     pub fn require_on(&self, hosts: &[Host]) -> Result<(), FleetDeployError> {
-        let lacks = |host: &&Host| !self.hosts.iter().any(|(name, _)| *name == host.name);
+        let lacks = |host: &&Host| !self.is_on(&host.name);
         let lacking: Vec<HostName> = hosts.iter().filter(lacks).map(|host| host.name.clone()).collect();
         if lacking.is_empty() {
             return Ok(());
@@ -102,6 +106,23 @@ impl Listing {
 
     /// Returns the deployment of this name; without a version, the service's main.
     pub fn resolve(&self, name: &DeploymentName) -> Result<&FleetDeployment, FleetDeployError> {
+        match self.find_named(name) {
+            // A host that cannot be read may have it.
+            Err(_) if !self.unread.is_empty() => {
+                Err(FleetDeployError::Unread { hosts: self.unread.clone(), missing: vec![] })
+            }
+            found => {
+                let row = found?;
+                // An id names one part by itself.
+                if matches!(name, DeploymentName::Service { .. }) {
+                    self.require_merged(row)?;
+                }
+                Ok(row)
+            }
+        }
+    }
+
+    fn find_named(&self, name: &DeploymentName) -> Result<&FleetDeployment, FleetDeployError> {
         match name {
             DeploymentName::Id(id) => {
                 self.rows.iter().find(|row| row.id == *id).ok_or(FleetDeployError::NoMatch)
@@ -143,6 +164,23 @@ impl Listing {
             }
             found => found.map(|()| target),
         }
+    }
+
+    /// Lists the rows of a version: more than one where hosts have it under different ids.
+    pub(super) fn list_parts(&self, service: &ServiceName, version: &Version) -> Vec<&FleetDeployment> {
+        self.rows.iter().filter(|row| row.service == *service && row.version == *version).collect()
+    }
+
+    /// Returns an error if hosts have the version of a row under different ids.
+    pub(super) fn require_merged(&self, row: &FleetDeployment) -> Result<(), FleetDeployError> {
+        let parts = self.list_parts(&row.service, &row.version);
+        if parts.len() == 1 {
+            return Ok(());
+        }
+        let names = |row: &FleetDeployment| row.hosts.iter().map(|(host, _)| host.clone()).collect();
+        let parts = parts.into_iter().map(|row| (row.id.clone(), names(row))).collect();
+        let (service, version) = (row.service.clone(), row.version.clone());
+        Err(FleetDeployError::SplitVersion { service, version, parts })
     }
 
     #[must_use]

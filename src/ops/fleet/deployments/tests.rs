@@ -1,4 +1,5 @@
 mod calls;
+mod one_version;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::deploy::{Source, pack};
+use super::deploy::pack;
+use super::deploy_options::Source;
 use super::each_host::{build_host_network, report_progress, require_owned_hosts};
 use super::error::FleetDeployError;
 use super::idle_connections::flush_repeatedly;

@@ -5,7 +5,8 @@ use async_trait::async_trait;
 use super::LocalHost;
 use crate::model::api::deployments::{
     AccessRequest, AssignRequest, AssignResponse, DeployRequest, DeployResponse, DeploymentsView,
-    KillRequest, KillResponse, LogsRequest, RollbackRequest, TrialOutcome, UpdateRequest, WatchRequest,
+    KillRequest, KillResponse, LogsRequest, MergeRequest, RollbackRequest, TrialOutcome, UpdateRequest,
+    WatchRequest,
 };
 use crate::model::deployment::Deployment;
 use crate::model::forward::ChangeResult;
@@ -42,6 +43,10 @@ impl HostDeployments for LocalHost {
 
     async fn kill(&self, request: &KillRequest) -> LinkResult<KillResponse> {
         Ok(deployments::kill(&self.world, request).await?)
+    }
+
+    async fn merge(&self, request: &MergeRequest) -> LinkResult<Deployment> {
+        Ok(deployments::merge(&self.world, request).await?)
     }
 
     async fn set_access(&self, service: &ServiceName, request: &AccessRequest) -> LinkResult<ChangeResult> {

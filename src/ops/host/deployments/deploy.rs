@@ -29,6 +29,7 @@ pub async fn deploy(world: &HostWorld, request: &DeployRequest) -> Result<Deploy
     let now = world.clock.now();
     let deployment = Deployment {
         id: request.id.clone(),
+        started_as: None,
         service: request.service.clone(),
         version: request.version.clone(),
         revision,

@@ -87,6 +87,7 @@ async fn call_everything(link: &dyn HostLink, archive: &std::path::Path) -> Vec<
         link.rollback(service, &read(json!({}))).await.map(drop),
         link.watch_trial(service, &read(json!({"id": id}))).await.map(drop),
         link.kill(&read(json!({"id": id}))).await.map(drop),
+        link.merge(&read(json!({"id": id, "into": id, "revision": 1}))).await.map(drop),
         link.set_access(service, &read(json!({"public": true}))).await.map(drop),
         link.stream_logs(&read(json!({"id": id})), sink).await,
         link.change_traffic_split(service, &read(split)).await.map(drop),
