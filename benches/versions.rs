@@ -198,6 +198,7 @@ async fn measure(services: u16, release: &Path) -> Result<(), Failed> {
             trial: Duration::ZERO,
             actor: actor(),
             detail: String::new(),
+            dry_run: false,
         };
         let began = Instant::now();
         deployments::assign(&world, &request).await?;

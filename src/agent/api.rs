@@ -139,3 +139,6 @@ async fn set_forward(
     }
     run_to_completion(async move { state.host.set_forward(&request).await }).await
 }
+
+#[cfg(test)]
+mod tests;

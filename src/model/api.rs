@@ -138,12 +138,16 @@ pub struct ForwardRequest {
     pub action: String,
     /// The overridden safety checks (`--force`), or the roll it belongs to; empty otherwise.
     pub detail: String,
+    /// Everything is checked, nothing is done.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
 }
 
 impl From<ForwardRequest> for Intent {
     /// Everything but the switch stays as it is recorded.
     fn from(request: ForwardRequest) -> Self {
-        let ForwardRequest { forward, switch, balancer_is_local, actor, action, detail } = request;
+        let ForwardRequest { forward, switch, balancer_is_local, actor, action, detail, dry_run: _ } =
+            request;
         let (route_change, access, layer7) = (RouteChange::Keep, None, None);
         Self { forward, switch, balancer_is_local, actor, action, detail, route_change, access, layer7 }
     }

@@ -316,7 +316,14 @@ pub fn make_canary(deployment: &DeploymentId, percent: &str) -> Canary {
 
 pub fn make_split_request(change: TrafficSplitChange) -> TrafficSplitRequest {
     let port_range = (port(20000), port(29999));
-    TrafficSplitRequest { change, port_range, forwarded: None, actor: make_actor(), detail: String::new() }
+    TrafficSplitRequest {
+        change,
+        port_range,
+        forwarded: None,
+        actor: make_actor(),
+        detail: String::new(),
+        dry_run: false,
+    }
 }
 
 /// Makes the counters of a version that has answered nothing.

@@ -295,11 +295,17 @@ pub fn check_kill(
     Ok(())
 }
 
-/// Refuses to stop a deployment while that could lose a request.
-pub fn check_drained(sockets: &SocketCount) -> Result<(), DeployRefusal> {
+/// Refuses to stop a deployment while a request is in flight on it.
+pub fn check_idle(sockets: &SocketCount) -> Result<(), DeployRefusal> {
     if sockets.maybe_busy() > 0 {
         return Err(DeployRefusal::NotDrained { invocations: sockets.maybe_busy() });
     }
+    Ok(())
+}
+
+/// Refuses to stop a deployment while that could lose a request.
+pub fn check_drained(sockets: &SocketCount) -> Result<(), DeployRefusal> {
+    check_idle(sockets)?;
     if sockets.idle > 0 {
         return Err(DeployRefusal::IdleConnections { idle: sockets.idle });
     }

@@ -26,6 +26,7 @@ use super::state::ApiState;
 use crate::model::api::RunEvent;
 use crate::model::api::endpoint::{
     Archive, Endpoint, JsonLines, Method, PlainText, RequestBody, Row, SchemaFn, build_schema,
+    read_known_fields,
 };
 use crate::model::failure::ErrorCode;
 use crate::world::link::LinkResult;
@@ -86,7 +87,7 @@ pub(super) struct Object<B> {
 
 impl<B: DeserializeOwned> Object<B> {
     pub fn parse(self) -> LinkResult<B> {
-        serde_json::from_value(Value::Object(self.fields)).map_err(|error| refuse_body(&error))
+        read_known_fields(Value::Object(self.fields)).map_err(|error| refuse_body(&error))
     }
 }
 

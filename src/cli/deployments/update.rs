@@ -99,7 +99,7 @@ pub async fn set_access(args: AccessArgs, context: &Context) -> Result<(), Failu
     if !context.confirm("Are you sure you want to apply these changes?")? {
         return Err(Failure::Declined("No changes were made."));
     }
-    let request = AccessRequest { public, actor: env::read_actor() };
+    let request = AccessRequest { public, actor: env::read_actor(), dry_run: false };
     deployments::set_access(&place.world, &place.hosts, &args.name, &request).await?;
     let word = if public { "public" } else { "private" };
     context.renderer.print_line(&format!("{} is {word}", args.name));

@@ -130,6 +130,9 @@ pub struct AssignRequest {
     /// Which roll it belongs to; empty otherwise.
     #[serde(default)]
     pub detail: String,
+    /// Everything is checked, nothing is done.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -191,6 +194,9 @@ pub struct KillRequest {
     pub keep_files: bool,
     #[serde(default = "default_actor")]
     pub actor: Actor,
+    /// Everything is checked, nothing is done.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -224,6 +230,9 @@ pub struct UpdateRequest {
     pub site: Option<HostNetwork>,
     #[serde(default = "default_actor")]
     pub actor: Actor,
+    /// Everything is checked, nothing is done.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
 }
 
 /// The merge of a deployment into the one that its version is on other hosts.
@@ -260,6 +269,9 @@ pub struct RollbackRequest {
     /// Limits the change to the case that this version is main: an undo never undoes another operator's change.
     #[serde(default)]
     pub from: Option<Version>,
+    /// Everything is checked, nothing is done.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
 }
 
 /// The state of one deployment on one host at one moment.
@@ -299,6 +311,9 @@ pub struct AccessRequest {
     pub public: bool,
     #[serde(default = "default_actor")]
     pub actor: Actor,
+    /// Everything is checked, nothing is done.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
 }
 
 impl AccessRequest {

@@ -40,6 +40,7 @@ type Get<R, P = (), Q = NoQuery> = Endpoint<P, Q, NoBody, R>;
 type Send<B, R, P = (), Q = NoQuery> = Endpoint<P, Q, B, R>;
 
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct PortQuery {
     // A query has texts only, which a `Port` is never read from.
     #[schemars(with = "Port")]
@@ -47,6 +48,7 @@ pub struct PortQuery {
 }
 
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct HistoryQuery {
     pub limit: u32,
     pub service: Option<ServiceName>,
@@ -54,13 +56,16 @@ pub struct HistoryQuery {
 
 /// The fields of a [`KillRequest`] for a caller that sends no body.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct KillQuery {
     pub force: Option<bool>,
     pub keep_files: Option<bool>,
     pub drain_timeout_ms: Option<u64>,
+    pub dry_run: Option<bool>,
 }
 
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct LogsQuery {
     pub tail: Option<u32>,
     pub follow: Option<bool>,

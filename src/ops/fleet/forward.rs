@@ -315,6 +315,7 @@ pub async fn switch_host(
         actor: actor.clone(),
         action: switch_command_name(switch).to_owned(),
         detail: detail.to_owned(),
+        dry_run: false,
     };
     let changed = find_link(world, host)?.set_forward(&request).await?;
     if let Some(error) = &changed.unfinished_history {

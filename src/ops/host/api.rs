@@ -109,7 +109,12 @@ impl HostLink for LocalHost {
 
     async fn set_forward(&self, request: &ForwardRequest) -> LinkResult<ChangeResult> {
         let intent = request.clone().into();
-        let changed = packet_proof::change_and_prove(&self.world, &intent).await;
+        let changed = if request.dry_run {
+            let records = self.world.store.load_records().map_err(|error| from_store_error(&error))?;
+            rules::preview(&self.world, &records, &intent).await
+        } else {
+            packet_proof::change_and_prove(&self.world, &intent).await
+        };
         changed.map_err(|error| from_change_error(&error))
     }
 

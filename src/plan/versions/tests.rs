@@ -46,7 +46,8 @@ fn assign(
     let which =
         DeploymentRef::Version { service: "shop".parse().unwrap(), version: version.parse().unwrap() };
     let trial = Duration::from_secs(10);
-    let request = AssignRequest { which, scope, trial, actor: actor(), detail: String::new() };
+    let request =
+        AssignRequest { which, scope, trial, actor: actor(), detail: String::new(), dry_run: false };
     plan_assign(records, existing, &request, NOW)
 }
 
@@ -200,7 +201,7 @@ fn rollback_restores_last_good_main() {
     let all = [one.clone(), two.clone()];
     let records = [record(&two, &one)];
     let service = &one.service;
-    let back = RollbackRequest { actor: actor(), reason: String::new(), from: None };
+    let back = RollbackRequest { actor: actor(), reason: String::new(), from: None, dry_run: false };
     assert_eq!(find_last_good(&records, service), Ok(one.id.clone()));
     let intent = plan_rollback(&records, &all, service, &one.id, &back).unwrap();
     assert_eq!(legs(&intent), (20000, 20000));
@@ -359,7 +360,7 @@ proptest! {
     #[test]
     fn forward_and_route_targets_stay_equal(steps in proptest::collection::vec((0usize..3, 0u8..4), 1..20)) {
         let all = [shop("1.0.0", 20000), shop("2.0.0", 20001), shop("3.0.0", 20002)];
-        let back = RollbackRequest { actor: actor(), reason: String::new(), from: None };
+        let back = RollbackRequest { actor: actor(), reason: String::new(), from: None, dry_run: false };
         let mut records = vec![record(&all[0], &all[0])];
         for (which, what) in steps {
             let version = all[which].version.to_string();

@@ -112,6 +112,7 @@ where
         trial: *watch,
         actor: actor.clone(),
         detail: "flip".to_owned(),
+        dry_run: false,
     };
     let assigned = for_each_host(world, hosts, async |_, link| link.assign(service, &request).await).await;
     if assigned.iter().any(|(_, result)| result.is_err()) {

@@ -196,6 +196,7 @@ async fn undo_deploy(
             drain_timeout: std::time::Duration::ZERO,
             keep_files: false,
             actor: options.actor.clone(),
+            dry_run: false,
         };
         let killed = async { reach::find_link(world, host)?.kill(&request).await }.await;
         let text = match killed {

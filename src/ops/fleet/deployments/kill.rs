@@ -59,6 +59,7 @@ pub async fn kill(
             drain_timeout: options.drain_timeout,
             keep_files: options.keep_files,
             actor,
+            dry_run: false,
         };
         let killed =
             all_or_partial(for_each_host(world, &hosts, async |_, link| link.kill(&request).await).await)?;

@@ -63,6 +63,7 @@ pub async fn update(
                 drain_timeout: options.drain_timeout,
                 site: Some(build_host_network(fleet, host)),
                 actor: actor.clone(),
+                dry_run: false,
             };
             tokio::select! {
                 updated = link.update(&request) => updated,

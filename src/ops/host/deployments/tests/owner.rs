@@ -22,6 +22,7 @@ fn take_out(actor: Actor) -> ForwardRequest {
         actor,
         action: "disable-forward".into(),
         detail: String::new(),
+        dry_run: false,
     }
 }
 
@@ -34,6 +35,7 @@ async fn call_all(fake: &FakeWorld, host: &LocalHost) -> Vec<(&'static str, Resu
         forwarded: None,
         actor: actor(),
         detail: String::new(),
+        dry_run: false,
     };
     vec![
         ("forward on", host.set_forward(&on).await.map(drop)),
@@ -44,7 +46,9 @@ async fn call_all(fake: &FakeWorld, host: &LocalHost) -> Vec<(&'static str, Resu
         ("rollback", host.rollback(&shop(), &back()).await.map(drop)),
         (
             "access",
-            host.set_access(&shop(), &AccessRequest { public: false, actor: actor() }).await.map(drop),
+            host.set_access(&shop(), &AccessRequest { public: false, actor: actor(), dry_run: false })
+                .await
+                .map(drop),
         ),
         ("canary", host.change_traffic_split(&shop(), &canary).await.map(drop)),
         ("kill", host.kill(&kill_of(fake, "2.0.0")).await.map(drop)),
