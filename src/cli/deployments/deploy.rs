@@ -153,5 +153,8 @@ pub async fn deploy(args: DeployArgs, context: &Context) -> Result<(), Failure> 
     context.renderer.print_line("Service deployed successfully");
     let listing = target.list().await.filter_by_id(&report.id);
     context.renderer.print_deploy(&report, &listing);
+    if let Some(row) = listing.rows.first() {
+        target.print_maintenance(context, row, "no user reaches this service by its data port");
+    }
     Ok(())
 }

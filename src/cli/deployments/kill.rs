@@ -40,6 +40,7 @@ pub async fn kill(args: KillArgs, context: &Context) -> Result<(), Failure> {
     target.print_active_host(context);
     let listing = target.list().await;
     listing.require_complete()?;
+    let whole = listing.clone();
     let listing = match (&args.name, args.all) {
         (Some(name), _) => listing.filter_by_name(&parse_name(name, args.version.as_ref())?),
         (None, true) => listing,
@@ -52,6 +53,14 @@ pub async fn kill(args: KillArgs, context: &Context) -> Result<(), Failure> {
         return Err(FleetDeployError::NoMatch.into());
     }
     context.renderer.print_listing(&listing, false);
+    let actor = env::read_actor();
+    deployments::check_kill(&target.world, &target.fleet, &target.hosts, &whole, &listing.rows, &actor)
+        .await?;
+    for (host, service) in deployments::find_unserved_backups(&whole, &listing.rows) {
+        context.renderer.print_remark(&format!(
+            "{host}: nothing listens on the backup port of {service} after this: HAProxy has no server left there"
+        ));
+    }
     if !context.confirm("Are you sure you want to kill the above service(s)?")? {
         return Err(Failure::Declined("Service(s) not killed"));
     }
@@ -59,7 +68,7 @@ pub async fn kill(args: KillArgs, context: &Context) -> Result<(), Failure> {
         force: args.force,
         drain_timeout: args.drain_timeout.unwrap_or(target.fleet.limits.drain_timeout),
         keep_files: args.keep_files,
-        actor: env::read_actor(),
+        actor,
     };
     let report_killed = |killed: &deployments::KilledDeployment| {
         context.renderer.print_line(&format!("Service {} {} killed.", killed.service, killed.version));
@@ -73,7 +82,7 @@ pub async fn kill(args: KillArgs, context: &Context) -> Result<(), Failure> {
         &target.world,
         &target.fleet,
         &target.hosts,
-        &listing.rows,
+        (&whole, &listing.rows),
         &options,
         report_killed,
     )

@@ -69,6 +69,7 @@ pub async fn describe(args: DescribeArgs, context: &Context) -> Result<(), Failu
     let name = parse_name(&args.name, args.version.as_ref())?;
     let listing = place.list().await.filter_by_name(&name);
     if listing.rows.is_empty() {
+        listing.require_complete()?;
         return Err(FleetDeployError::NoMatch.into());
     }
     context.renderer.print_description(&listing);

@@ -9,7 +9,7 @@ use crate::model::host::Host;
 use crate::model::name::{NameError, ServiceName};
 use crate::model::version::Version;
 use crate::ops::fleet::deployments::list_deployments;
-use crate::ops::fleet::deployments::{DeploymentName, Listing, parse_id};
+use crate::ops::fleet::deployments::{DeploymentName, FleetDeployError, FleetDeployment, Listing, parse_id};
 use crate::world::FleetWorld;
 
 mod assign;
@@ -78,6 +78,15 @@ impl CommandTarget {
         }
     }
 
+    /// Prints the hosts whose users reach no version, because the forward is off.
+    fn print_maintenance(&self, context: &Context, row: &FleetDeployment, consequence: &str) {
+        for host in row.maintenance.iter().filter(|name| self.hosts.iter().any(|host| host.name == **name)) {
+            context.renderer.print_remark(&format!(
+                "{host} is in maintenance: {consequence} until `switchman enable-forward --host {host}`"
+            ));
+        }
+    }
+
     async fn list(&self) -> Listing {
         list_deployments(&self.world, &self.hosts).await
     }
@@ -114,7 +123,14 @@ async fn load_and_list(
     hosts: &HostArgs,
 ) -> Result<(CommandTarget, Listing), Failure> {
     let all = match name {
-        DeploymentName::Service { service, .. } => CommandTarget::load_service(context, service, hosts)?,
+        DeploymentName::Service { service, .. } => match CommandTarget::load_service(context, service, hosts)
+        {
+            // Seed row D13 (docs/design/seed-systems.md#mvi-and-daeploy).
+            Err(Failure::UnknownService { requested, .. }) => {
+                return Err(FleetDeployError::NoMain(requested).into());
+            }
+            target => target?,
+        },
         DeploymentName::Id(_) => CommandTarget::load_all_services(context, hosts)?,
     };
     let listing = all.list().await;

@@ -1,5 +1,6 @@
 //! Versions, as the systems that switchman follows print them (seed rows D4 to D19, R14, R15, R25, docs/design/seed-systems.md).
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -131,7 +132,10 @@ fn format_wide_listing(rows: &[FleetDeployment]) -> String {
             Some(false) => "shadow",
             _ => "main",
         };
-        let role = [role.to_owned()].into_iter().chain(row.traffic.clone()).collect::<Vec<_>>().join(", ");
+        let out = format_maintenance(row);
+        let role = [role.to_owned()].into_iter().chain(row.traffic.clone()).chain(out);
+        let role = role.collect::<Vec<_>>().join(", ");
+        let created = row.hosts.iter().map(|(_, view)| view.deployment.created_at).min();
         let access = if row.access == Access::Public { "🌎" } else { "🔒" };
         let mut ports: Vec<String> =
             row.hosts.iter().map(|(_, view)| view.deployment.instance.port.to_string()).collect();
@@ -141,7 +145,7 @@ fn format_wide_listing(rows: &[FleetDeployment]) -> String {
             star.to_owned(),
             format!("{access} {}", row.service),
             row.version.to_string(),
-            format!("{:?}", row.status),
+            row.status.to_string(),
             format_running(row),
             row.revision.to_string(),
             role,
@@ -149,11 +153,36 @@ fn format_wide_listing(rows: &[FleetDeployment]) -> String {
             ports.join(","),
             hosts.join(","),
             row.id.to_string(),
+            format_type(row).to_owned(),
+            created.map(format_time).unwrap_or_default(),
         ]
     };
-    let header =
-        ["MAIN", "NAME", "VERSION", "STATUS", "RUNNING", "REVISION", "ROLE", "ACTIVE", "PORT", "HOSTS", "ID"];
-    format_ruled_table(&header, &rows.iter().map(cells).collect::<Vec<_>>())
+    let header = [
+        "MAIN", "NAME", "VERSION", "STATUS", "RUNNING", "REVISION", "ROLE", "ACTIVE", "PORT", "HOSTS", "ID",
+        "TYPE", "CREATED",
+    ];
+    // Seed row R15 (docs/design/seed-systems.md#restate): by status, the newest first.
+    let mut rows: Vec<&FleetDeployment> = rows.iter().collect();
+    rows.sort_by_key(|row| (&row.service, &row.status, Reverse(row.revision)));
+    format_ruled_table(&header, &rows.into_iter().map(cells).collect::<Vec<_>>())
+}
+
+/// What runs for a version (seed row R14, docs/design/seed-systems.md#restate).
+fn format_type(row: &FleetDeployment) -> &'static str {
+    let first = row.hosts.first().map(|(_, view)| &view.deployment.instance.how.workload);
+    match first {
+        Some(Workload::Command { .. }) => "process",
+        Some(Workload::Vhost { .. }) => "static",
+        Some(Workload::External { .. }) => "external",
+        None => "",
+    }
+}
+
+/// The hosts in maintenance, where the version has anything that a maintenance stops.
+fn format_maintenance(row: &FleetDeployment) -> Option<String> {
+    let has_traffic = row.main != Some(false) || !row.traffic.is_empty();
+    let hosts: Vec<&str> = row.maintenance.iter().map(HostName::as_str).collect();
+    (has_traffic && !hosts.is_empty()).then(|| format!("in maintenance on {}", hosts.join(",")))
 }
 
 /// Columns under a dashed rule, one blank apart.
@@ -230,7 +259,10 @@ fn format_description(row: &FleetDeployment) -> String {
         line("Gets", gets);
     }
     line("Access", if row.access == Access::Public { "public" } else { "private" });
-    line("Status", &format!("{:?}", row.status));
+    line("Status", &row.status.to_string());
+    if let Some(hosts) = format_maintenance(row) {
+        line("Forward", &hosts);
+    }
     line("Invocations", &format_active(row));
     for (host, view) in &row.hosts {
         let deployment = &view.deployment;

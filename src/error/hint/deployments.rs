@@ -72,6 +72,12 @@ pub fn deployments_hint(error: &FleetDeployError) -> String {
                  `--host`"
             );
         }
+        FleetDeployError::MainWithShadows { service, .. } => {
+            return format!(
+                "nothing was changed; `switchman kill {service}` kills all its versions, `switchman assign {service} VERSION` makes \
+                 another one main first"
+            );
+        }
         FleetDeployError::OtherRelease { .. }
         | FleetDeployError::SplitVersion { .. }
         | FleetDeployError::CannotMerge { .. } => return identity_hint(error),

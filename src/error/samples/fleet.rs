@@ -114,6 +114,11 @@ pub(super) fn list_deploy_errors() -> Vec<Sample<FleetDeployError>> {
             version: version(),
             hosts: vec![web1(), web2()],
         }],
+        MainWithShadows: [FleetDeployError::MainWithShadows {
+            service: service(),
+            version: version(),
+            hosts: vec![web2()],
+        }],
         OtherRelease: [
             FleetDeployError::OtherRelease {
                 service: service(),

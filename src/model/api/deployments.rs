@@ -303,6 +303,9 @@ pub struct DeploymentsView {
     pub deployments: Vec<DeploymentView>,
     /// Who runs instances here: `systemd`, `supervisor`.
     pub runner: String,
+    /// Services whose backup port no process listens on: only its route answers there. Absent: the host does not look.
+    #[serde(default)]
+    pub unserved_backups: Vec<ServiceName>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

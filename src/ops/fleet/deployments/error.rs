@@ -42,6 +42,9 @@ pub enum FleetDeployError {
     Owned { hosts: Vec<(HostName, Owner)> },
     #[error("cannot assign {service} {version}: it is not deployed on {}", join_names(.hosts))]
     MissingOnHosts { service: ServiceName, version: Version, hosts: Vec<HostName> },
+    /// Seed row D19 (sic), with the hosts. Nothing was changed on any host.
+    #[error("Not allowed to kill main service while there are mutliple deployed versions of that service: {service} {version} is main on {}", join_names(.hosts))]
+    MainWithShadows { service: ServiceName, version: Version, hosts: Vec<HostName> },
     /// Seed row D22: the version has another release on a host of the fleet.
     #[error("Service with name: {service} and version: {version} already exists! `{host}` {difference}")]
     OtherRelease { service: ServiceName, version: Version, host: HostName, difference: ReleaseDifference },

@@ -1,5 +1,7 @@
 //! `ls`, `describe`: every host's view, one row per version.
 
+use std::fmt;
+
 use serde::{Serialize, Serializer};
 
 use super::deployment_name::DeploymentName;
@@ -7,8 +9,10 @@ use super::each_host::for_each_host;
 use super::error::FleetDeployError;
 use crate::model::api::deployments::{DeploymentView, DeploymentsView};
 use crate::model::deployment::{Access, DeploymentId, DeploymentStatus, Role};
+use crate::model::forward::ServiceRecord;
 use crate::model::host::Host;
 use crate::model::name::{HostName, ServiceName};
+use crate::model::port_forward::Switch;
 use crate::model::socket::SocketCount;
 use crate::model::version::Version;
 use crate::plan::traffic_split;
@@ -25,13 +29,56 @@ pub struct FleetDeployment {
     /// Main on every host that has it; `None`: on some of them.
     pub main: Option<bool>,
     pub access: Access,
-    /// Draining where it is on any host.
-    pub status: DeploymentStatus,
+    /// The status that needs the most care on any host.
+    pub status: VersionStatus,
     /// Requests in flight, over all hosts; absent where one host could not count them.
     pub active: Option<u64>,
     pub hosts: Vec<(HostName, DeploymentView)>,
     /// The version's shares of the requests where a proxy is in the data path, each once: `copies 100%`, `canary 25%`.
     pub traffic: Vec<String>,
+    /// The hosts of the version where the service is in maintenance: no user reaches any version by their data port.
+    pub maintenance: Vec<HostName>,
+}
+
+/// What a version does, over all hosts. In the order of lists (seed row R15, docs/design/seed-systems.md#restate).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum VersionStatus {
+    /// Main.
+    Active,
+    /// A share of the requests, such as `20%`: it answers users, so it is not safe to remove.
+    Canary(String),
+    Draining,
+    Drained,
+}
+
+impl fmt::Display for VersionStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Active => f.pad("Active"),
+            Self::Canary(share) => f.pad(&format!("Canary {share}")),
+            Self::Draining => f.pad("Draining"),
+            Self::Drained => f.pad("Drained"),
+        }
+    }
+}
+
+impl Serialize for VersionStatus {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl VersionStatus {
+    /// Returns the status on one host, by the host's own and its record.
+    fn from_view(view: &DeploymentView, record: Option<&ServiceRecord>) -> Self {
+        let canary = record.and_then(|record| record.layer7.traffic_split.canary.as_ref());
+        match (view.status, canary.filter(|canary| canary.deployment == view.deployment.id)) {
+            (DeploymentStatus::Active, _) => Self::Active,
+            (_, Some(canary)) => Self::Canary(traffic_split::describe_share(canary)),
+            (DeploymentStatus::Draining, None) => Self::Draining,
+            (DeploymentStatus::Drained, None) => Self::Drained,
+        }
+    }
 }
 
 impl FleetDeployment {
@@ -74,6 +121,9 @@ pub struct Listing {
     pub rows: Vec<FleetDeployment>,
     #[serde(serialize_with = "serialize_errors")]
     pub unread: Vec<(HostName, LinkError)>,
+    /// Services of hosts where only a version answers the backup port.
+    #[serde(skip)]
+    pub unserved_backups: Vec<(HostName, ServiceName)>,
 }
 
 /// Writes an error as its text.
@@ -213,7 +263,11 @@ pub async fn list_deployments(world: &FleetWorld, hosts: &[Host]) -> Listing {
     let mut listing = Listing::default();
     for (host, view) in for_each_host(world, hosts, async |_, link| link.list_deployments().await).await {
         match view {
-            Ok(view) => merge_host_view(&mut listing.rows, &host, view),
+            Ok(view) => {
+                let unserved = view.unserved_backups.iter().map(|service| (host.clone(), service.clone()));
+                listing.unserved_backups.extend(unserved);
+                merge_host_view(&mut listing.rows, &host, view);
+            }
             Err(error) => listing.unread.push((host, error)),
         }
     }
@@ -231,6 +285,8 @@ fn merge_host_view(rows: &mut Vec<FleetDeployment>, host: &HostName, view: Deplo
         let traffic = record
             .map(|record| traffic_split::describe_traffic(&record.layer7.traffic_split, &deployment.id))
             .unwrap_or_default();
+        let status = VersionStatus::from_view(&one, record);
+        let is_out = record.is_some_and(|record| record.switch == Switch::Off);
         let Some(row) = rows.iter_mut().find(|row| row.id == deployment.id) else {
             rows.push(FleetDeployment {
                 service: deployment.service.clone(),
@@ -239,17 +295,20 @@ fn merge_host_view(rows: &mut Vec<FleetDeployment>, host: &HostName, view: Deplo
                 revision: deployment.revision,
                 main: Some(main),
                 access: record.map(|record| record.access).unwrap_or_default(),
-                status: one.status,
+                status,
                 active,
                 hosts: vec![(host.clone(), one)],
                 traffic,
+                maintenance: is_out.then(|| host.clone()).into_iter().collect(),
             });
             continue;
         };
         row.main = row.main.filter(|all| *all == main);
         row.active = row.active.zip(active).map(|(all, active)| all + active);
-        // Active before Draining before Drained: the row shows the status that needs the most care.
-        row.status = row.status.min(one.status);
+        if status < row.status {
+            row.status = status;
+        }
+        row.maintenance.extend(is_out.then(|| host.clone()));
         row.hosts.push((host.clone(), one));
         for share in traffic {
             if !row.traffic.contains(&share) {

@@ -1,5 +1,8 @@
 mod calls;
+mod kill_order;
 mod one_version;
+mod statuses;
+mod steps;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! One version is one deployment, whichever hosts it was deployed to first.
 
+use super::steps::{deploy_on, list_all, make_name, make_options, make_run_spec};
 use super::*;
 use crate::model::api::deployments::DeployRequest;
 use crate::model::deployment::{Digest, RunSpec};
@@ -9,55 +10,21 @@ use crate::model::version::Version;
 use crate::ops::testing::host_fleet::HostFleet;
 use crate::world::releases::ReleaseStore as _;
 
-fn make_options(version: &str, source: &str) -> DeployOptions {
-    DeployOptions {
-        service: "shop".parse().unwrap(),
-        version: version.parse().unwrap(),
-        source: Source::Release(source.into()),
-        run_spec: run_spec(),
-        port: None,
-        health: None,
-        dry_run: false,
-        actor: actor(),
-    }
-}
-
-fn run_spec() -> RunSpec {
-    example::deployment("shop", "1.0.0", 1).instance.how
-}
-
-/// `switchman deploy shop VERSION SOURCE --host`, of the host at a place in the fleet.
-async fn deploy_on(
-    fleet: &HostFleet,
-    at: usize,
-    options: &DeployOptions,
-) -> Result<DeployReport, FleetDeployError> {
-    deploy(&fleet.site.world, &fleet.site.fleet, fleet.select(at), options).await
-}
-
-async fn list(fleet: &HostFleet) -> Listing {
-    list_deployments(&fleet.site.world, &fleet.site.fleet.hosts).await
-}
-
-fn name(version: &str) -> DeploymentName {
-    DeploymentName::from_version(&"shop".parse().unwrap(), &version.parse().unwrap())
-}
-
 #[tokio::test(start_paused = true)]
 async fn deploy_joins_the_version_on_another_host() {
     let fleet = HostFleet::new(2);
     for (at, version) in [(0, "1.0.0"), (1, "1.0.0"), (0, "2.0.0"), (1, "2.0.0")] {
         deploy_on(&fleet, at, &make_options(version, version)).await.unwrap();
     }
-    let listing = list(&fleet).await;
+    let listing = list_all(&fleet).await;
     let rows: Vec<_> =
         listing.rows.iter().map(|row| (row.version.to_string(), row.revision, row.hosts.len())).collect();
     assert_eq!(rows, [("1.0.0".to_owned(), 1, 2), ("2.0.0".to_owned(), 2, 2)]);
 
     let (world, hosts) = (&fleet.site.world, &fleet.site.fleet.hosts);
-    let target = listing.resolve_target(&name("2.0.0"), hosts).unwrap();
+    let target = listing.resolve_target(&make_name("2.0.0"), hosts).unwrap();
     assign(world, &fleet.site.fleet, hosts, target, &flip_to_2()).await.unwrap();
-    assert!(list(&fleet).await.rows[1].is_main());
+    assert!(list_all(&fleet).await.rows[1].is_main());
 }
 
 /// The address of a program that runs already names its host.
@@ -70,7 +37,7 @@ async fn deploy_joins_external_programs_of_different_hosts() {
         let options = DeployOptions { source: Source::External, run_spec, ..make_options("1.0.0", "") };
         deploy_on(&fleet, at, &options).await.unwrap();
     }
-    assert_eq!(list(&fleet).await.rows.len(), 1);
+    assert_eq!(list_all(&fleet).await.rows.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -82,7 +49,7 @@ async fn deploy_refuses_another_release_under_the_same_version() {
         error,
         "Service with name: shop and version: 1.0.0 already exists! `web1` has release one, not release two"
     );
-    let run_spec = RunSpec { env: [("A".to_owned(), "1".to_owned())].into(), ..run_spec() };
+    let run_spec = RunSpec { env: [("A".to_owned(), "1".to_owned())].into(), ..make_run_spec() };
     let other = DeployOptions { run_spec, ..make_options("1.0.0", "one") };
     let error = deploy_on(&fleet, 1, &other).await.unwrap_err().to_string();
     assert!(error.ends_with("`web1` runs it with another environment"), "{error}");
@@ -131,7 +98,7 @@ async fn merge_makes_one_deployment_of_a_split_version() {
     let (world, hosts) = (&fleet.site.world, &fleet.site.fleet.hosts);
     let (service, version): (ServiceName, Version) = ("shop".parse().unwrap(), "2.0.0".parse().unwrap());
     // web2 sends its own 2.0.0 copies before.
-    let listing = list(&fleet).await;
+    let listing = list_all(&fleet).await;
     let part =
         listing.rows.iter().find(|row| row.hosts[0].0.as_str() == "web2" && row.revision == 102).unwrap();
     let mirror = TrafficSplitChange::SetMirror(example::make_mirror(&part.id));
@@ -146,7 +113,7 @@ async fn merge_makes_one_deployment_of_a_split_version() {
     split(world, &fleet.site.fleet, fleet.select(1), &options).await.unwrap();
     let (running, rules) = (fleet.hosts[1].versions.running.lock().unwrap().clone(), fleet.rules(1));
 
-    let error = listing.resolve(&name("2.0.0")).unwrap_err();
+    let error = listing.resolve(&make_name("2.0.0")).unwrap_err();
     assert!(matches!(&error, FleetDeployError::SplitVersion { parts, .. } if parts.len() == 2), "{error}");
     assert!(listing.resolve(&DeploymentName::Service { service: service.clone(), version: None }).is_err());
     let refused = deploy_on(&fleet, 0, &make_options("2.0.0", "d")).await.unwrap_err();
@@ -154,23 +121,25 @@ async fn merge_makes_one_deployment_of_a_split_version() {
 
     let (id, changed) = merge(world, &fleet.site.fleet, (&service, &version), &actor()).await.unwrap();
     assert_eq!(changed.iter().map(HostName::as_str).collect::<Vec<_>>(), ["web2"]);
-    let listing = list(&fleet).await;
-    let row = listing.resolve(&name("2.0.0")).unwrap();
+    let listing = list_all(&fleet).await;
+    let row = listing.resolve(&make_name("2.0.0")).unwrap();
     assert_eq!((&row.id, row.revision, row.hosts.len()), (&id, 2, 2));
     assert_eq!(row.traffic, ["copies 100%"], "its mirror goes on");
     assert_eq!(*fleet.hosts[1].versions.running.lock().unwrap(), running, "no instance is restarted");
     assert_eq!(fleet.rules(1), rules, "no rule is changed");
 
     merge(world, &fleet.site.fleet, (&service, &"1.0.0".parse().unwrap()), &actor()).await.unwrap();
-    let listing = list(&fleet).await;
+    let listing = list_all(&fleet).await;
     assert!(listing.rows[0].is_main());
     assert_eq!(listing.rows.len(), 2);
     // Afterwards it is a deployment as every other: assigned, and the old main killed.
-    let target = listing.resolve_target(&name("2.0.0"), hosts).unwrap();
+    let target = listing.resolve_target(&make_name("2.0.0"), hosts).unwrap();
     assign(world, &fleet.site.fleet, hosts, target, &flip_to_2()).await.unwrap();
-    let listing = list(&fleet).await;
+    let listing = list_all(&fleet).await;
     let options = KillOptions { force: false, drain_timeout: MS * 1000, keep_files: false, actor: actor() };
-    let killed = kill(world, &fleet.site.fleet, hosts, &listing.rows[..1], &options, |_| {}).await.unwrap();
+    let killed = kill(world, &fleet.site.fleet, hosts, (&listing, &listing.rows[..1]), &options, |_| {})
+        .await
+        .unwrap();
     assert_eq!(killed[0].hosts.len(), 2);
     assert_eq!(fleet.hosts[1].versions.running.lock().unwrap().len(), 1);
     // Again: it is so already.
@@ -191,5 +160,5 @@ async fn merge_refuses_different_releases() {
         error.to_string(),
         "cannot merge shop 1.0.0: `web2` has release other, not release d as on `web1`"
     );
-    assert_eq!(list(&fleet).await.rows.len(), 2);
+    assert_eq!(list_all(&fleet).await.rows.len(), 2);
 }
