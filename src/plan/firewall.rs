@@ -100,6 +100,27 @@ pub fn read_forwards(table: &Table) -> Vec<Forward> {
     read_redirects(table).iter().filter_map(Redirect::to_forward).collect()
 }
 
+/// Returns the data ports that the desired rules redirect in a family and the kernel does not redirect yet.
+pub fn find_new_routes(desired: &DesiredRules, tables: &Tables) -> BTreeSet<Port> {
+    let is_route = |redirect: &&Redirect| redirect.kind != RedirectKind::Forward;
+    let table = tables.of(choose_variant(tables)).filter(|table| is_hooked(table, desired.balancer_is_local));
+    let present = table.map(read_redirects).unwrap_or_default();
+    let present: BTreeSet<Port> = present.iter().filter(is_route).map(|redirect| redirect.port).collect();
+    let wanted = desired.redirects.iter().filter(is_route).map(|redirect| redirect.port);
+    wanted.filter(|port| !present.contains(port)).collect()
+}
+
+/// Builds the transactions that make our chain effective in a family, without any redirect; none when it is effective. From then
+/// on the kernel tracks connections.
+pub fn plan_tracking(desired: &DesiredRules, tables: &Tables, family: Family) -> Vec<Transaction> {
+    let table = tables.of(choose_variant(tables));
+    if table.is_some_and(|table| is_hooked(table, desired.balancer_is_local)) {
+        return vec![];
+    }
+    let without = DesiredRules { redirects: BTreeSet::new(), ..desired.clone() };
+    plan_transactions(&without, tables, family)
+}
+
 /// Whether the jump that makes our chain effective is there.
 pub fn is_hooked(table: &Table, from_self: bool) -> bool {
     build_jump_rules(from_self).iter().all(|jump| table.rules.contains(jump))

@@ -1,4 +1,4 @@
-//! `world::flows` over ctnetlink (linux/netfilter/nfnetlink_conntrack.h). This module only reads: a DELETE with an empty
+//! `world::flows` over ctnetlink (linux/netfilter/nfnetlink_conntrack.h). This module reads and adds: a DELETE with an empty
 //! filter empties the kernel's whole table (docs/design/measurements.md#m24), and nothing here sends one.
 
 use std::collections::BTreeSet;
@@ -12,8 +12,9 @@ use nix::sys::socket::{AddressFamily, SockProtocol};
 
 use super::netlink::{self, BUFFER, NetlinkError};
 use crate::model::ports::Port;
-use crate::world::flows::{ConnectionTracker, FlowsError};
+use crate::world::flows::{ConnectionTracker, FlowsError, TrackError};
 
+mod track;
 mod wire;
 
 use wire::{DumpPart, FlowFilter};
@@ -47,6 +48,11 @@ impl ConnectionTracker for Conntrack {
             Ok(peers)
         };
         list_peers().map_err(|error: NetlinkError| FlowsError { port, reason: error.to_string() })
+    }
+
+    /// Blocks for a request per connection.
+    async fn track_open(&self, port: Port) -> Result<usize, TrackError> {
+        track::track_open(port).map_err(|error| TrackError { port, reason: error.to_string() })
     }
 }
 

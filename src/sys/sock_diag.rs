@@ -12,6 +12,7 @@ use crate::model::ports::Port;
 use crate::model::socket::Socket;
 use crate::world::sockets::{SocketTable, SocketsError};
 
+pub(super) mod connections;
 mod wire;
 
 use wire::DumpPart;

@@ -35,6 +35,7 @@ mod site;
 mod snapshot;
 mod snapshots;
 mod supervisor;
+mod takeover;
 #[path = "../../src/sys/testing.rs"]
 mod testing;
 mod traffic_split;

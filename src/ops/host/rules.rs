@@ -1,11 +1,14 @@
 //! Kernel and record changed together: the part of a switch that is never left half done.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::warn::warn;
 use crate::model::forward::{ChangeResult, Intent, ServiceRecord};
 use crate::model::history::Actor;
 use crate::model::name::ServiceName;
 use crate::model::owner::Owner;
+use crate::model::ports::Port;
 use crate::model::rules::{DesiredRules, Family, Tables, Transaction};
 use crate::plan::firewall;
 use crate::plan::owner::{OwnedByOther, check_owner};
@@ -255,21 +258,54 @@ async fn commit_until_stable(
     wanted: &DesiredRules,
     mut observed: Vec<(Family, Tables)>,
 ) -> Result<Vec<Transaction>, ChangeError> {
-    let mut committed = Vec::new();
+    let mut committed = track_open_connections(world, wanted, &observed).await?;
+    if !committed.is_empty() {
+        observed = observe(world).await?;
+    }
     let mut left = plan_transactions(wanted, &observed);
     for _ in 0..MAX_ROUNDS {
         if left.is_empty() {
             return Ok(committed);
         }
-        // Families are tables of their own: they wait for the kernel side by side.
-        let commits = left.iter().map(|transaction| world.firewall.commit(transaction));
-        let ended = futures_util::future::join_all(commits).await;
-        ended.into_iter().collect::<Result<Vec<()>, _>>()?;
+        commit_all(world, &left).await?;
         committed.append(&mut left);
         observed = observe(world).await?;
         left = plan_transactions(wanted, &observed);
     }
     left.first().map_or(Ok(committed), |step| Err(ChangeError::Contested { family: step.family }))
+}
+
+/// Families are tables of their own: they wait for the kernel side by side.
+async fn commit_all(world: &HostWorld, transactions: &[Transaction]) -> Result<(), FirewallError> {
+    let commits = transactions.iter().map(|transaction| world.firewall.commit(transaction));
+    futures_util::future::join_all(commits).await.into_iter().collect()
+}
+
+/// Before a data port is redirected for the first time: the connections that are open to it stay with the process that has
+/// them. Tracking begins first, so that no connection comes in between. Returns what was committed for that.
+async fn track_open_connections(
+    world: &HostWorld,
+    wanted: &DesiredRules,
+    observed: &[(Family, Tables)],
+) -> Result<Vec<Transaction>, ChangeError> {
+    let routes = |tables| firewall::find_new_routes(wanted, tables);
+    let ports: BTreeSet<Port> = observed.iter().flat_map(|(_, tables)| routes(tables)).collect();
+    if ports.is_empty() {
+        return Ok(vec![]);
+    }
+    let untracked = observed.iter().filter(|(_, tables)| !routes(tables).is_empty());
+    let begin: Vec<Transaction> =
+        untracked.flat_map(|(family, tables)| firewall::plan_tracking(wanted, tables, *family)).collect();
+    commit_all(world, &begin).await?;
+    for port in ports {
+        if let Err(error) = world.flows.track_open(port).await {
+            warn(
+                world,
+                format!("{error}; a connection that was quiet until now may be cut when it is used again"),
+            );
+        }
+    }
+    Ok(begin)
 }
 
 async fn restore_kernel(world: &HostWorld, wanted: &DesiredRules) -> Result<(), ChangeError> {

@@ -246,3 +246,31 @@ proptest! {
         prop_assert_eq!(before, strangers(&tables));
     }
 }
+
+#[test]
+fn new_routes_are_those_that_the_kernel_does_not_redirect() {
+    let route = |port_number| redirect(&forward("shop", port_number, 20000), RedirectKind::Route);
+    let mut wanted = shop_on(false);
+    let mut tables = only_nft(Table::empty_nat());
+    assert_eq!(find_new_routes(&wanted, &tables), BTreeSet::new(), "the check port has no users");
+    wanted.redirects.extend([route(8080), redirect(&forward("shop", 80, 20000), RedirectKind::Backup)]);
+    let both = BTreeSet::from([port(8080), port(80)]);
+    assert_eq!(find_new_routes(&wanted, &tables), both);
+    // Tracking begins without a redirect.
+    let begin = plan_tracking(&wanted, &tables, Family::V4);
+    assert!(begin.len() == 1 && begin[0].text.contains("ctstate NEW") && !begin[0].text.contains("REDIRECT"));
+    apply(&mut tables, &begin);
+    assert_eq!(
+        (plan_tracking(&wanted, &tables, Family::V4), find_new_routes(&wanted, &tables)),
+        (vec![], both.clone())
+    );
+    settle(&mut tables, &wanted);
+    assert_eq!(find_new_routes(&wanted, &tables), BTreeSet::new());
+    // Another target is no new route.
+    wanted.redirects.remove(&route(8080));
+    wanted.redirects.insert(redirect(&forward("shop", 8080, 20001), RedirectKind::Route));
+    assert_eq!(find_new_routes(&wanted, &tables), BTreeSet::new());
+    // Without the jump no redirect is in force.
+    tables.nf_tables.as_mut().unwrap().rules.retain(|rule| rule.chain == CHAIN);
+    assert_eq!(find_new_routes(&wanted, &tables), both);
+}

@@ -8,8 +8,8 @@ use nix::sys::socket::AddressFamily;
 
 use crate::model::ports::Port;
 use crate::sys::netlink::{
-    self, Message, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkError,
-    build_attribute, build_nested, find_attribute, parse_messages,
+    self, Message, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
+    NetlinkError, build_attribute, build_nested, find_attribute, parse_messages,
 };
 
 /// `NFNL_SUBSYS_CTNETLINK << 8` with `IPCTNL_MSG_CT_GET`, and with `IPCTNL_MSG_CT_NEW`, which an answer is.
@@ -21,6 +21,25 @@ const NFGENMSG_BYTES: usize = 4;
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
 const CTA_FILTER: u16 = 25;
+const CTA_STATUS: u16 = 3;
+const CTA_PROTOINFO: u16 = 4;
+const CTA_TIMEOUT: u16 = 7;
+/// Inside `CTA_PROTOINFO`, and inside that.
+const CTA_PROTOINFO_TCP: u16 = 1;
+const CTA_PROTOINFO_TCP_STATE: u16 = 1;
+const CTA_PROTOINFO_TCP_FLAGS_ORIGINAL: u16 = 4;
+const CTA_PROTOINFO_TCP_FLAGS_REPLY: u16 = 5;
+/// linux/netfilter/nf_conntrack_common.h.
+const IPS_SEEN_REPLY: u32 = 1 << 1;
+const IPS_ASSURED: u32 = 1 << 2;
+const IPS_CONFIRMED: u32 = 1 << 3;
+/// linux/netfilter/nf_conntrack_tcp.h. The window's scale is not known, so it is not checked: as for every connection that the
+/// kernel picks up in its middle (`tcp_new`, net/netfilter/nf_conntrack_proto_tcp.c).
+const SACK_PERMITTED: u8 = 0x02;
+const BE_LIBERAL: u8 = 0x08;
+/// "Fail if it exists", "create it" (linux/netlink.h).
+const NLM_F_EXCL: u16 = 0x200;
+const NLM_F_CREATE: u16 = 0x400;
 /// Inside a tuple.
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
@@ -106,24 +125,58 @@ pub(super) fn build_request(family: u8, wanted: Option<FlowFilter>, sequence: u3
 
 /// Builds the request for the one connection that a client opened to a server.
 pub(super) fn build_lookup(client: SocketAddr, server: SocketAddr, sequence: u32) -> Vec<u8> {
+    let mut body = build_family(client);
+    body.extend(build_tuple(CTA_TUPLE_ORIG, client, server));
+    netlink::build_message(CT_GET, NLM_F_REQUEST, sequence, &body)
+}
+
+/// Builds the request for a new entry: a connection that the client opened to the server, which answers it without
+/// translation. `state` is one of `enum tcp_conntrack`, `timeout` in seconds. The kernel refuses it with `EEXIST` where it tracks
+/// the connection.
+pub(super) fn build_entry(
+    client: SocketAddr,
+    server: SocketAddr,
+    state: u8,
+    timeout: u32,
+    sequence: u32,
+) -> Vec<u8> {
+    let flags = [SACK_PERMITTED | BE_LIBERAL; 2];
+    let tcp = [
+        build_attribute(CTA_PROTOINFO_TCP_STATE, &[state]),
+        build_attribute(CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, &flags),
+        build_attribute(CTA_PROTOINFO_TCP_FLAGS_REPLY, &flags),
+    ];
+    let status = IPS_SEEN_REPLY | IPS_ASSURED | IPS_CONFIRMED;
+    let mut body = build_family(client);
+    body.extend(build_tuple(CTA_TUPLE_ORIG, client, server));
+    body.extend(build_tuple(CTA_TUPLE_REPLY, server, client));
+    body.extend(build_attribute(CTA_STATUS, &status.to_be_bytes()));
+    body.extend(build_attribute(CTA_TIMEOUT, &timeout.to_be_bytes()));
+    body.extend(build_nested(CTA_PROTOINFO, &[build_nested(CTA_PROTOINFO_TCP, &tcp)]));
+    let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+    netlink::build_message(CT_NEW, flags, sequence, &body)
+}
+
+fn build_family(client: SocketAddr) -> Vec<u8> {
+    let family = if client.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    vec![family as u8, 0, 0, 0]
+}
+
+fn build_tuple(kind: u16, source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
     let address = |v4, v6, address: IpAddr| match address {
         IpAddr::V4(address) => build_attribute(v4, &address.octets()),
         IpAddr::V6(address) => build_attribute(v6, &address.octets()),
     };
     let addresses = [
-        address(CTA_IP_V4_SRC, CTA_IP_V6_SRC, client.ip()),
-        address(CTA_IP_V4_DST, CTA_IP_V6_DST, server.ip()),
+        address(CTA_IP_V4_SRC, CTA_IP_V6_SRC, source.ip()),
+        address(CTA_IP_V4_DST, CTA_IP_V6_DST, destination.ip()),
     ];
     let ports = [
         build_attribute(CTA_PROTO_NUM, &[IPPROTO_TCP]),
-        build_attribute(CTA_PROTO_SRC_PORT, &client.port().to_be_bytes()),
-        build_attribute(CTA_PROTO_DST_PORT, &server.port().to_be_bytes()),
+        build_attribute(CTA_PROTO_SRC_PORT, &source.port().to_be_bytes()),
+        build_attribute(CTA_PROTO_DST_PORT, &destination.port().to_be_bytes()),
     ];
-    let tuple = [build_nested(CTA_TUPLE_IP, &addresses), build_nested(CTA_TUPLE_PROTO, &ports)];
-    let family = if client.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let mut body = vec![family as u8, 0, 0, 0];
-    body.extend(build_nested(CTA_TUPLE_ORIG, &tuple));
-    netlink::build_message(CT_GET, NLM_F_REQUEST, sequence, &body)
+    build_nested(kind, &[build_nested(CTA_TUPLE_IP, &addresses), build_nested(CTA_TUPLE_PROTO, &ports)])
 }
 
 /// Parses the answer to such a request: the address that answers the client, or `None` where the kernel does not track

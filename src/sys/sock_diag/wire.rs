@@ -26,11 +26,22 @@ const CLOSE_WAIT: u8 = 8;
 const FIN_WAIT1: u8 = 4;
 const LAST_ACK: u8 = 9;
 const CLOSING: u8 = 11;
+/// A handshake of which the client's last packet is missing.
+const SYN_RECEIVED: u8 = 3;
 const WORK_STATES: u32 = 1 << ESTABLISHED | 1 << CLOSE_WAIT | 1 << FIN_WAIT1 | 1 << LAST_ACK | 1 << CLOSING;
 
 /// Fixed part of `inet_diag_msg`.
 const INET_DIAG_MSG_BYTES: usize = 72;
 const AF_INET: u8 = 2;
+
+/// A connection of this host's side. IPv4 addresses are given as such, also of a socket that serves both families.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::sys) struct OpenConnection {
+    pub local: SocketAddr,
+    pub peer: SocketAddr,
+    /// net/tcp_states.h.
+    pub state: u8,
+}
 
 /// A socket as the kernel itself names it: family and `struct inet_diag_sockid` (both ports, both addresses, interface,
 /// cookie), kept byte for byte.
@@ -69,6 +80,15 @@ pub(super) enum DumpPart {
 
 /// A dump of one family's TCP sockets with this local port (`idiag_sport` filters in the kernel), with `tcp_info`.
 pub(super) fn build_request(family: u8, port: Port, sequence: u32) -> Vec<u8> {
+    build_dump(family, port, sequence, WORK_STATES)
+}
+
+/// Builds the request for a dump that also has the handshakes that are not complete.
+pub(super) fn build_connections_request(family: u8, port: Port, sequence: u32) -> Vec<u8> {
+    build_dump(family, port, sequence, WORK_STATES | 1 << SYN_RECEIVED)
+}
+
+fn build_dump(family: u8, port: Port, sequence: u32, states: u32) -> Vec<u8> {
     let mut sockid = [0; 48];
     sockid[..2].copy_from_slice(&port.get().to_be_bytes());
     // INET_DIAG_NOCOOKIE.
@@ -78,7 +98,7 @@ pub(super) fn build_request(family: u8, port: Port, sequence: u32) -> Vec<u8> {
         SOCK_DIAG_BY_FAMILY,
         NLM_F_REQUEST | NLM_F_DUMP,
         sequence,
-        &build_diag_body(&id, WORK_STATES),
+        &build_diag_body(&id, states),
     )
 }
 
@@ -169,6 +189,24 @@ fn parse_fixed_fields(message: &[u8], info: TcpInfo) -> Option<(u8, Socket, u16)
         info,
     };
     Some((*message.get(1)?, socket, port(4)?))
+}
+
+/// Parses the addresses and the state of an `inet_diag_msg`.
+pub(super) fn parse_connection(message: &[u8]) -> Option<OpenConnection> {
+    let family = *message.first()?;
+    let endpoint = |port_at: usize, address_at: usize| {
+        let port = u16::from_be_bytes(message.get(port_at..port_at + 2)?.try_into().ok()?);
+        let address = match family {
+            AF_INET => IpAddr::V4(Ipv4Addr::from(
+                <[u8; 4]>::try_from(message.get(address_at..address_at + 4)?).ok()?,
+            )),
+            _ => IpAddr::V6(Ipv6Addr::from(
+                <[u8; 16]>::try_from(message.get(address_at..address_at + 16)?).ok()?,
+            )),
+        };
+        Some(SocketAddr::new(address.to_canonical(), port))
+    };
+    Some(OpenConnection { local: endpoint(4, 8)?, peer: endpoint(6, 24)?, state: *message.get(1)? })
 }
 
 fn parse_id(message: &[u8]) -> Option<SocketId> {

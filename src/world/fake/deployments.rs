@@ -14,7 +14,7 @@ use crate::model::name::ServiceName;
 use crate::model::ports::Port;
 use crate::world::archives::{ArchiveError, ArchivePacker, PackedArchive};
 use crate::world::deployments::DeploymentStore;
-use crate::world::flows::{ConnectionTracker, FlowsError};
+use crate::world::flows::{ConnectionTracker, FlowsError, TrackError};
 use crate::world::link::SharedLineSink;
 use crate::world::releases::{ReleaseError, ReleaseStore};
 use crate::world::runner::{Runner, RunnerError, StopResult};
@@ -29,6 +29,8 @@ pub struct FakeDeployments {
     pub links: Mutex<BTreeMap<(ServiceName, String), String>>,
     pub running: Mutex<BTreeMap<InstanceId, InstanceSpec>>,
     pub led: Mutex<BTreeMap<(Port, Port), BTreeSet<SocketAddr>>>,
+    /// The ports whose open connections were tracked, in order.
+    pub tracked: Mutex<Vec<Port>>,
     /// A port whose listener is not healthy.
     pub unhealthy_port: Mutex<Option<Port>>,
     /// The next start fails like this.
@@ -205,6 +207,11 @@ impl ConnectionTracker for FakeDeployments {
 
     async fn list_peers(&self, port: Port, target: Port) -> Result<BTreeSet<SocketAddr>, FlowsError> {
         Ok(self.led.lock().unwrap().get(&(port, target)).cloned().unwrap_or_default())
+    }
+
+    async fn track_open(&self, port: Port) -> Result<usize, TrackError> {
+        self.tracked.lock().unwrap().push(port);
+        Ok(0)
     }
 }
 

@@ -110,3 +110,22 @@ proptest! {
         let _ = parse_parts(&bytes, 1);
     }
 }
+
+/// As the kernel lists the entry that it makes of the request.
+#[test]
+fn entry_is_answered_from_the_port_that_the_client_opened() {
+    for (client, server) in [("192.0.2.7:40000", "192.0.2.1:80"), ("[2001:db8::7]:40000", "[2001:db8::1]:80")]
+    {
+        let (client, server): (SocketAddr, SocketAddr) = (client.parse().unwrap(), server.parse().unwrap());
+        let bytes = build_entry(client, server, 3, 60, 7);
+        assert_eq!((read_u16(&bytes, 4), read_u16(&bytes, 6)), (Some(0x0100), Some(0x605)));
+        let Ok(DumpPart::Flow(flow)) = part_of(&bytes[16..]) else { panic!("{bytes:?}") };
+        assert_eq!(flow.matching_peer(wanted(80, 80)), Some(client));
+        let attributes = &bytes[20..];
+        assert_eq!(find_attribute(attributes, CTA_TIMEOUT), Some(&60u32.to_be_bytes()[..]));
+        let tcp =
+            find_attribute(find_attribute(attributes, CTA_PROTOINFO).unwrap(), CTA_PROTOINFO_TCP).unwrap();
+        assert_eq!(find_attribute(tcp, CTA_PROTOINFO_TCP_STATE), Some(&[3][..]));
+        assert_eq!(find_attribute(tcp, CTA_PROTOINFO_TCP_FLAGS_REPLY), Some(&[10, 10][..]));
+    }
+}

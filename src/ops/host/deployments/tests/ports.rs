@@ -47,3 +47,16 @@ async fn restart_on_a_port_in_use_names_the_process() {
         ["shop 1.0.0 cannot listen: its port 20000 is in use by nc (pid 4711)"]
     );
 }
+
+/// A packet of a connection that the kernel does not track would follow the new redirect.
+#[tokio::test(start_paused = true)]
+async fn open_connections_are_tracked_before_the_first_redirect_of_a_port_only() {
+    let fake = with_versions(&["1.0.0"]).await;
+    let tracked = || std::mem::take(&mut *fake.versions.tracked.lock().unwrap());
+    let ports = example::make_network(10).ports;
+    let mut both = tracked();
+    both.sort();
+    assert_eq!(both, [ports.backup, ports.main]);
+    deploy(&fake.world, &request(&fake, "2.0.0")).await.unwrap();
+    assert_eq!(tracked(), []);
+}

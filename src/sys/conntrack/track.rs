@@ -1,0 +1,83 @@
+//! New entries of the kernel's table for connections that are open and not tracked: `IPCTNL_MSG_CT_NEW` of
+//! linux/netfilter/nfnetlink_conntrack.h. An existing entry is never changed.
+
+use std::os::fd::OwnedFd;
+
+use nix::errno::Errno;
+use nix::sys::socket::SockProtocol;
+
+use super::wire;
+use crate::model::ports::Port;
+use crate::sys::netlink::{self, BUFFER, NLMSG_ERROR, NetlinkError, parse_messages};
+use crate::sys::sock_diag::connections::list_connections;
+
+/// Seconds; of an established connection by default (nf_conntrack-sysctl.rst), and of one that is ending.
+const ESTABLISHED_TIMEOUT: u32 = 432_000;
+const ENDING_TIMEOUT: u32 = 120;
+
+/// Tracks the connections of a port; returns how many had no entry.
+pub(super) fn track_open(port: Port) -> Result<usize, NetlinkError> {
+    let connections = list_connections(port)?;
+    if connections.is_empty() {
+        return Ok(0);
+    }
+    let netlink = netlink::open(SockProtocol::NetlinkNetFilter).map_err(NetlinkError::Open)?;
+    let established = read_established_timeout();
+    let mut tracked = 0;
+    for (sequence, connection) in (1..).zip(connections) {
+        let state = TrackedState::from_socket(connection.state);
+        let timeout = if state == TrackedState::Established { established } else { ENDING_TIMEOUT };
+        let request = wire::build_entry(connection.peer, connection.local, state as u8, timeout, sequence);
+        tracked += usize::from(create(&netlink, &request, sequence)?);
+    }
+    Ok(tracked)
+}
+
+/// The states of `enum tcp_conntrack` (linux/netfilter/nf_conntrack_tcp.h) that a connection can be picked up in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum TrackedState {
+    SynReceived = 2,
+    Established = 3,
+    FinWait = 4,
+    CloseWait = 5,
+    LastAck = 6,
+}
+
+impl TrackedState {
+    /// From net/tcp_states.h.
+    const fn from_socket(state: u8) -> Self {
+        match state {
+            3 => Self::SynReceived,
+            4 => Self::FinWait,
+            8 => Self::CloseWait,
+            9 | 11 => Self::LastAck,
+            _ => Self::Established,
+        }
+    }
+}
+
+fn read_established_timeout() -> u32 {
+    let text = std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established");
+    text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(ESTABLISHED_TIMEOUT)
+}
+
+/// Returns false where the kernel has an entry already.
+fn create(netlink: &OwnedFd, request: &[u8], sequence: u32) -> Result<bool, NetlinkError> {
+    let mut buffer = vec![0; BUFFER];
+    netlink::send(netlink, request)?;
+    loop {
+        let mut receive = |buffer: &mut [u8]| netlink::receive(netlink, buffer);
+        let length = netlink::receive_datagram(&mut receive, &mut buffer)?;
+        for message in parse_messages(&buffer[..length]) {
+            let message = message?;
+            if message.sequence == sequence && message.kind == NLMSG_ERROR {
+                return match message.error() {
+                    None => Ok(true),
+                    Some(Errno::EEXIST) => Ok(false),
+                    Some(error) => Err(NetlinkError::Refused(error)),
+                };
+            }
+        }
+    }
+}
