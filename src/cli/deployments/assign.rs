@@ -18,7 +18,7 @@ use crate::model::version::Version;
 use crate::ops::fleet::deployments::{
     self, AssignOptions, CompareOptions, DeploymentName, FleetDeployment, Listing,
 };
-use crate::plan::compare::Criteria;
+use crate::plan::compare::{ComparedHeaders, Criteria};
 
 #[derive(Debug, Args)]
 #[command(override_usage = "switchman assign [OPTIONS] <NAME VERSION | ID>")]
@@ -118,8 +118,12 @@ async fn check_match_requirement(
         return Ok(());
     }
     let MatchRequirementArgs { require_match, min_samples, ignore } = proof;
-    let criteria =
-        Criteria { require_match: *require_match, min_samples: *min_samples, ignore: ignore.clone() };
+    let criteria = Criteria {
+        require_match: *require_match,
+        min_samples: *min_samples,
+        ignore: ignore.clone(),
+        headers: ComparedHeaders::default(),
+    };
     let (service, version) = (target.service.clone(), target.version.clone());
     let options = CompareOptions { service, version, criteria };
     let report = deployments::require_match(&place.world, &place.hosts, listing, &options).await?;
