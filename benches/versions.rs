@@ -118,6 +118,7 @@ fn record(world: &HostWorld, services: u16) -> Result<(), Failed> {
                 service: service.clone(),
                 version: format!("{}.0.0", version + 1).parse()?,
                 revision: u32::from(version) + 1,
+                metadata: BTreeMap::new(),
                 stage: Stage::Ready,
                 instance: Instance {
                     build: 1,

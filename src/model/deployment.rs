@@ -248,6 +248,9 @@ pub struct Deployment {
     pub version: Version,
     /// +1 per deployment of the service.
     pub revision: u32,
+    /// Facts that the operator gave, such as the commit. switchman shows them and does nothing with them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
     pub stage: Stage,
     pub instance: Instance,
     /// The other instance while an update is under way: the new one coming up, then the old one going.

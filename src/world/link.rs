@@ -1,5 +1,6 @@
 //! The link by which an operator's command drives one host, over any transport: in-process, a unix socket, ssh, TLS.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -135,6 +136,9 @@ pub trait HostLink: HostDeployments + HostTrafficSplit {
     async fn fetch_status(&self, question: &StatusRequest) -> LinkResult<HostView>;
 
     async fn fetch_activity(&self, service: &ServiceName, port: Port) -> LinkResult<ServiceActivity>;
+
+    /// The addresses on which processes of the host listen at a port, regardless of its rules.
+    async fn list_listeners(&self, service: &ServiceName, port: Port) -> LinkResult<Vec<SocketAddr>>;
 
     async fn probe(&self, request: &ProbeRequest) -> LinkResult<ProbeResult>;
 

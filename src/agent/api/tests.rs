@@ -132,6 +132,21 @@ async fn every_route_refuses_unknown_fields() {
     assert_eq!(agent.dump(), before, "nothing was carried out");
 }
 
+/// No deployment has an id of another form either.
+#[tokio::test(start_paused = true)]
+async fn r30_unknown_id_of_any_form_is_404() {
+    let agent = Agent::new().await;
+    for id in ["dp_0000000000999", "nonsense", "dp_NO"] {
+        for method in ["GET", "DELETE"] {
+            let request =
+                Request::builder().method(method).uri(format!("/deployments/{id}")).body(Body::empty());
+            let response =
+                TowerToHyperService::new(agent.router.clone()).call(request.unwrap()).await.unwrap();
+            assert_eq!(response.status(), StatusCode::NOT_FOUND, "{method} {id}");
+        }
+    }
+}
+
 /// A run and an upload have nothing to check: `dry_run` is unknown to them. The others only read.
 const WITHOUT_DRY_RUN: [&str; 5] = ["run", "placeRelease", "status", "probe", "watch"];
 

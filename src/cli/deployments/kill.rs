@@ -9,9 +9,10 @@ use crate::cli::Context;
 use crate::cli::host_args::HostArgs;
 use crate::config::env;
 use crate::error::Failure;
+use crate::model::deployment::Role;
 use crate::model::duration;
 use crate::model::version::Version;
-use crate::ops::fleet::deployments::{self, FleetDeployError, KillOptions};
+use crate::ops::fleet::deployments::{self, FleetDeployError, FleetDeployment, KillOptions, VersionStatus};
 
 #[derive(Debug, Args)]
 pub struct KillArgs {
@@ -35,6 +36,26 @@ pub struct KillArgs {
     keep_files: bool,
 }
 
+/// Returns what a removal would break: the sentences of seed row R19 (docs/design/seed-systems.md#restate).
+fn describe_risk(row: &FleetDeployment) -> String {
+    match &row.status {
+        VersionStatus::Active => {
+            let hosts = row.hosts.iter().filter(|(_, view)| view.role == Role::Main);
+            let hosts: Vec<&str> = hosts.map(|(host, _)| host.as_str()).collect();
+            format!("Deployment is still Active. This means that it is main on {}", hosts.join(", "))
+        }
+        VersionStatus::Canary(share) => format!("Deployment is a canary. It answers {share} of the requests"),
+        VersionStatus::Draining => {
+            let count =
+                row.active.map_or_else(|| "an unknown number of".to_owned(), |count| count.to_string());
+            format!(
+                "Deployment is still Draining. There are {count} invocations that will break if they do not end in time"
+            )
+        }
+        VersionStatus::Drained => "The deployment is fully drained and is safe to remove".to_owned(),
+    }
+}
+
 pub async fn kill(args: KillArgs, context: &Context) -> Result<(), Failure> {
     let target = CommandTarget::load_all_services(context, &args.hosts)?;
     target.print_active_host(context);
@@ -53,10 +74,14 @@ pub async fn kill(args: KillArgs, context: &Context) -> Result<(), Failure> {
         return Err(FleetDeployError::NoMatch.into());
     }
     context.renderer.print_listing(&listing, false);
+    for row in &listing.rows {
+        context.renderer.print_remark(&format!("{} {}: {}", row.service, row.version, describe_risk(row)));
+    }
     let actor = env::read_actor();
     deployments::check_kill(&target.world, &target.fleet, &target.hosts, &whole, &listing.rows, &actor)
         .await?;
-    for (host, service) in deployments::find_unserved_backups(&whole, &listing.rows) {
+    let (world, fleet, hosts) = (&target.world, &target.fleet, &target.hosts);
+    for (host, service) in deployments::find_unserved_backups(world, fleet, hosts, &listing.rows).await {
         context.renderer.print_remark(&format!(
             "{host}: nothing listens on the backup port of {service} after this: HAProxy has no server left there"
         ));

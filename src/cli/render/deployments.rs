@@ -86,7 +86,7 @@ impl Renderer {
     }
 
     pub fn print_description(&self, listing: &Listing) {
-        self.print("versions", listing, || listing.rows.iter().map(format_description).collect());
+        self.print("versions", listing, || format_descriptions(&listing.rows));
     }
 
     /// Prints a line of a log at once.
@@ -152,14 +152,15 @@ fn format_wide_listing(rows: &[FleetDeployment]) -> String {
             format_active(row),
             ports.join(","),
             hosts.join(","),
-            row.id.to_string(),
             format_type(row).to_owned(),
             created.map(format_time).unwrap_or_default(),
+            // Last, where scripts look for it.
+            row.id.to_string(),
         ]
     };
     let header = [
-        "MAIN", "NAME", "VERSION", "STATUS", "RUNNING", "REVISION", "ROLE", "ACTIVE", "PORT", "HOSTS", "ID",
-        "TYPE", "CREATED",
+        "MAIN", "NAME", "VERSION", "STATUS", "RUNNING", "REVISION", "ROLE", "ACTIVE", "PORT", "HOSTS",
+        "TYPE", "CREATED", "ID",
     ];
     // Seed row R15 (docs/design/seed-systems.md#restate): by status, the newest first.
     let mut rows: Vec<&FleetDeployment> = rows.iter().collect();
@@ -247,13 +248,21 @@ fn format_running(row: &FleetDeployment) -> String {
     }
 }
 
+/// The latest revision first, older ones after it (seed row R25, docs/design/seed-systems.md#restate).
+fn format_descriptions(rows: &[FleetDeployment]) -> String {
+    let mut rows: Vec<&FleetDeployment> = rows.iter().collect();
+    rows.sort_by_key(|row| (&row.service, Reverse(row.revision)));
+    rows.into_iter().map(format_description).collect()
+}
+
 fn format_description(row: &FleetDeployment) -> String {
     let mut text = format!("{} {}\n", row.service, row.version);
     let mut line = |name: &str, value: &str| {
         let _ = writeln!(text, "  {name:<10} {value}");
     };
     line("ID", row.id.as_str());
-    line("Revision", &row.revision.to_string());
+    let latest = if row.is_latest { " [Latest]" } else { "" };
+    line("Revision", &format!("{}{latest}", row.revision));
     line("Role", if row.main == Some(false) { "shadow" } else { "main" });
     for gets in &row.traffic {
         line("Gets", gets);
@@ -272,6 +281,9 @@ fn format_description(row: &FleetDeployment) -> String {
         };
         line("Endpoint", &format!("http://{}/", deployment.endpoint(&deployment.instance)));
         line("Created at", &format_time(deployment.created_at));
+        for (name, value) in &deployment.metadata {
+            line("Metadata", &format!("{name}={value}"));
+        }
         line("Runs", &format_runs(&deployment.instance.how.workload));
         line("Build", &deployment.instance.build.to_string());
         line("Health", &format!("{} -> {}", deployment.health.path, deployment.health.status));
@@ -310,3 +322,6 @@ fn format_process(process: &ProcessState) -> String {
         ProcessState::External => "not managed by switchman".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 //!
 //! Times are whole milliseconds.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -75,6 +76,9 @@ pub struct DeployRequest {
     /// +1 per deployment of the service; the host's own count where absent.
     #[serde(default)]
     pub revision: Option<u32>,
+    /// Facts to record with the deployment, such as the commit.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
     pub how: RunSpec,
     /// Name of the release that was placed before; absent for a workload that runs already.
     #[serde(default)]
@@ -303,9 +307,6 @@ pub struct DeploymentsView {
     pub deployments: Vec<DeploymentView>,
     /// Who runs instances here: `systemd`, `supervisor`.
     pub runner: String,
-    /// Services whose backup port no process listens on: only its route answers there. Absent: the host does not look.
-    #[serde(default)]
-    pub unserved_backups: Vec<ServiceName>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

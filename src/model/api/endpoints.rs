@@ -1,6 +1,7 @@
 //! The one table of the host API's endpoints. The agent serves every row, `sys::link` calls every row that is not for
 //! other programs alone, and the OpenAPI description is made of it.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -107,6 +108,10 @@ table! {
     ACTIVITY: Get<ServiceActivity, ServiceName, PortQuery> = Endpoint::new(Method::Get, "/v1/services/{service}/pulse",
         "pulse",
         "Report what changes while a command waits: the record's generation, open connections",
+    );
+    LISTENERS: Get<Vec<SocketAddr>, ServiceName, PortQuery> = Endpoint::new(Method::Get, "/v1/services/{service}/listeners",
+        "listeners",
+        "List the addresses on which processes listen at a port of a service, regardless of its rules",
     );
     FORWARD: Send<ForwardRequest, ChangeResult, ServiceName> = Endpoint::new(Method::Put, "/v1/services/{service}/forward",
         "switchForward",

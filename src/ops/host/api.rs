@@ -2,6 +2,7 @@
 //! them in-process.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -96,6 +97,10 @@ impl HostLink for LocalHost {
             owner: record.and_then(|record| record.owner),
             sockets,
         })
+    }
+
+    async fn list_listeners(&self, _: &ServiceName, port: Port) -> LinkResult<Vec<SocketAddr>> {
+        Ok(self.world.packets.list_listening_addresses(port))
     }
 
     async fn probe(&self, request: &ProbeRequest) -> LinkResult<ProbeResult> {

@@ -47,12 +47,7 @@ fn build_view(host: &SiteHost) -> DeploymentsView {
         let main = deployments.iter_mut().find(|one| one.role == Role::Main);
         main.unwrap().deployment.stage = Stage::Updating;
     }
-    DeploymentsView {
-        services: vec![build_record(host)],
-        deployments,
-        runner: "fake".to_owned(),
-        unserved_backups: vec![],
-    }
+    DeploymentsView { services: vec![build_record(host)], deployments, runner: "fake".to_owned() }
 }
 
 /// Both ports route to main, or to the new instance of its update.

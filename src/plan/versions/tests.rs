@@ -65,6 +65,17 @@ fn legs(intent: &Intent) -> (u16, u16) {
 
 /// Seed row D2.
 #[test]
+fn metadata_is_short_plain_text() {
+    let check = |name: &str, value: &str| check_metadata(&[(name.to_owned(), value.to_owned())].into());
+    assert_eq!(check("commit", "3f2a"), Ok(()));
+    for (name, value) in [("", "x"), ("a\n", "x"), ("a", "x\u{7}"), ("a", &"x".repeat(1025))] {
+        assert!(check(name, value).is_err(), "{name:?}");
+    }
+    let many = (0..33).map(|number| (number.to_string(), String::new())).collect();
+    assert!(check_metadata(&many).is_err());
+}
+
+#[test]
 fn first_deployment_takes_both_ports_and_keeps_maintenance() {
     let one = shop("1.0.0", 20000);
     let intent = plan_first(None, &one, &site(), &actor());

@@ -1,5 +1,6 @@
 //! The calls of the host API: each is one row of the table of endpoints.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use async_trait::async_trait;
@@ -13,8 +14,8 @@ use crate::model::api::deployments::{
 use crate::model::api::endpoint::{Endpoint, NoBody, NoQuery, PathValues};
 use crate::model::api::endpoints::{
     ACCESS, ACTIVITY, ASSIGN, DEPLOY, DEPLOYMENTS, EVIDENCE, FORWARD, HELLO, HISTORY, HistoryQuery, KILL,
-    KillQuery, LOGS, LogsQuery, MERGE, PROBE, PROXY_STATS, PortQuery, RELEASES, ROLLBACK, RUN, STATUS,
-    TRAFFIC_SPLIT, UPDATE, WATCH,
+    KillQuery, LISTENERS, LOGS, LogsQuery, MERGE, PROBE, PROXY_STATS, PortQuery, RELEASES, ROLLBACK, RUN,
+    STATUS, TRAFFIC_SPLIT, UPDATE, WATCH,
 };
 use crate::model::api::{
     ForwardRequest, Hello, HostRelease, HostView, ProbeRequest, ProbeResult, RunOutcome, RunRequest,
@@ -56,6 +57,10 @@ impl HostLink for HttpLink {
 
     async fn fetch_activity(&self, service: &ServiceName, port: Port) -> LinkResult<ServiceActivity> {
         self.call(&ACTIVITY, service, &PortQuery { port: port.get() }, &NoBody).await
+    }
+
+    async fn list_listeners(&self, service: &ServiceName, port: Port) -> LinkResult<Vec<SocketAddr>> {
+        self.call(&LISTENERS, service, &PortQuery { port: port.get() }, &NoBody).await
     }
 
     async fn probe(&self, request: &ProbeRequest) -> LinkResult<ProbeResult> {

@@ -60,6 +60,7 @@ pub async fn deploy(
         service: options.service.clone(),
         version: options.version.clone(),
         revision: Some(revision),
+        metadata: options.metadata.clone(),
         how: options.run_spec.clone(),
         digest: digest.clone(),
         port: options.port,
@@ -79,6 +80,11 @@ pub async fn deploy(
         all_or_partial(planned)?.into_iter().map(|(host, deployed)| plan_host(host, &deployed)).collect();
     for plan in &planned {
         report_progress(world, Some(&plan.host), describe_plan(plan, options));
+    }
+    if options.dry_run {
+        for text in describe_update(&listing, options, revision) {
+            report_progress(world, None, text);
+        }
     }
     let mut report = DeployReport { id: id.clone(), revision, planned, deployed: vec![] };
     if options.dry_run {
@@ -172,6 +178,22 @@ fn describe_plan(planned: &HostDeployPlan, options: &DeployOptions) -> String {
         return format!("{service} {version} is there already");
     }
     format!("{service} {version} will be {role}, on port {}", planned.port)
+}
+
+/// Describes what a dry run would change of a service that is known: seed row R17 (docs/design/seed-systems.md#restate).
+fn describe_update(listing: &Listing, options: &DeployOptions, revision: u32) -> Vec<String> {
+    let of_service = listing.rows.iter().filter(|row| row.service == options.service);
+    let Some(latest) = of_service.max_by_key(|row| row.revision).filter(|row| row.revision < revision) else {
+        return vec![];
+    };
+    let mut lines = vec![format!("Revision: {} -> {revision}", latest.revision)];
+    if let Some(main) = listing.find_main(&options.service) {
+        lines.extend(main.hosts.iter().map(|(host, view)| {
+            let endpoint = view.deployment.endpoint(&view.deployment.instance);
+            format!("Old Deployment: http://{endpoint}/ on {host} (at {}, main {})", main.id, main.version)
+        }));
+    }
+    lines
 }
 
 /// Removes the deployments that this run made; what was there before stays.

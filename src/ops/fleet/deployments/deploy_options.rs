@@ -1,5 +1,6 @@
 //! What is deployed, and how.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::model::deployment::RunSpec;
@@ -25,6 +26,8 @@ pub struct DeployOptions {
     pub source: Source,
     pub run_spec: RunSpec,
     pub port: Option<Port>,
+    /// Facts to record, such as the commit.
+    pub metadata: BTreeMap<String, String>,
     /// Replaces the health check of the service.
     pub health: Option<Health>,
     pub dry_run: bool,

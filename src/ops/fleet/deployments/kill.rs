@@ -88,14 +88,25 @@ pub async fn check_kill(
     Ok(())
 }
 
-/// Names the hosts of these rows whose backup vhost has no other server once the rows are killed: the backup port is routed to
-/// the last version of a service, and no other process listens on it.
-pub fn find_unserved_backups(listing: &Listing, rows: &[FleetDeployment]) -> Vec<(HostName, ServiceName)> {
-    let unserved = &listing.unserved_backups;
-    let is_main = |(host, service): &&(HostName, ServiceName)| {
-        rows.iter().any(|row| row.service == *service && row.is_main_on(host))
-    };
-    unserved.iter().filter(is_main).cloned().collect()
+/// Finds the hosts of these rows whose backup vhost has no other server once the rows are killed: the backup port is routed to
+/// the last version of a service, and no process listens on it. A host that cannot be asked is left out.
+pub async fn find_unserved_backups(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    hosts: &[Host],
+    rows: &[FleetDeployment],
+) -> Vec<(HostName, ServiceName)> {
+    let mut unserved = Vec::new();
+    for row in rows {
+        let Some(port) = fleet.for_service(&row.service).map(|fleet| fleet.ports.backup) else { continue };
+        let mut mains = row.filter_hosts(hosts);
+        mains.retain(|host| row.is_main_on(&host.name));
+        let listeners =
+            for_each_host(world, &mains, async |_, link| link.list_listeners(&row.service, port).await).await;
+        let empty = listeners.into_iter().filter(|(_, found)| found.as_ref().is_ok_and(Vec::is_empty));
+        unserved.extend(empty.map(|(host, _)| (host, row.service.clone())));
+    }
+    unserved
 }
 
 /// Kills one step after another, and stops at the first refusal.

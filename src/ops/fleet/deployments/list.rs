@@ -36,6 +36,9 @@ pub struct FleetDeployment {
     pub hosts: Vec<(HostName, DeploymentView)>,
     /// The version's shares of the requests where a proxy is in the data path, each once: `copies 100%`, `canary 25%`.
     pub traffic: Vec<String>,
+    /// Whether it is the newest revision of its service on the hosts that were read.
+    #[serde(rename = "latest")]
+    pub is_latest: bool,
     /// The hosts of the version where the service is in maintenance: no user reaches any version by their data port.
     pub maintenance: Vec<HostName>,
 }
@@ -121,9 +124,6 @@ pub struct Listing {
     pub rows: Vec<FleetDeployment>,
     #[serde(serialize_with = "serialize_errors")]
     pub unread: Vec<(HostName, LinkError)>,
-    /// Services of hosts where only a version answers the backup port.
-    #[serde(skip)]
-    pub unserved_backups: Vec<(HostName, ServiceName)>,
 }
 
 /// Writes an error as its text.
@@ -263,16 +263,16 @@ pub async fn list_deployments(world: &FleetWorld, hosts: &[Host]) -> Listing {
     let mut listing = Listing::default();
     for (host, view) in for_each_host(world, hosts, async |_, link| link.list_deployments().await).await {
         match view {
-            Ok(view) => {
-                let unserved = view.unserved_backups.iter().map(|service| (host.clone(), service.clone()));
-                listing.unserved_backups.extend(unserved);
-                merge_host_view(&mut listing.rows, &host, view);
-            }
+            Ok(view) => merge_host_view(&mut listing.rows, &host, view),
             Err(error) => listing.unread.push((host, error)),
         }
     }
     let order = |row: &FleetDeployment| (row.service.clone(), row.revision);
     listing.rows.sort_by_key(order);
+    let rows = &mut listing.rows;
+    for at in 0..rows.len() {
+        rows[at].is_latest = rows.get(at + 1).is_none_or(|next| next.service != rows[at].service);
+    }
     listing
 }
 
@@ -299,6 +299,7 @@ fn merge_host_view(rows: &mut Vec<FleetDeployment>, host: &HostName, view: Deplo
                 active,
                 hosts: vec![(host.clone(), one)],
                 traffic,
+                is_latest: false,
                 maintenance: is_out.then(|| host.clone()).into_iter().collect(),
             });
             continue;

@@ -33,6 +33,7 @@ pub async fn deploy(world: &HostWorld, request: &DeployRequest) -> Result<Deploy
         service: request.service.clone(),
         version: request.version.clone(),
         revision,
+        metadata: request.metadata.clone(),
         stage: Stage::Starting,
         instance: Instance {
             build: 1,

@@ -3,11 +3,9 @@
 use super::error::HostDeployError;
 use super::instance::read_process;
 use super::open_connections::count_sockets;
-use super::port_owner::describe_port_owner;
 use crate::model::api::deployments::{DeploymentRef, DeploymentView, DeploymentsView, LogsRequest};
 use crate::model::deployment::{Deployment, Workload};
 use crate::model::forward::ServiceRecord;
-use crate::model::name::ServiceName;
 use crate::model::observation::ObservationError;
 use crate::model::socket::SocketCount;
 use crate::ops::host::port_sockets::filter_by_peers;
@@ -36,16 +34,7 @@ pub async fn read_view(world: &HostWorld) -> Result<DeploymentsView, HostDeployE
             deployment,
         });
     }
-    let unserved_backups = list_unserved_backups(world, &services);
-    Ok(DeploymentsView { services, deployments, runner: world.runner.name().to_owned(), unserved_backups })
-}
-
-/// Lists the services whose backup port only a route answers.
-fn list_unserved_backups(world: &HostWorld, services: &[ServiceRecord]) -> Vec<ServiceName> {
-    let is_unserved = |record: &&ServiceRecord| {
-        record.routes.as_ref().is_some_and(|routes| describe_port_owner(world, routes.backup.port).is_none())
-    };
-    services.iter().filter(is_unserved).map(|record| record.forward.service.clone()).collect()
+    Ok(DeploymentsView { services, deployments, runner: world.runner.name().to_owned() })
 }
 
 /// Counts the sockets of main's ports. Reads conntrack only where there is anything to look up.

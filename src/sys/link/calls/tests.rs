@@ -74,6 +74,7 @@ async fn call_everything(link: &dyn HostLink, archive: &std::path::Path) -> Vec<
     vec![
         link.fetch_status(&status).await.map(drop),
         link.fetch_activity(service, example::port(8080)).await.map(drop),
+        link.list_listeners(service, example::port(80)).await.map(drop),
         link.probe(&read(json!({"address": "127.0.0.1:80", "health": main.health}))).await.map(drop),
         link.set_forward(&read(forward)).await.map(drop),
         link.run(&read(run), sink.clone()).await.map(drop),

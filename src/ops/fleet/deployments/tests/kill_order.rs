@@ -48,9 +48,15 @@ async fn kill_names_hosts_whose_backup_port_has_no_listener() {
     let fleet = HostFleet::new(1);
     deploy_both(&fleet).await;
     let listing = list_all(&fleet).await;
-    assert_eq!(find_unserved_backups(&listing, &listing.rows[1..]), [], "main stays");
-    let hosts = find_unserved_backups(&listing, &listing.rows);
-    assert_eq!(hosts, [("web1".parse().unwrap(), "shop".parse().unwrap())]);
+    let (world, hosts) = (&fleet.site.world, &fleet.site.fleet.hosts);
+    let find =
+        async |rows: &[FleetDeployment]| find_unserved_backups(world, &fleet.site.fleet, hosts, rows).await;
+    assert_eq!(find(&listing.rows[1..]).await, [], "main stays");
+    assert_eq!(find(&listing.rows).await, [("web1".parse().unwrap(), "shop".parse().unwrap())]);
+    // A vhost of the operator's own listens there.
+    let address = "0.0.0.0:80".parse().unwrap();
+    fleet.hosts[0].packets.listeners.lock().unwrap().push(address);
+    assert_eq!(find(&listing.rows).await, []);
 }
 
 /// A connection with a request on it.

@@ -43,6 +43,35 @@ async fn deploy_after_kill_is_listed_as_in_maintenance() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn r17_dry_run_shows_the_new_revision_and_the_old_endpoint() {
+    let fleet = HostFleet::new(1);
+    let dry = |version| DeployOptions { dry_run: true, ..make_options(version, version) };
+    let read_lines = || {
+        let events = std::mem::take(&mut *fleet.site.events.lock().unwrap());
+        let text = |event: &Event| match event {
+            Event::DeploymentProgress { host: None, text } => Some(text.clone()),
+            _ => None,
+        };
+        events.iter().filter_map(text).collect::<Vec<_>>()
+    };
+    deploy_on(&fleet, 0, &dry("1.0.0")).await.unwrap();
+    assert_eq!(read_lines(), [] as [String; 0], "nothing is updated");
+    deploy_on(&fleet, 0, &make_options("1.0.0", "1.0.0")).await.unwrap();
+    let id = list_all(&fleet).await.rows[0].id.clone();
+    deploy_on(&fleet, 0, &dry("2.0.0")).await.unwrap();
+    let old = format!("Old Deployment: http://10.0.0.1:20000/ on web1 (at {id}, main 1.0.0)");
+    assert_eq!(read_lines(), ["Revision: 1 -> 2".to_owned(), old]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn r34_the_newest_revision_is_the_latest() {
+    let fleet = HostFleet::new(2);
+    deploy_both(&fleet).await;
+    let latest: Vec<bool> = list_all(&fleet).await.rows.iter().map(|row| row.is_latest).collect();
+    assert_eq!(latest, [false, true]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn unread_hosts_are_named_where_no_version_is_found() {
     let fake = site(2, 1);
     fake.site.with_host("web1", |host| host.is_reachable = false);

@@ -11,6 +11,7 @@ pub fn make_options(version: &str, source: &str) -> DeployOptions {
         source: Source::Release(source.into()),
         run_spec: make_run_spec(),
         port: None,
+        metadata: std::collections::BTreeMap::new(),
         health: None,
         dry_run: false,
         actor: actor(),
