@@ -7,6 +7,7 @@ use crate::agent::serve::ServeError;
 use crate::config::{ConfigError, ConfigProblem};
 use crate::model::example;
 use crate::model::lock::{Holder, Liveness, LockPurpose, LockView};
+use crate::model::port_conflict::{PortConflict, PortSetting, PortSide};
 use crate::model::port_forward::Switch;
 use crate::ops::fleet::balancer_wait::{BalancerWaitError, MissingObservation};
 use crate::ops::fleet::drain::DrainError;
@@ -287,6 +288,14 @@ fn list_refusals() -> Vec<Sample<Refusal>> {
             balancer: name("lb1"),
             line: "websockets/web1".into(),
             check: example::port(8888),
+        }],
+        OtherPort: [Refusal::OtherPort {
+            conflict: PortConflict {
+                side: PortSide::Host(name("web1")),
+                setting: PortSetting::Check,
+                configured: example::port(8889),
+                found: 8888,
+            },
         }],
         BackupNotUp: [Refusal::BackupNotUp {
             balancer: balancer(),

@@ -26,6 +26,7 @@ use super::packet_proof::PacketProof;
 use super::port_forward::{Forward, Switch};
 use super::ports::Ports;
 use super::socket::SocketCount;
+use super::version::Version;
 
 /// The version of the messages that this program sends and reads. It counts changes of fields, the path prefix `/v1` does not.
 pub const API_VERSION: u32 = 2;
@@ -92,6 +93,9 @@ pub struct HostView {
     #[serde(with = "observation")]
     #[schemars(with = "observation::ValueOrError<()>")]
     pub main_health: Result<(), ObservationError>,
+    /// The version that is main; absent where the vhosts serve users themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub main_version: Option<Version>,
     /// The last entry of the history.
     pub last_entry: Option<HistoryEntry>,
     /// The proof of the forward by packets; absent where none was requested or nothing is recorded.

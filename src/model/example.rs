@@ -291,6 +291,7 @@ pub fn make_host_view(switch: Switch) -> HostView {
         drift: vec![],
         main_sockets: Ok(SocketCount::default()),
         main_health: Ok(()),
+        main_version: None,
         last_entry: None,
         packet: None,
     }

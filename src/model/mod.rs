@@ -27,6 +27,7 @@ pub mod observation;
 pub mod owner;
 pub mod packet_proof;
 pub mod percent;
+pub mod port_conflict;
 pub mod port_forward;
 pub mod ports;
 pub mod promote;

@@ -10,6 +10,7 @@ pub mod input_filter;
 pub mod metrics;
 pub mod owner;
 pub mod packet_proof;
+pub mod port_conflicts;
 pub mod promote;
 pub mod proxy;
 pub mod repair_backoff;

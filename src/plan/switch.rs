@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::model::balancer::{BackendView, BalancerSpec, CheckTiming, ServerView};
 use crate::model::fleet::Fleet;
 use crate::model::name::{BalancerName, HostName};
+use crate::model::port_conflict::PortConflict;
 use crate::model::port_forward::Switch;
 use crate::model::ports::Port;
 
@@ -28,6 +29,8 @@ pub enum Refusal {
     BackupNotUp { balancer: BalancerName, server: String, status: String },
     /// Another backend sends its users to the main vhost, whether its forward is on or off.
     OtherLine { balancer: BalancerName, line: String, check: Port },
+    /// The operator machine has another port than the host or the balancer.
+    OtherPort { conflict: PortConflict },
     /// Too few other hosts would be left.
     CapacityFloor { balancer: BalancerName, up: u32, min_up: u32 },
     /// Too few other hosts would be left by the configuration; no balancer reports how many of them are UP.
@@ -55,6 +58,7 @@ impl fmt::Display for Refusal {
                 f,
                 "`{balancer}` sends users to the main vhost by the server line `{line}` too, which does not health-check port {check}: they would get errors"
             ),
+            Self::OtherPort { conflict } => conflict.fmt(f),
             Self::CapacityFloor { balancer, up, min_up } => write!(
                 f,
                 "the capacity floor would break: `{balancer}` has {up} other main vhost{} UP, `roll.min_up` requires {min_up}",

@@ -1,5 +1,6 @@
 //! A share of the users by HAProxy's own weights, between hosts whose main is the new version and the others.
 
+use crate::model::balancer::{BackendView, ServerState, ServerView};
 use crate::model::percent::Percent;
 
 /// The weight of the heavier side: HAProxy's default of 1 leaves no room below it (`weight 50%` of 1 is 0;
@@ -13,6 +14,23 @@ pub struct Weights {
     pub mains: u32,
     /// Returns the share that these weights come to: whole numbers do not reach every share.
     pub share: Percent,
+}
+
+/// Computes the share of the users without a cookie that a server line gets now, from the weights of the lines that are UP.
+/// `None` where no line outside the backups is UP: then the backups get all.
+pub fn compute_share(view: &BackendView, server: &str) -> Option<Percent> {
+    let is_chosen = |server: &&ServerView| {
+        let is_active =
+            matches!(server.state, ServerState::Up | ServerState::GoingDown | ServerState::NoCheck);
+        !server.backup && is_active
+    };
+    let weight = |servers: &mut dyn Iterator<Item = &ServerView>| -> u64 {
+        servers.map(|server| u64::from(server.weight)).sum()
+    };
+    let all = weight(&mut view.servers().iter().filter(is_chosen));
+    let mine = weight(&mut view.find_server(server).into_iter().filter(is_chosen));
+    let parts = mine.checked_mul(u64::from(Percent::FULL.parts()))?.checked_div(all)?;
+    u16::try_from(parts).ok().map(Percent::from_parts)
 }
 
 /// Why there are no such weights.
@@ -64,6 +82,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::example::make_server;
 
     fn compute(share: &str, canaries: u32, mains: u32) -> (u32, u32, String) {
         let found = compute_weights(share.parse().unwrap(), canaries, mains).unwrap();
@@ -97,5 +116,23 @@ mod tests {
                 prop_assert!(found.share.parts().abs_diff(parts) * 2 <= smaller, "{found:?}");
             }
         }
+    }
+
+    #[test]
+    fn share_is_by_weight_among_lines_that_are_up() {
+        let server = |name: &str, state, weight| ServerView { weight, ..make_server(name, state) };
+        let backup = ServerView { backup: true, ..server("backup-web1", ServerState::Up, 100) };
+        let view = BackendView::new(vec![
+            server("main-web1", ServerState::Up, 25),
+            server("main-web2", ServerState::GoingDown, 75),
+            server("main-web3", ServerState::Down, 100),
+            backup.clone(),
+        ]);
+        let share = |server: &str| compute_share(&view, server).map(|share| share.to_string());
+        assert_eq!(share("main-web1").as_deref(), Some("25%"));
+        assert_eq!(share("main-web2").as_deref(), Some("75%"));
+        assert_eq!(share("main-web3").as_deref(), Some("0%"));
+        let down = BackendView::new(vec![server("main-web1", ServerState::Down, 25), backup]);
+        assert_eq!(compute_share(&down, "main-web1"), None);
     }
 }

@@ -34,6 +34,7 @@ mod site;
 #[path = "../../src/snapshot.rs"]
 mod snapshot;
 mod snapshots;
+mod status;
 mod supervisor;
 mod takeover;
 #[path = "../../src/sys/testing.rs"]

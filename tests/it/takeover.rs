@@ -3,9 +3,9 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
-use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
+use crate::single_host::LocalOperator;
 use crate::testing::run_in_namespace;
 
 const ADDRESS: &str = "10.9.0.5";
@@ -103,43 +103,29 @@ impl Drop for Client {
     }
 }
 
-fn run(dir: &Path, args: &[&str]) -> String {
-    let mut switchman = command(env!("CARGO_BIN_EXE_switchman"));
-    switchman.arg("--config").arg(dir.join("switchman.yaml")).arg("--local").arg("--yes");
-    switchman.arg("--state-dir").arg(dir.join("state")).arg("--releases-dir").arg(dir.join("releases"));
-    switchman.env("XTABLES_LOCKFILE", dir.join("xtables.lock")).current_dir(dir).args(args);
-    let output = switchman.stdin(Stdio::null()).output().unwrap();
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn deploy(dir: &Path) {
-    let program = "exec python3 -m http.server $PORT";
-    run(dir, &["deploy", "shop", "1.0.0", "code", "--", "sh", "-c", program]);
+fn make_host() -> LocalOperator {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("switchman.yaml"), YAML).unwrap();
+    LocalOperator::new(dir)
 }
 
 /// `before` runs between the opening of the connections and the deploy.
 fn check_takeover(before: &'static [&'static [&'static str]]) {
     run_in_namespace(move || async move {
-        let dir = tempfile::tempdir().unwrap();
-        let dir = dir.path();
-        std::fs::write(dir.join("switchman.yaml"), YAML).unwrap();
-        std::fs::create_dir(dir.join("code")).unwrap();
-        std::fs::write(dir.join("code/health"), "ok").unwrap();
+        let host = make_host();
         // The backup vhost is IPv4 alone; an IPv4 client of the main vhost has a socket of IPv6 on this side.
         echo("[::]:8080");
         echo("0.0.0.0:8081");
         let mut client = Client::start(&["8080", "8081", "8080"]);
         assert_eq!(client.ask("open"), "x x x");
         for args in before {
-            run(dir, args);
+            host.stdout(args);
         }
-        deploy(dir);
+        host.deploy("1.0.0");
         let rules = sh("iptables-save -t nat");
         assert!(rules.contains("--dport 8080") && rules.contains("--dport 8081"), "{rules}");
         assert_eq!(client.ask("again"), "x x x");
         assert_eq!(client.ask("and again"), "x x x");
-        run(dir, &["kill", "--all", "--force"]);
     });
 }
 
@@ -158,20 +144,15 @@ fn connections_from_before_the_forward_survive_the_first_deploy() {
 #[test]
 fn connections_from_a_gap_in_the_rules_survive_their_repair() {
     run_in_namespace(|| async {
-        let dir = tempfile::tempdir().unwrap();
-        let dir = dir.path();
-        std::fs::write(dir.join("switchman.yaml"), YAML).unwrap();
-        std::fs::create_dir(dir.join("code")).unwrap();
-        std::fs::write(dir.join("code/health"), "ok").unwrap();
+        let host = make_host();
         echo("[::]:8080");
         let mut client = Client::start(&["8080"]);
-        deploy(dir);
+        host.deploy("1.0.0");
         sh("nft flush ruleset; nft delete table ip nat || true; nft delete table ip6 nat || true");
         assert_eq!(client.ask("open"), "x");
-        run(dir, &["restore"]);
+        host.stdout(&["restore"]);
         let rules = sh("iptables-save -t nat");
         assert!(rules.contains("--dport 8080"), "{rules}");
         assert_eq!(client.ask("again"), "x");
-        run(dir, &["kill", "--all", "--force"]);
     });
 }

@@ -52,14 +52,31 @@ fn spec(vhost: &Vhost, user: Option<&str>) -> InstanceSpec {
 
 /// Status line and body; `None` while no server answers.
 async fn get(address: &str, path: &str) -> Option<(String, String)> {
-    let mut stream = TcpStream::connect((address, PORT)).await.ok()?;
+    let (head, body) = request(address, PORT, path).await?;
+    assert!(head.to_lowercase().contains("x-switchman-vhost: dp_0123456789-1"), "{head}");
+    Some((head.split(' ').nth(1)?.to_owned(), body))
+}
+
+/// Head and body; `None` while no server answers.
+async fn request(address: &str, port: u16, path: &str) -> Option<(String, String)> {
+    let mut stream = TcpStream::connect((address, port)).await.ok()?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
-    assert!(head.to_lowercase().contains("x-switchman-vhost: dp_0123456789-1"), "{head}");
-    Some((head.split(' ').nth(1)?.to_owned(), body.to_owned()))
+    Some((head.to_owned(), body.to_owned()))
+}
+
+/// Files of a release that no user may read, and one that every user may.
+const HIDDEN: [&str; 5] =
+    ["/.env", "/.git/config", "/app/.htpasswd", "/.well-known/.key", "/app/.well-known/file"];
+const WELL_KNOWN: &str = "/.well-known/acme-challenge/token-1";
+
+fn write_public(root: &Path, path: &str) {
+    let file = root.join(path.trim_start_matches('/'));
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    std::fs::write(&file, "public\n").unwrap();
 }
 
 /// Starts a vhost that answers, over IPv4 and IPv6, with the files of the release alone; then it is stopped.
@@ -88,6 +105,15 @@ async fn serves(server: WebServer, user: Option<&str>) {
     }
     std::fs::write(vhost.root.join("health.txt"), "fine\n").unwrap();
     let health = get("127.0.0.1", "/health.txt").await.unwrap();
+    let mut hidden = Vec::new();
+    for path in HIDDEN {
+        write_public(&vhost.root, path);
+        hidden.push(get("127.0.0.1", path).await.unwrap().0);
+    }
+    write_public(&vhost.root, WELL_KNOWN);
+    let well_known = get("127.0.0.1", WELL_KNOWN).await.unwrap();
+    std::fs::rename(&vhost.root, dir.path().join("elsewhere")).unwrap();
+    let without_release = get("127.0.0.1", "/health.txt").await.unwrap().0;
     let ended = runner.stop(&vhost.id, BOUND).await.unwrap();
     for answers in found.chunks(4) {
         let status: Vec<&str> = answers.iter().map(|(status, _)| status.as_str()).collect();
@@ -96,6 +122,9 @@ async fn serves(server: WebServer, user: Option<&str>) {
         assert_eq!(answers[0].1, "front\n");
     }
     assert_eq!(health, ("200".to_owned(), "fine\n".to_owned()), "a file of the release goes first");
+    assert!(hidden.iter().all(|status| status == "404"), "{server:?}: {HIDDEN:?}: {hidden:?}");
+    assert_eq!(well_known, ("200".to_owned(), "public\n".to_owned()), "{server:?}");
+    assert!(matches!(without_release.as_str(), "403" | "404" | "503"), "{server:?}: {without_release}");
     assert_eq!(ended, StopResult::Exited, "{server:?}");
     assert!(get("127.0.0.1", "/").await.is_none());
 }
@@ -128,5 +157,69 @@ fn every_web_server_accepts_its_configuration() {
         #[allow(clippy::disallowed_methods, reason = "a test stands outside the house")]
         let output = Command::new(check[0]).args(&check[1..]).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+/// The main vhost that `init` writes, in the foreground.
+#[allow(clippy::disallowed_methods, reason = "a test starts programs by itself")]
+fn start_main_vhost(dir: &Path, server: &str) -> std::process::Child {
+    let init = Command::new(env!("CARGO_BIN_EXE_switchman"))
+        .args(["init", &dir.display().to_string(), "--name", "shop", "--server", server])
+        .args(["--host", "web1=127.0.0.1", "--balancer", "127.0.0.1"])
+        .output()
+        .unwrap();
+    assert!(init.status.success(), "{}", String::from_utf8_lossy(&init.stderr));
+    let file = |name: &str| dir.join(name).display().to_string();
+    let argv = match server {
+        "nginx" => {
+            vec!["nginx".to_owned(), "-c".into(), file("nginx/main.conf"), "-g".into(), "daemon off;".into()]
+        }
+        "apache" => vec!["apache2".to_owned(), "-f".into(), file("apache/main.conf"), "-DFOREGROUND".into()],
+        _ => ["caddy", "run", "--adapter", "caddyfile", "--config"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain([file("caddy/main.Caddyfile")])
+            .collect(),
+    };
+    Command::new(&argv[0]).args(&argv[1..]).spawn().unwrap()
+}
+
+#[test]
+fn vhost_of_init_is_not_healthy_without_its_site_and_hides_dot_files() {
+    for server in ["nginx", "apache", "caddy"] {
+        run_in_namespace(move || async move {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+            let project = dir.path().join("shop");
+            let mut process = start_main_vhost(&project, server);
+            let status = async |path: &str| -> Option<String> {
+                let (head, _) = request("127.0.0.1", 8080, path).await?;
+                Some(head.split(' ').nth(1)?.to_owned())
+            };
+            let answers = async {
+                while status("/").await.is_none() {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            };
+            let started = tokio::time::timeout(BOUND, answers).await;
+            let site = project.join("site/main");
+            write_public(&site, "/.env");
+            write_public(&site, WELL_KNOWN);
+            let mut found = Vec::new();
+            for path in ["/health", "/.env", WELL_KNOWN] {
+                found.push(status(path).await);
+            }
+            std::fs::remove_file(&site).unwrap();
+            let without_site = status("/health").await;
+            let pid = nix::unistd::Pid::from_raw(process.id().cast_signed());
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+            process.wait().unwrap();
+            assert!(started.is_ok(), "{server} never answered");
+            assert_eq!(found, ["200", "404", "200"].map(|status| Some(status.to_owned())), "{server}");
+            assert!(
+                without_site.as_ref().is_some_and(|status| status != "200"),
+                "{server}: {without_site:?}"
+            );
+        });
     }
 }

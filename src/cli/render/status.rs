@@ -12,6 +12,7 @@ use super::table;
 use crate::model::api::HostView;
 use crate::model::balancer::ServerView;
 use crate::model::forward::{KernelForward, Route, Routes, ServiceRecord};
+use crate::model::percent::Percent;
 use crate::model::port_forward::Switch;
 use crate::ops::fleet::status::{BalancerStatus, HostStatus};
 
@@ -23,6 +24,9 @@ impl Renderer {
         if watching && std::io::stdout().is_terminal() {
             // Home, and clear to the end: the screen does not flicker as a full clear would.
             self.print_text("\x1b[H\x1b[J");
+        }
+        if hosts.len() > 1 {
+            self.print_text(&format!("{}\n", format_summary(hosts)));
         }
         for status in hosts {
             self.print_text(&format_host_status(status));
@@ -43,6 +47,40 @@ struct StatusDocument<'a> {
     roll: Option<&'a RollView>,
 }
 
+/// A line for each host: what serves its users.
+fn format_summary(hosts: &[HostStatus]) -> String {
+    let rows = hosts.iter().map(format_summary_row).collect();
+    table::format_table(&["HOST", "FORWARD", "MAIN", "PORT", "SHARE", "OWNER"], rows)
+}
+
+fn format_summary_row(status: &HostStatus) -> Vec<String> {
+    let (switch, version, port, owner) = match &status.view {
+        Err(_) => ["not known", "-", "-", "-"].map(str::to_owned).into(),
+        Ok(view) => {
+            let record = view.record.as_ref().ok().and_then(Option::as_ref);
+            let owner = record.and_then(|record| record.owner.as_ref());
+            (
+                status.switch().map_or("not known".to_owned(), |switch| switch.to_string()),
+                view.main_version.as_ref().map_or("vhost".to_owned(), ToString::to_string),
+                record.map_or(status.ports.main, |record| record.forward.target).to_string(),
+                owner.map_or("-".to_owned(), ToString::to_string),
+            )
+        }
+    };
+    vec![status.host.name.to_string(), switch, version, port, format_share(status), owner]
+}
+
+/// The share that every balancer agrees on, or the range.
+fn format_share(status: &HostStatus) -> String {
+    let read = status.balancers.iter().filter_map(|balancer| balancer.servers.as_ref().ok());
+    let shares: Vec<Percent> = read.map(|servers| servers.share.unwrap_or(Percent::ZERO)).collect();
+    match (shares.iter().min(), shares.iter().max()) {
+        (Some(least), Some(most)) if least == most => most.to_string(),
+        (Some(least), Some(most)) => format!("{least} to {most}"),
+        _ => "-".to_owned(),
+    }
+}
+
 fn format_host_status(status: &HostStatus) -> String {
     let mut text = String::new();
     let address = status.host.address.map(|address| format!(" ({address})")).unwrap_or_default();
@@ -59,7 +97,8 @@ fn format_host_status(status: &HostStatus) -> String {
 }
 
 fn write_host_side(text: &mut String, status: &HostStatus, view: &HostView) {
-    let main = status.ports.main;
+    let main = view.record.as_ref().ok().and_then(Option::as_ref).map(|record| record.forward.target);
+    let main = main.unwrap_or(status.ports.main);
     let _ = writeln!(text, "forward   {}", format_forward(status, view));
     let _ = writeln!(text, "rules     {}", format_rules(view));
     if let Ok(Some(ServiceRecord { routes: Some(routes), .. })) = &view.record {
@@ -82,6 +121,9 @@ fn write_host_side(text: &mut String, status: &HostStatus, view: &HostView) {
         Err(reason) => reason.to_string(),
     };
     let _ = writeln!(text, "sockets   {sockets}");
+    for conflict in &status.port_conflicts {
+        let _ = writeln!(text, "ports     {}", conflict.to_string().red());
+    }
     for drift in &view.drift {
         let _ = writeln!(text, "drift     {}", drift.yellow());
     }
@@ -95,10 +137,13 @@ fn write_host_side(text: &mut String, status: &HostStatus, view: &HostView) {
 }
 
 fn format_forward(status: &HostStatus, view: &HostView) -> String {
-    let ports = status.ports;
     let now = match status.switch() {
-        Some(Switch::On) => format!("{}  {} -> {}", "on".green().bold(), ports.check, ports.main),
-        Some(Switch::Off) => format!("{}  maintenance: {} is refused", "off".yellow().bold(), ports.check),
+        Some(Switch::On) => format!("{}  {}", "on".green().bold(), format_ports(view)),
+        Some(Switch::Off) => {
+            let check = view.record.as_ref().ok().and_then(Option::as_ref).map(|record| record.forward.check);
+            let check = check.unwrap_or(status.ports.check);
+            format!("{}  maintenance: {check} is refused", "off".yellow().bold())
+        }
         None if view.kernel.is_ok() => "mixed".red().bold().to_string() + "  not the same in IPv4 and IPv6",
         None => "unknown".red().bold().to_string(),
     };
@@ -113,6 +158,14 @@ fn format_forward(status: &HostStatus, view: &HostView) -> String {
 fn format_routes(routes: &Routes) -> String {
     let format = |route: &Route| format!("{} -> {} ({})", route.port, route.target, route.deployment);
     format!("{}, {}", format(&routes.main), format(&routes.backup))
+}
+
+/// The kernel's forward: `8888 -> 20000 (2.0.0)`.
+fn format_ports(view: &HostView) -> String {
+    let kernel = view.kernel.as_deref().unwrap_or_default();
+    let forward = kernel.iter().find_map(|family| family.forward.as_ref());
+    let version = view.main_version.as_ref().map(|version| format!(" ({version})")).unwrap_or_default();
+    forward.map(|forward| format!("{} -> {}{version}", forward.check, forward.target)).unwrap_or_default()
 }
 
 fn format_rules(view: &HostView) -> String {

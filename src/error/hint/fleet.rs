@@ -15,6 +15,9 @@ use crate::world::journal::JournalError;
 /// The hint for a finished roll, which can neither be resumed nor aborted.
 pub const FINISHED_ROLL_HINT: &str = "`switchman status` shows every host: repair one that is out, then `switchman \
                                              enable-forward --host NAME`, or roll those that failed again with `--host NAME`";
+/// The hint for a port that is not the same everywhere.
+pub const OTHER_PORT_HINT: &str = "write the same `ports:` into switchman.yaml on both sides and into haproxy.cfg, or select the right service with `--service`; \
+                                   `--force` goes on with the ports of this configuration";
 const UNKNOWN_HOST_HINT: &str = "put it back into the configuration, then run the command again";
 
 pub fn lock_hint(error: &LockError) -> String {
@@ -82,6 +85,7 @@ fn roll_refusal_hint(refusals: &[Refusal]) -> &'static str {
         Some(Refusal::OtherLine { .. }) => {
             "add `check port PORT` to that line, or `track BACKEND/SERVER` with the main line; `roll --force` goes on all the same"
         }
+        Some(Refusal::OtherPort { .. }) => OTHER_PORT_HINT,
         Some(Refusal::BackupNotUp { .. }) => "start the backup vhost first",
         Some(Refusal::CapacityFloor { .. }) => "bring the others back first, or lower `roll.min_up`",
         Some(Refusal::CapacityFloorByConfig { .. } | Refusal::AllHosts { .. }) => {

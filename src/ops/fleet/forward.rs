@@ -25,6 +25,7 @@ use super::balancer_wait::{self, BalancerObserved, BalancerWaitError, WaitOutcom
 use super::drain::{self, DrainError};
 use super::lock::{self, LockError};
 use super::owner::{decide_actor, read_owner, require_owned};
+use super::port_conflicts::find_port_refusals;
 use super::reach::{find_link, is_off, probe_main, read_balancers};
 use super::server_lines::{list_main_endpoints, read_lines_to_main};
 
@@ -99,7 +100,8 @@ pub async fn disable(
 ) -> Result<SwitchReport, SwitchError> {
     let already =
         is_off(world, fleet, host).await.map_err(|source| not_changed_error(host, Switch::Off, source))?;
-    let refusals = if already { vec![] } else { find_refusals(world, fleet, &[&host.name]).await };
+    let mut refusals = if already { vec![] } else { find_refusals(world, fleet, &[&host.name]).await };
+    refusals.extend(find_port_refusals(world, fleet, std::slice::from_ref(host)).await);
     let overridden = check_refusals(world, host.name.as_str(), Switch::Off, refusals, options.force)?;
     start_maintenance(world, fleet, host, options, overridden).await
 }
@@ -140,7 +142,7 @@ pub async fn enable(
     host: &Host,
     options: &SwitchOptions,
 ) -> Result<SwitchReport, SwitchError> {
-    let refusals = match probe_main(world, fleet, host)
+    let mut refusals = match probe_main(world, fleet, host)
         .await
         .map_err(|source| not_changed_error(host, Switch::On, source))?
     {
@@ -150,6 +152,7 @@ pub async fn enable(
         }
         ProbeResult::Unhealthy { reason } => vec![Refusal::Unhealthy { cause: reason }],
     };
+    refusals.extend(find_port_refusals(world, fleet, std::slice::from_ref(host)).await);
     let overridden = check_refusals(world, host.name.as_str(), Switch::On, refusals, options.force)?;
     let changed = set_switch(world, fleet, host, Switch::On, options, &overridden).await?;
     let generation = changed.generation;
@@ -228,6 +231,7 @@ async fn check_all_refusals(
     if hosts.len() > 1 && hosts.len() == fleet.hosts.len() && !in_service.is_empty() {
         refusals.push(Refusal::AllHosts { hosts: hosts.len() });
     }
+    refusals.extend(find_port_refusals(world, fleet, hosts).await);
     let names: Vec<&str> = hosts.iter().map(|host| host.name.as_str()).collect();
     check_refusals(world, &names.join(", "), Switch::Off, refusals, options.force)
 }

@@ -10,6 +10,7 @@ pub mod hooks;
 pub mod lock;
 pub mod metrics;
 mod owner;
+mod port_conflicts;
 pub mod promote;
 pub mod reach;
 pub mod roll;

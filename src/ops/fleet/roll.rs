@@ -30,6 +30,7 @@ use super::forward;
 use super::hooks::{self, Hook};
 use super::lock::{self, LockError};
 use super::owner::{decide_actor, format_owned_hosts, read_owner, require_owned};
+use super::port_conflicts::find_port_refusals;
 use super::reach;
 
 mod announcement;
@@ -153,7 +154,10 @@ pub async fn run(
         roll.check_reachable().await?;
         roll.check_owners().await?;
         let first: Vec<&HostName> = roll.plan.batches[0].iter().collect();
-        let refusals = roll.find_refusals(&first).await;
+        let mut refusals = roll.find_refusals(&first).await;
+        if !roll.plan.spec.force {
+            refusals.extend(find_port_refusals(world, fleet, &roll.hosts).await);
+        }
         if !refusals.is_empty() {
             return Err(RollError::Refused { refusals });
         }

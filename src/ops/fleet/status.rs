@@ -8,12 +8,16 @@ use crate::model::fleet::Fleet;
 use crate::model::host::Host;
 use crate::model::name::{BalancerName, ServiceName};
 use crate::model::observation;
+use crate::model::percent::Percent;
+use crate::model::port_conflict::PortConflict;
 use crate::model::port_forward::Switch;
 use crate::model::ports::Ports;
+use crate::plan::weights::compute_share;
 use crate::world::FleetWorld;
 use crate::world::balancer::BalancerError;
 use crate::world::link::LinkError;
 
+use super::port_conflicts::find_port_conflicts;
 use super::reach::{build_status_request, find_link, read_balancers};
 
 /// A snapshot of one host. A part that could not be read has the error in its place; it is never left out.
@@ -26,6 +30,8 @@ pub struct HostStatus {
     #[serde(serialize_with = "observation::serialize")]
     pub view: Result<HostView, LinkError>,
     pub balancers: Vec<BalancerStatus>,
+    /// Ports on which this configuration disagrees with the host or a balancer.
+    pub port_conflicts: Vec<PortConflict>,
 }
 
 /// The state of this host as one balancer reports it.
@@ -48,6 +54,8 @@ pub enum BalancerStatusError {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HostServers {
     pub main: Option<ServerView>,
+    /// The share of the users without a cookie that main gets now; absent where only backup vhosts are UP.
+    pub share: Option<Percent>,
     pub backup: Option<ServerView>,
 }
 
@@ -63,7 +71,9 @@ pub async fn read_status(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Host
     let request = StatusRequest { send_packet: true, ..build_status_request(fleet, host) };
     let read_view = async { find_link(world, host)?.fetch_status(&request).await };
     let (view, balancers) = tokio::join!(read_view, read_balancer_status(world, fleet, host));
-    HostStatus { host: host.clone(), service: fleet.service.clone(), ports: fleet.ports, view, balancers }
+    let port_conflicts = find_port_conflicts(world, fleet, host, view.as_ref().ok()).await;
+    let (host, service, ports) = (host.clone(), fleet.service.clone(), fleet.ports);
+    HostStatus { host, service, ports, view, balancers, port_conflicts }
 }
 
 async fn read_balancer_status(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Vec<BalancerStatus> {
@@ -74,6 +84,7 @@ async fn read_balancer_status(world: &FleetWorld, fleet: &Fleet, host: &Host) ->
             None => Err(BalancerStatusError::NoAccess),
             Some(Err(error)) => Err(error.clone().into()),
             Some(Ok(view)) => Ok(HostServers {
+                share: compute_share(view, &spec.servers.main_server_name(&host.name)),
                 main: view.find_server(&spec.servers.main_server_name(&host.name)).cloned(),
                 backup: view.find_server(&spec.servers.backup_server_name(&host.name)).cloned(),
             }),

@@ -6,6 +6,7 @@ use crate::model::history::{HistoryEntry, Phase};
 use crate::model::name::ServiceName;
 use crate::model::observation::ObservationError;
 use crate::model::rules::{Family, RedirectKind, Tables};
+use crate::model::version::Version;
 use crate::plan::drain;
 use crate::plan::firewall;
 use crate::world::HostWorld;
@@ -45,9 +46,15 @@ pub async fn read_view(world: &HostWorld, question: &StatusRequest) -> HostView 
             .map(|sockets| drain::count_activities(&sockets, &[]).0)
             .map_err(ObservationError::new),
         main_health: health.map_err(ObservationError::new),
+        main_version: record.and_then(|record| find_main_version(world, record)),
         last_entry: last,
         packet,
     }
+}
+
+fn find_main_version(world: &HostWorld, record: &ServiceRecord) -> Option<Version> {
+    let main = &record.routes.as_ref()?.main.deployment;
+    world.deployments.all().ok()?.into_iter().find(|one| one.id == *main).map(|one| one.version)
 }
 
 fn extract_kernel_forwards(service: &ServiceName, tables: &[(Family, Tables)]) -> Vec<KernelForward> {

@@ -375,3 +375,21 @@ async fn full_disk_after_switch_is_a_warning() {
     assert!(events.iter().any(|event| matches!(event, Event::Warning { text } if text.contains("is full"))));
     assert_eq!(scene.state(), OFF);
 }
+
+/// The operator's file has another check port than the host.
+#[tokio::test(start_paused = true)]
+async fn switch_with_other_ports_is_refused() {
+    let mut scene = scene().await;
+    scene.fleet.ports.check = example::port(8889);
+    let text = "`web1` has check port 8888, and this configuration has `ports.check: 8889`";
+    for ended in [scene.disable(&options()).await, scene.enable(&options()).await] {
+        let error = ended.unwrap_err();
+        let SwitchError::Refused { refusals, .. } = &error else { panic!("{error}") };
+        assert_eq!(refusals.iter().map(ToString::to_string).collect::<Vec<_>>(), [text]);
+    }
+    assert_eq!(scene.state(), ON);
+    let status = read_status(&scene.world(), &scene.fleet, &scene.host).await;
+    assert_eq!(status.port_conflicts.iter().map(ToString::to_string).collect::<Vec<_>>(), [text]);
+    let forced = scene.disable(&SwitchOptions { force: true, wait: false, ..options() }).await.unwrap();
+    assert_eq!(forced.overridden.len(), 1);
+}
