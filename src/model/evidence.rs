@@ -20,8 +20,6 @@ pub const MAX_PATTERNS: usize = 100;
 pub const MAX_PATTERN_FIELDS: usize = 32;
 /// Pairs of statuses.
 pub const MAX_STATUSES: usize = 100;
-/// Header fields without a rule that are counted separately.
-pub const MAX_OTHER_HEADERS: usize = 100;
 /// Examples of a field.
 pub const MAX_EXAMPLES: usize = 3;
 
@@ -46,7 +44,7 @@ pub struct Evidence {
     pub fields: CappedMap<Field, FieldTally, MAX_FIELDS>,
     /// Header fields that no rule compares. They decide nothing unless the operator chooses them.
     #[serde(default)]
-    pub other_headers: CappedMap<Field, FieldTally, MAX_OTHER_HEADERS>,
+    pub other_headers: CappedMap<Field, FieldTally, MAX_FIELDS>,
     /// Requests by what differed in them.
     pub patterns: Patterns,
     pub latency: PairedLatency,

@@ -149,12 +149,7 @@ fn two_deployments_do_not_share_an_endpoint() {
     let existing = [shop("1.0.0", 20000)];
     let error = check_port(port(20000), &existing, &[], &site()).unwrap_err();
     let id = &existing[0].id;
-    assert_eq!(
-        error.to_string(),
-        format!(
-            "A deployment already exists that uses this endpoint (ID: {id}). Use --force to overwrite it."
-        )
-    );
+    assert_eq!(error.to_string(), format!("A deployment already exists that uses this endpoint (ID: {id})."));
     let records = [record(&existing[0], &existing[0])];
     let error = check_port(port(8080), &[], &records, &site()).unwrap_err();
     assert_eq!(error.to_string(), "port 8080 belongs to shop: HAProxy connects to it");

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use super::each_host::report_progress;
-use super::idle_connections::flush;
+use super::idle_connections::{can_retry_flush, flush};
 use super::list::FleetDeployment;
 use crate::model::api::deployments::DeploymentsView;
 use crate::model::deployment::DeploymentId;
@@ -17,13 +17,13 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 /// Reports what is open on a version for as long as its kill waits, and has the balancers close the connections that they keep
 /// to it.
 pub(super) async fn report_drain(world: &FleetWorld, host: &HostName, row: &FleetDeployment) -> Infallible {
-    let mut last = String::new();
+    let (mut last, mut can_flush) = (String::new(), true);
     loop {
         tokio::time::sleep(PROGRESS_INTERVAL).await;
         let Some(link) = world.links.get(host) else { return std::future::pending().await };
         let Ok(view) = link.list_deployments().await else { continue };
-        if !is_routed_to(&view, &row.id) {
-            flush(world, host).await;
+        if can_flush && has_idle_connections(&view, &row.id) && !is_routed_to(&view, &row.id) {
+            can_flush = flush(world, host).await.iter().any(|(_, flush)| can_retry_flush(flush));
         }
         let text = describe_open_work(&view, row);
         if text != last {
@@ -31,6 +31,11 @@ pub(super) async fn report_drain(world: &FleetWorld, host: &HostName, row: &Flee
             last = text;
         }
     }
+}
+
+fn has_idle_connections(view: &DeploymentsView, id: &DeploymentId) -> bool {
+    let found = view.deployments.iter().find(|view| view.deployment.id == *id);
+    found.is_some_and(|view| view.sockets.as_ref().is_ok_and(|count| count.idle > 0))
 }
 
 fn is_routed_to(view: &DeploymentsView, id: &DeploymentId) -> bool {
