@@ -67,11 +67,11 @@ audit: cargo-deny ## Check dependencies for known vulnerabilities (downloads the
 
 ##@ Test
 
-# REQUIRE_KERNEL=1: a missing privilege fails instead of skipping.
+# REQUIRE_KERNEL=1: a missing privilege fails instead of skipping. A process, file, mount or namespace that is left fails too.
 .PHONY: test
 test: nextest ## Run the whole suite with real kernels, HAProxy and web servers (root)
 	sh tests/setup.sh test
-	REQUIRE_KERNEL=$${REQUIRE_KERNEL:-1} $(NEXTEST)
+	REQUIRE_KERNEL=$${REQUIRE_KERNEL:-1} sh tests/leftovers.sh $(NEXTEST)
 
 # EXAMPLES=100 SEED=2 make fuzz: more, and others.
 .PHONY: fuzz

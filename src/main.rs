@@ -18,11 +18,16 @@ use switchman::world::{FleetWorld, HostWorld};
 /// Limit of a single read from a load balancer.
 const BALANCER_READ_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Limit of the wait for an ssh whose host writes without end.
+const NOISY_SSH_TIMEOUT: Duration = Duration::from_secs(2);
+
 fn main() -> ExitCode {
-    ExitCode::from(cli::run(
+    let ended = cli::run(
         Cli::parse(),
         WorldFactory { build_host_world, build_fleet_world, supervise: sys::supervisor::supervise },
-    ) as u8)
+    );
+    sys::link::wait_for_noisy_ssh(NOISY_SSH_TIMEOUT);
+    ExitCode::from(ended as u8)
 }
 
 /// A host's real world: this machine's kernel, the configured balancers, the state directory.

@@ -29,6 +29,7 @@ mod upload;
 
 use connection::{Connection, EncodedRequest, RequestFailure, describe_error};
 use handshake::TransportError;
+pub use ssh_stderr::wait_for_noisy_ssh;
 use transport::Pipe;
 
 /// Bound on making a connection: ssh with a jump host and a slow login is a few seconds.

@@ -50,7 +50,8 @@ pub(super) async fn open(
     let Some((mut stdout, stdin, stderr)) = opening.take_pipes() else {
         return Err(TransportError::Other("ssh has no standard input and output".to_owned()));
     };
-    let stderr = SshStderr::start_reading(stderr);
+    let stderr =
+        SshStderr::start_reading(stderr).map_err(|error| TransportError::Other(error.to_string()))?;
     let mut noise = String::new();
     match tokio::time::timeout(GREETING_TIMEOUT, read_greeting(&mut stdout, &mut noise)).await {
         Ok(Ok(Greeting::Compatible)) => {

@@ -122,6 +122,16 @@ fn login_shell_noise_is_skipped() {
         assert_eq!(end, Ok(RunOutcome { status: 0, timed_out: false }));
         assert_eq!(lines.lock().unwrap().len(), 5000);
         assert!(link.greet().await.is_ok());
+        drop(link);
+        let wait = || switchman::sys::link::wait_for_noisy_ssh(Duration::from_secs(30));
+        tokio::task::spawn_blocking(wait).await.unwrap();
+        let needle = noisy.as_bytes();
+        let holds = |pid: &std::path::Path| {
+            let words = std::fs::read(pid.join("cmdline")).unwrap_or_default();
+            words.starts_with(b"ssh") && words.windows(needle.len()).any(|part| part == needle)
+        };
+        let left = std::fs::read_dir("/proc").unwrap().filter(|entry| holds(&entry.as_ref().unwrap().path()));
+        assert_eq!(left.count(), 0, "an ssh has not ended");
     });
 }
 
