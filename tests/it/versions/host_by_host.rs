@@ -64,7 +64,10 @@ async fn version_deployed_host_by_host_is_one_deployment() {
     // The agent finds what runs under its old name.
     site.restart_agent("web2").await;
     site.well(&["update", "shop", "6.0.0", &other, "--", "sh", "serve.sh"]).await;
-    site.answered_by("web2", "5.0.1").await;
+    let rows = site.json(&["ls", "shop", "6.0.0"]).await["rows"].take();
+    let builds = rows[0]["hosts"].as_array().unwrap().iter();
+    let builds: Vec<_> = builds.map(|host| host[1]["deployment"]["instance"]["build"].clone()).collect();
+    assert_eq!(builds, [2, 2], "{rows}");
     site.well(&["kill", "shop", "5.0.0", "--yes", "--drain-timeout", "40s"]).await;
     assert_eq!(list_rows(&site).await.len(), 2);
     site.down_without_loss().await;
