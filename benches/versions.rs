@@ -115,10 +115,12 @@ fn record(world: &HostWorld, services: u16) -> Result<(), Failed> {
                 grace: Duration::from_secs(1),
             };
             world.deployments.put(&Deployment {
+                started_as: None,
                 id: id.clone(),
                 service: service.clone(),
                 version: format!("{}.0.0", version + 1).parse()?,
                 revision: u32::from(version) + 1,
+                metadata: BTreeMap::new(),
                 stage: Stage::Ready,
                 instance: Instance {
                     build: 1,
@@ -199,6 +201,7 @@ async fn measure(services: u16, release: &Path) -> Result<(), Failed> {
             trial: Duration::ZERO,
             actor: actor(),
             detail: String::new(),
+            dry_run: false,
         };
         let began = Instant::now();
         deployments::assign(&world, &request).await?;

@@ -1,5 +1,6 @@
 //! The routes of the host API: every row of the table of endpoints with its handler. `GET /v1/openapi.json` describes them.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -12,8 +13,8 @@ use super::metrics::{self, Metrics};
 use super::upload::upload_release;
 use crate::model::api::endpoint::{NoBody, NoQuery};
 use crate::model::api::endpoints::{
-    ACTIVITY, DESCRIPTION, FORWARD, HEALTH, HELLO, HISTORY, METRICS, OPENAPI, PROBE, PROXY_STATS, PortQuery,
-    RELEASES, RUN, STATUS, UPLOAD, VERSION,
+    ACTIVITY, DESCRIPTION, FORWARD, HEALTH, HELLO, HISTORY, LISTENERS, METRICS, OPENAPI, PROBE, PROXY_STATS,
+    PortQuery, RELEASES, RUN, STATUS, UPLOAD, VERSION,
 };
 use crate::model::api::{ForwardRequest, HealthStatus, ProgramVersion, ServiceActivity};
 use crate::model::failure::ErrorCode;
@@ -98,6 +99,7 @@ fn build_host_routes() -> Vec<ApiRoute> {
         }),
         serve(&PROXY_STATS, |state, _| async move { state.host.read_proxy_stats().await }),
         serve(&ACTIVITY, get_activity),
+        serve(&LISTENERS, list_listeners),
         serve(&FORWARD, set_forward),
         serve(&RELEASES, |state, call| async move { state.host.list_releases(&call.path).await }),
         serve_upload(&UPLOAD, upload_release),
@@ -123,9 +125,19 @@ async fn get_activity(
     state: ApiState,
     call: Call<ServiceName, PortQuery, NoBody>,
 ) -> LinkResult<ServiceActivity> {
-    let port =
-        Port::new(call.query.port).ok_or_else(|| refuse_request("`port=0` names no port".to_owned()))?;
-    state.host.fetch_activity(&call.path, port).await
+    state.host.fetch_activity(&call.path, read_port(&call.query)?).await
+}
+
+async fn list_listeners(
+    state: ApiState,
+    call: Call<ServiceName, PortQuery, NoBody>,
+) -> LinkResult<Vec<SocketAddr>> {
+    state.host.list_listeners(&call.path, read_port(&call.query)?).await
+}
+
+/// A query holds numbers only.
+fn read_port(query: &PortQuery) -> LinkResult<Port> {
+    Port::new(query.port).ok_or_else(|| refuse_request("`port=0` names no port".to_owned()))
 }
 
 async fn set_forward(
@@ -139,3 +151,6 @@ async fn set_forward(
     }
     run_to_completion(async move { state.host.set_forward(&request).await }).await
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use http_body_util::BodyExt;
@@ -17,6 +17,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::api::respond::{ApiResult, bad_request, require_valid, respond, respond_error, to_status_code};
 use super::api::state::ApiState;
+use crate::model::api::endpoint::NoQuery;
 use crate::model::duration;
 use crate::model::failure::ErrorCode;
 use crate::model::name::ServiceName;
@@ -34,10 +35,15 @@ const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) async fn upload_release(
     State(state): State<ApiState>,
     named: Result<Path<(ServiceName, String)>, PathRejection>,
+    query: Result<Query<NoQuery>, QueryRejection>,
     headers: HeaderMap,
     mut body: Body,
 ) -> ApiResult {
-    match receive_and_place(state, named, &headers, &mut body).await {
+    let received = async {
+        require_valid(query)?;
+        receive_and_place(state, named, &headers, &mut body).await
+    };
+    match received.await {
         Ok(answer) => Ok(answer),
         Err(refusal) => {
             // A sender whose connection is closed under it gets a broken pipe and not the reason: what it is still sending

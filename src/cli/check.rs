@@ -71,7 +71,8 @@ async fn run_haproxy(
 ) -> Result<Vec<Finding>, Failure> {
     let (Some(program), Some(cfg)) = (&args.haproxy_program, cfg) else { return Ok(vec![]) };
     let checked = (context.world_factory.check_haproxy_config)(program, &args.haproxy_cfg).await;
-    let checked = checked.map_err(|reason| fail_usage("check with `--haproxy-program`", reason))?;
+    let checked =
+        checked.map_err(|reason| fail_usage("check", "run the program of `--haproxy-program`", reason))?;
     Ok(judge_check(&checked, cfg))
 }
 

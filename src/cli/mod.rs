@@ -157,6 +157,11 @@ enum Command {
     /// The deployment keeps its id, its revision and the requests in flight on it. Options that are not given stay as before.
     /// Old and new code share their stored state: the old code has to be able to read it until it has drained.
     Update(deployments::UpdateArgs),
+    /// Merge the deployments of one version into one
+    ///
+    /// Hosts may have a version under different ids if it was deployed to each of them while the others could not be read. Every
+    /// host gets the oldest id and its revision. Nothing is restarted, no rule is changed.
+    Merge(deployments::MergeArgs),
     /// Make a service public or private
     Access(deployments::AccessArgs),
     /// Stop and remove versions
@@ -211,6 +216,7 @@ impl Command {
             Self::Lab(args) => args.interrupt_policy(),
             Self::Status(args) => args.interrupt_policy(),
             Self::Ls(args) => args.interrupt_policy(),
+            Self::Describe(args) => args.interrupt_policy(),
             Self::Logs(args) => args.interrupt_policy(),
             Self::Roll(args) if !args.is_read_only() => interrupt::ROLL,
             Self::Promote(args) if !args.is_read_only() => interrupt::PROMOTE,
@@ -219,15 +225,17 @@ impl Command {
             Self::EnableForward(_) | Self::DisableForward(_) => interrupt::SWITCH,
             Self::Kill(_) => interrupt::KILL,
             Self::Update(_) => interrupt::UPDATE,
-            Self::Mirror(_) | Self::Canary(_) | Self::Rollback(_) | Self::Access(_) | Self::Restore => {
-                interrupt::CHANGE
-            }
+            Self::Mirror(_)
+            | Self::Canary(_)
+            | Self::Rollback(_)
+            | Self::Access(_)
+            | Self::Merge(_)
+            | Self::Restore => interrupt::CHANGE,
             Self::Roll(_)
             | Self::Promote(_)
             | Self::Deploy(_)
             | Self::Init(_)
             | Self::Check(_)
-            | Self::Describe(_)
             | Self::Compare(_)
             | Self::Lock(_)
             | Self::Metrics(_)
@@ -307,6 +315,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Rollback(args) => deployments::rollback(args, context).await,
         Command::Promote(args) => promote::run(args, context).await,
         Command::Update(args) => deployments::update(args, context).await,
+        Command::Merge(args) => deployments::merge(args, context).await,
         Command::Access(args) => deployments::set_access(args, context).await,
         Command::Kill(args) => deployments::kill(args, context).await,
         Command::Logs(args) => deployments::show_logs(args, context).await,

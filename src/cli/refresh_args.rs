@@ -7,7 +7,7 @@ use clap::Args;
 use super::Context;
 use super::interrupt::InterruptPolicy;
 use crate::error::Failure;
-use crate::model::duration;
+use crate::model::duration::{self, DurationError};
 
 #[derive(Debug, Args)]
 pub struct RefreshArgs {
@@ -15,8 +15,16 @@ pub struct RefreshArgs {
     #[arg(short, long)]
     pub(super) watch: bool,
     /// Refresh --watch at this interval
-    #[arg(short = 'n', long, value_name = "DURATION", value_parser = duration::parse, default_value = "1s")]
+    #[arg(short = 'n', long, value_name = "DURATION", value_parser = parse_interval, default_value = "1s")]
     interval: Duration,
+}
+
+/// Reads a duration, or a plain number of seconds (seed row R23, docs/design/seed-systems.md#restate).
+fn parse_interval(text: &str) -> Result<Duration, DurationError> {
+    match text.parse::<u32>() {
+        Ok(seconds) if seconds > 0 => duration::parse(&format!("{seconds}s")),
+        _ => duration::parse(text),
+    }
 }
 
 impl RefreshArgs {
@@ -30,6 +38,20 @@ impl RefreshArgs {
         tokio::select! {
             () = context.stop.wait() => Ok(false),
             () = tokio::time::sleep(self.interval) => Ok(true),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r23_interval_is_a_duration_or_plain_seconds() {
+        assert_eq!(parse_interval("2"), Ok(Duration::from_secs(2)));
+        assert_eq!(parse_interval("500ms"), Ok(Duration::from_millis(500)));
+        for bad in ["", "0", "-1", "2x"] {
+            assert!(parse_interval(bad).is_err(), "{bad}");
         }
     }
 }

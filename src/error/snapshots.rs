@@ -7,11 +7,13 @@ use super::samples::list_failures;
 use crate::snapshot::assert_snapshot;
 
 /// Sentences of the systems that switchman follows, with their rows of docs/design/seed-systems.md.
-const SEED_SENTENCES: [(&str, &str); 11] = [
+const SEED_SENTENCES: [(&str, &str); 13] = [
     ("Failure::NoSuchService", "D13"),
     ("FleetDeployError::NoVersion", "D13"),
     ("FleetDeployError::NoMain", "D13"),
     ("FleetDeployError::NoMatch", "D18"),
+    ("FleetDeployError::MainWithShadows", "D19"),
+    ("FleetDeployError::OtherRelease", "D22"),
     ("FleetDeployError::Archive", "D21"),
     ("ArchiveError::Missing", "D21"),
     ("ArchiveError::UnsupportedFormat", "D21"),

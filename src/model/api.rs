@@ -155,13 +155,24 @@ pub struct ForwardRequest {
     /// The addresses that balancers use for the host, as far as they are known: the switch is proven by packets to them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<IpAddr>,
+    /// Everything is checked, nothing is done.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
 }
 
 impl From<ForwardRequest> for Intent {
     /// Everything but the switch stays as it is recorded.
     fn from(request: ForwardRequest) -> Self {
-        let ForwardRequest { forward, switch, balancer_is_local, actor, action, detail, addresses: _ } =
-            request;
+        let ForwardRequest {
+            forward,
+            switch,
+            balancer_is_local,
+            actor,
+            action,
+            detail,
+            addresses: _,
+            dry_run: _,
+        } = request;
         let (route_change, access, layer7) = (RouteChange::Keep, None, None);
         Self { forward, switch, balancer_is_local, actor, action, detail, route_change, access, layer7 }
     }

@@ -171,8 +171,8 @@ pub enum HeaderComparison {
 }
 
 impl Default for ComparisonRules {
-    /// Returns the fields that a client acts on. Never compared: `date`, `server`, `age`, `content-length` (the body shows more), ids of requests
-    /// and traces, and every field that is not listed.
+    /// Returns the fields that a client acts on. The others are counted where they differ, and decide nothing unless the operator
+    /// chooses them.
     fn default() -> Self {
         let rule = |how: HeaderComparison| move |name: &&str| HeaderRule { name: (*name).to_owned(), how };
         let value = ["content-encoding", "content-language", "content-disposition", "location"];
@@ -194,11 +194,15 @@ impl Default for ComparisonRules {
 }
 
 impl ComparisonRules {
-    /// Whether a field of an answer is needed to compare it. `name` in lower case.
+    /// Whether a field of an answer is needed to compare it. `name` in lower case. Fields of the connection are not the
+    /// version's, and the body shows more than its length.
     pub fn keeps(&self, name: &str) -> bool {
-        name == "content-type"
-            || name == "content-encoding"
-            || self.headers.iter().any(|rule| rule.name == name)
+        !matches!(name, "connection" | "keep-alive" | "transfer-encoding" | "trailer" | "content-length")
+    }
+
+    /// Whether a rule compares the field.
+    pub fn has_rule_for(&self, name: &str) -> bool {
+        self.headers.iter().any(|rule| rule.name == name)
     }
 }
 

@@ -77,6 +77,13 @@ impl fmt::Display for DeploymentId {
 #[serde(transparent)]
 pub struct Digest(pub String);
 
+impl Digest {
+    /// Returns the 12 characters that are printed.
+    pub fn shorten(&self) -> &str {
+        self.0.get(..12).unwrap_or(&self.0)
+    }
+}
+
 /// The web servers that a release can be served by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -234,10 +241,16 @@ pub struct Instance {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Deployment {
     pub id: DeploymentId,
+    /// The id under which its instances were started, if the deployment was merged into another one since: they keep its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_as: Option<DeploymentId>,
     pub service: ServiceName,
     pub version: Version,
     /// +1 per deployment of the service.
     pub revision: u32,
+    /// Facts that the operator gave, such as the commit. switchman shows them and does nothing with them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
     pub stage: Stage,
     pub instance: Instance,
     /// The other instance while an update is under way: the new one coming up, then the old one going.
@@ -255,7 +268,7 @@ pub struct Deployment {
 
 impl Deployment {
     pub fn instance_id(&self, build: u32) -> InstanceId {
-        InstanceId { deployment: self.id.clone(), build }
+        InstanceId { deployment: self.started_as.as_ref().unwrap_or(&self.id).clone(), build }
     }
 
     /// Returns the deployment's instance, and the other one while an update is under way.

@@ -42,6 +42,9 @@ pub struct Evidence {
     /// Main's and the shadow's: `"200/500"`.
     pub statuses: CappedMap<String, u64, MAX_STATUSES>,
     pub fields: CappedMap<Field, FieldTally, MAX_FIELDS>,
+    /// Header fields that no rule compares. They decide nothing unless the operator chooses them.
+    #[serde(default)]
+    pub other_headers: CappedMap<Field, FieldTally, MAX_FIELDS>,
     /// Requests by what differed in them.
     pub patterns: Patterns,
     pub latency: PairedLatency,
@@ -203,7 +206,7 @@ impl Merge for Evidence {
         self.since = self.since.into_iter().chain(other.since).min();
         self.until = self.until.into_iter().chain(other.until).max();
         absorb_fields!(self, other: compared, controls, bodies_unread, skipped);
-        absorb_fields!(self, other: statuses, fields, patterns, latency);
+        absorb_fields!(self, other: statuses, fields, other_headers, patterns, latency);
     }
 }
 

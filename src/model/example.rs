@@ -82,9 +82,11 @@ pub fn deployment(service: &str, version: &str, at: u16) -> Deployment {
     let how = RunSpec { grace: Duration::from_secs(1), ..runs };
     Deployment {
         id: DeploymentId::new(jiff::Timestamp::UNIX_EPOCH, salt),
+        started_as: None,
         service: service.parse().unwrap(),
         version: version.parse().unwrap(),
         revision: 1,
+        metadata: BTreeMap::new(),
         stage: Stage::Ready,
         instance: Instance { build: 1, port: port(at), how, digest: Some(Digest("d".into())) },
         other_instance: None,
@@ -317,7 +319,14 @@ pub fn make_canary(deployment: &DeploymentId, percent: &str) -> Canary {
 
 pub fn make_split_request(change: TrafficSplitChange) -> TrafficSplitRequest {
     let port_range = (port(20000), port(29999));
-    TrafficSplitRequest { change, port_range, forwarded: None, actor: make_actor(), detail: String::new() }
+    TrafficSplitRequest {
+        change,
+        port_range,
+        forwarded: None,
+        actor: make_actor(),
+        detail: String::new(),
+        dry_run: false,
+    }
 }
 
 /// Makes the counters of a version that has answered nothing.
@@ -383,6 +392,7 @@ pub fn make_deploy_request(version: &str, site: HostNetwork) -> DeployRequest {
         service: new.service,
         version: new.version,
         revision: None,
+        metadata: BTreeMap::new(),
         how: new.instance.how,
         digest: new.instance.digest,
         port: None,

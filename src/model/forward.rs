@@ -145,6 +145,25 @@ impl ServiceRecord {
         }
     }
 
+    /// Returns the record with another id of one of its deployments. What it requests of the kernel is the same.
+    #[must_use]
+    pub fn rename_deployment(mut self, from: &DeploymentId, to: &DeploymentId) -> Self {
+        let routes = self.routes.iter_mut();
+        let in_routes = routes.flat_map(|routes| {
+            [&mut routes.main.deployment, &mut routes.backup.deployment]
+                .into_iter()
+                .chain(&mut routes.previous)
+        });
+        let in_trial = self.trial.iter_mut().map(|trial| &mut trial.previous);
+        let split = &mut self.layer7.traffic_split;
+        let in_mirrors = split.mirrors.iter_mut().map(|mirror| &mut mirror.deployment);
+        let in_canary = split.canary.iter_mut().map(|canary| &mut canary.deployment);
+        for id in in_routes.chain(in_trial).chain(in_mirrors).chain(in_canary).filter(|id| *id == from) {
+            id.clone_from(to);
+        }
+        self
+    }
+
     /// Returns whether both records request the same state, regardless of when they were recorded.
     pub fn is_equivalent(&self, other: &Self) -> bool {
         let neutral =

@@ -39,6 +39,9 @@ pub struct TrafficSplitRequest {
     /// Detail for the history, such as the promotion it belongs to; empty otherwise.
     #[serde(default)]
     pub detail: String,
+    /// Everything is checked, nothing is done.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
 }
 
 /// The result of a change of the traffic split.

@@ -1,6 +1,6 @@
 //! Versions side by side on one host: what may be deployed, made main, killed; and what of a half-done change is left.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::model::api::deployments::{DeployRequest, DeploymentRef, HostNetwork};
@@ -14,10 +14,12 @@ use crate::model::socket::SocketCount;
 use crate::model::version::Version;
 use crate::templates::vhost;
 
+mod merge;
 mod routes;
 mod trial_outcome;
 mod uri;
 
+pub use merge::{ReleaseDifference, find_release_difference, plan_merge};
 pub use routes::{
     detach, end_trial, find_last_good, find_rollback_target, move_instance, plan_assign, plan_first,
     plan_rollback, restore_routes,
@@ -35,7 +37,7 @@ pub enum DeployRefusal {
     #[error("the id {id} belongs to {service} {version}")]
     IdTaken { id: DeploymentId, service: ServiceName, version: String },
     /// Seed row R18.
-    #[error("A deployment already exists that uses this endpoint (ID: {id}). Use --force to overwrite it.")]
+    #[error("A deployment already exists that uses this endpoint (ID: {id}).")]
     EndpointTaken { id: DeploymentId },
     /// Seed row D13.
     #[error("No service matching {0}")]
@@ -133,9 +135,31 @@ pub fn decide_deploy(
         _ => {}
     }
     check_values(&request.how)?;
+    check_metadata(&request.metadata)?;
     check_health(&request.health, &request.how)?;
     let newest = of_service().map(|one| one.revision).max().unwrap_or(0);
     Ok(DeployDecision::New { revision: request.revision.unwrap_or(0).max(newest.saturating_add(1)) })
+}
+
+/// Limits of the metadata of a deployment: a few facts for people, not a store.
+const MAX_METADATA: usize = 32;
+const MAX_METADATA_BYTES: usize = 1024;
+
+fn check_metadata(metadata: &BTreeMap<String, String>) -> Result<(), DeployRefusal> {
+    let is_plain = |text: &str| text.len() <= MAX_METADATA_BYTES && !text.chars().any(char::is_control);
+    if metadata.len() > MAX_METADATA {
+        return Err(DeployRefusal::BadValue {
+            subject: "the metadata".to_owned(),
+            reason: "a deployment has at most 32 entries",
+        });
+    }
+    match metadata.iter().find(|(name, value)| name.is_empty() || !is_plain(name) || !is_plain(value)) {
+        Some((name, _)) => Err(DeployRefusal::BadValue {
+            subject: format!("the metadata `{}`", name.escape_debug()),
+            reason: "name and value are printable text of at most 1 KiB",
+        }),
+        None => Ok(()),
+    }
 }
 
 /// Longest argument or value of the environment, in bytes: what execve(2) takes of one (MAX_ARG_STRLEN), as far as it is sane.
@@ -295,11 +319,17 @@ pub fn check_kill(
     Ok(())
 }
 
-/// Refuses to stop a deployment while that could lose a request.
-pub fn check_drained(sockets: &SocketCount) -> Result<(), DeployRefusal> {
+/// Refuses to stop a deployment while a request is in flight on it.
+pub fn check_idle(sockets: &SocketCount) -> Result<(), DeployRefusal> {
     if sockets.maybe_busy() > 0 {
         return Err(DeployRefusal::NotDrained { invocations: sockets.maybe_busy() });
     }
+    Ok(())
+}
+
+/// Refuses to stop a deployment while that could lose a request.
+pub fn check_drained(sockets: &SocketCount) -> Result<(), DeployRefusal> {
+    check_idle(sockets)?;
     if sockets.idle > 0 {
         return Err(DeployRefusal::IdleConnections { idle: sockets.idle });
     }

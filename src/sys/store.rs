@@ -293,6 +293,17 @@ impl DeploymentStore for SqliteStore {
         self.write("record a deployment", |transaction| rows::put_deployment(transaction, deployment))
     }
 
+    fn rename(&self, from: &DeploymentId, renamed: &Deployment) -> StoreResult<()> {
+        self.write("rename a deployment", |transaction| {
+            transaction.execute("DELETE FROM deployments WHERE id = ?1", [from.as_str()])?;
+            rows::put_deployment(transaction, renamed)?;
+            match rows::find_record(transaction, &renamed.service)? {
+                Some(record) => rows::put_record(transaction, &record.rename_deployment(from, &renamed.id)),
+                None => Ok(()),
+            }
+        })
+    }
+
     fn remove(&self, id: &DeploymentId) -> StoreResult<()> {
         self.write("forget a deployment", |transaction| {
             transaction.execute("DELETE FROM deployments WHERE id = ?1", [id.as_str()]).map(|_| ())

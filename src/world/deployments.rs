@@ -32,5 +32,9 @@ pub trait DeploymentStore: Send + Sync {
     /// error.
     fn put(&self, deployment: &Deployment) -> StoreResult<()>;
 
+    /// Replaces an id wherever it is recorded, as one transaction: in the deployment, and in the routes, the trial and the
+    /// traffic split of its service.
+    fn rename(&self, from: &DeploymentId, renamed: &Deployment) -> StoreResult<()>;
+
     fn remove(&self, id: &DeploymentId) -> StoreResult<()>;
 }

@@ -1,5 +1,6 @@
 //! The link by which an operator's command drives one host, over any transport: in-process, a unix socket, ssh, TLS.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,8 @@ use async_trait::async_trait;
 
 use crate::model::api::deployments::{
     AccessRequest, AssignRequest, AssignResponse, DeployRequest, DeployResponse, DeploymentsView,
-    KillRequest, KillResponse, LogsRequest, RollbackRequest, TrialOutcome, UpdateRequest, WatchRequest,
+    KillRequest, KillResponse, LogsRequest, MergeRequest, RollbackRequest, TrialOutcome, UpdateRequest,
+    WatchRequest,
 };
 use crate::model::api::{
     ForwardRequest, Hello, HostRelease, HostView, ProbeRequest, ProbeResult, RunOutcome, RunRequest,
@@ -98,6 +100,9 @@ pub trait HostDeployments: Send + Sync {
 
     async fn kill(&self, request: &KillRequest) -> LinkResult<KillResponse>;
 
+    /// Gives a deployment another id. Idempotent.
+    async fn merge(&self, request: &MergeRequest) -> LinkResult<Deployment>;
+
     async fn set_access(&self, service: &ServiceName, request: &AccessRequest) -> LinkResult<ChangeResult>;
 
     async fn stream_logs(&self, request: &LogsRequest, heard: SharedLineSink) -> LinkResult<()>;
@@ -135,6 +140,9 @@ pub trait HostLink: HostDeployments + HostTrafficSplit {
     async fn fetch_status(&self, question: &StatusRequest) -> LinkResult<HostView>;
 
     async fn fetch_activity(&self, service: &ServiceName, port: Port) -> LinkResult<ServiceActivity>;
+
+    /// The addresses on which processes of the host listen at a port, regardless of its rules.
+    async fn list_listeners(&self, service: &ServiceName, port: Port) -> LinkResult<Vec<SocketAddr>>;
 
     async fn probe(&self, request: &ProbeRequest) -> LinkResult<ProbeResult>;
 

@@ -19,6 +19,9 @@ SERVICES = ["shop", "blog"]
 VERSIONS = ["1.0.0", "2.0.0", "3.0.0-rc.1"]
 SHORT = 300
 YEARS = 315_360_000_000
+# The timeouts that a request about deployments has; others are unknown fields, which are refused.
+BOTH = ("health_timeout_ms", "drain_timeout_ms")
+TIMEOUTS = {"post": BOTH[:1], "put": BOTH, "patch": BOTH, "delete": BOTH[1:]}
 CHOICE = random.Random(int(os.environ.get("FUZZ_SEED", "1")))
 
 
@@ -65,6 +68,8 @@ def good(method, path, service):
             return {"uri": f"http://127.0.0.1:{CHOICE.choice([9001, 9002, 9003, 9004])}"}
         run, digest = how()
         return {"how": run, "digest": digest, "site": site("shop")}
+    if path.endswith("/merge"):
+        return {"into": CHOICE.choice(IDS), "revision": 1}
     if path.endswith("/main"):
         return {"version": CHOICE.choice(VERSIONS), "trial_ms": CHOICE.choice([0, SHORT])}
     if path.endswith("/status"):
@@ -132,8 +137,8 @@ def map_body(context, body):
         base = good(method, path, None)
         body = {**base, **{name: value for name, value in body.items() if name not in base or CHOICE.random() < 0.1}}
     body = tame(body)
-    if "/deployments" in path:
-        for name in ("health_timeout_ms", "drain_timeout_ms"):
+    if path.endswith(("/deployments", "/deployments/{id}")):
+        for name in TIMEOUTS.get(method, ()):
             body.setdefault(name, SHORT)
     return body
 

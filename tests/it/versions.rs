@@ -15,6 +15,7 @@ use switchman::lab::{Lab, SECOND_SERVICE};
 use crate::site::{MS, Plan, Site};
 use crate::testing::can_make_namespaces;
 
+mod host_by_host;
 mod killed;
 
 const YAML: &str =
@@ -303,6 +304,9 @@ async fn d2_to_d11_seed_story_prints_seed_sentences() {
     // D13
     let unknown = site.run(&["assign", "shop", "9.0.0", "--yes"]).await;
     assert!(unknown.stderr.contains("No service matching shop 9.0.0"), "{}", unknown.stderr);
+    let unknown = site.run(&["assign", "nope", "9.0.0", "--yes"]).await;
+    assert_eq!(unknown.status, 1);
+    assert!(unknown.stderr.contains("No main service matching nope"), "{}", unknown.stderr);
     // R1, R2: revisions, ids, and whether it is public.
     let wide = site.well(&["ls", "--wide"]).await;
     let row = wide.lines().find(|line| line.contains("5.0.0")).unwrap();
@@ -314,8 +318,13 @@ async fn d2_to_d11_seed_story_prints_seed_sentences() {
         "{described}"
     );
     // R5: the old one lives until its last work is done, then it is killed. D15, D16, D11.
-    let killed = site.well(&["kill", "shop", "4.0.0", "--yes", "--drain-timeout", "30s"]).await;
-    assert!(killed.ends_with("Service shop 4.0.0 killed.\n"), "{killed}");
+    let killed = site.run(&["kill", "shop", "4.0.0", "--yes", "--drain-timeout", "30s"]).await;
+    assert_eq!(killed.status, 0, "{}", killed.stderr);
+    assert!(killed.stdout.ends_with("Service shop 4.0.0 killed.\n"), "{}", killed.stdout);
+    // R19: one of the three sentences, before the prompt.
+    let sentences =
+        ["The deployment is fully drained and is safe to remove", "Deployment is still Draining."];
+    assert!(sentences.iter().any(|sentence| killed.stderr.contains(sentence)), "{}", killed.stderr);
     // D17, D18
     let nothing = site.run(&["kill", "--yes"]).await;
     assert_eq!(nothing.status, 2, "wrong usage");

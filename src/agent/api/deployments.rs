@@ -15,11 +15,11 @@ use super::state::{ApiState, Host};
 use crate::model::api::RunOutcome;
 use crate::model::api::deployments::{
     AssignRequest, AssignResponse, DeployRequest, DeployResponse, DeploymentRef, DeploymentView, KillRequest,
-    KillResponse, LogsRequest, RollbackRequest, TrialOutcome, UpdateRequest, WatchRequest,
+    KillResponse, LogsRequest, MergeRequest, RollbackRequest, TrialOutcome, UpdateRequest, WatchRequest,
 };
 use crate::model::api::endpoint::{NoBody, NoQuery, SchemaFn, build_schema};
 use crate::model::api::endpoints::{
-    ACCESS, ASSIGN, DEPLOY, DEPLOYMENT, DEPLOYMENTS, EVIDENCE, KILL, KillQuery, LOGS, LogsQuery,
+    ACCESS, ASSIGN, DEPLOY, DEPLOYMENT, DEPLOYMENTS, EVIDENCE, KILL, KillQuery, LOGS, LogsQuery, MERGE,
     PATCH_UPDATE, ROLLBACK, SERVICE, SERVICES, TRAFFIC_SPLIT, UPDATE, WATCH,
 };
 use crate::model::deployment::{Deployment, DeploymentId, Workload};
@@ -40,7 +40,8 @@ pub(super) fn build_routes() -> Vec<ApiRoute> {
         serve_object(&UPDATE, (describe_update_body, true), update),
         serve_object(&PATCH_UPDATE, (describe_update_body, true), update),
         serve_object(&KILL, (|types| adapt_schema::<KillRequest>(types, &["id"], &[]), false), kill)
-            .with_statuses(&[202]),
+            .with_statuses(&[200, 202]),
+        serve_object(&MERGE, (|types| adapt_schema::<MergeRequest>(types, &["id"], &[]), true), merge),
         serve(&LOGS, stream_logs),
         serve(&SERVICES, |state, _| async move { Ok(state.host.list_deployments().await?.services) }),
         serve(&SERVICE, get_service),
@@ -125,18 +126,30 @@ async fn kill(
     state: ApiState,
     call: Call<DeploymentId, KillQuery, Object<KillRequest>>,
 ) -> LinkResult<(StatusCode, KillResponse)> {
-    let (KillQuery { force, keep_files, drain_timeout_ms }, mut body) = (call.query, call.body);
+    let (KillQuery { force, keep_files, drain_timeout_ms, dry_run }, mut body) = (call.query, call.body);
     body.fields.insert("id".to_owned(), Value::from(call.path.as_str()));
     let given = [
         ("force", force.map(Value::from)),
         ("keep_files", keep_files.map(Value::from)),
         ("drain_timeout_ms", drain_timeout_ms.map(Value::from)),
+        ("dry_run", dry_run.map(Value::from)),
     ];
     let given = given.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
     body.fields.extend(given);
     let request = body.parse()?;
+    let status = if request.dry_run { StatusCode::OK } else { StatusCode::ACCEPTED };
     let killed = state.host.kill(&request).await?;
-    Ok((StatusCode::ACCEPTED, killed))
+    Ok((status, killed))
+}
+
+async fn merge(
+    state: ApiState,
+    call: Call<DeploymentId, NoQuery, Object<MergeRequest>>,
+) -> LinkResult<Deployment> {
+    let mut body = call.body;
+    body.fields.insert("id".to_owned(), Value::from(call.path.as_str()));
+    let request = body.parse()?;
+    run_to_completion(async move { state.host.merge(&request).await }).await
 }
 
 async fn assign(

@@ -1,5 +1,7 @@
 //! The OpenAPI description of the host API, made of the table of endpoints and of the very types that are read and written.
 
+use std::collections::BTreeSet;
+
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
@@ -24,7 +26,8 @@ pub(super) fn build_document(routes: &[ApiRoute]) -> Map<String, Value> {
     let refused: Map<String, Value> = refused
         .map(|(status, text)| (status.to_string(), json!({"description": text, "content": error})))
         .collect();
-    let schemas: Map<String, Value> = types.take_definitions(true);
+    let mut schemas: Map<String, Value> = types.take_definitions(true);
+    forbid_unknown_fields(&mut paths, &mut schemas);
     let parts = json!({
         "schemas": schemas,
         "responses": refused,
@@ -38,6 +41,40 @@ pub(super) fn build_document(routes: &[ApiRoute]) -> Map<String, Value> {
         ("security", json!([{}, {"token": []}])),
     ];
     members.map(|(name, value)| (name.to_owned(), value)).into_iter().collect()
+}
+
+/// Marks the objects of request bodies as closed: the agent refuses a field that is not described.
+fn forbid_unknown_fields(paths: &mut Value, schemas: &mut Map<String, Value>) {
+    let mut references = Vec::new();
+    let operations = paths.as_object_mut().into_iter().flat_map(Map::values_mut);
+    let operations = operations.filter_map(Value::as_object_mut).flat_map(Map::values_mut);
+    for body in operations.filter_map(|operation| operation.get_mut("requestBody")) {
+        close_objects(body, &mut references);
+    }
+    let mut closed = BTreeSet::new();
+    while let Some(name) = references.pop() {
+        if closed.insert(name.clone())
+            && let Some(schema) = schemas.get_mut(&name)
+        {
+            close_objects(schema, &mut references);
+        }
+    }
+}
+
+/// Closes every object of a schema, and collects the names of the schemas that it refers to.
+fn close_objects(schema: &mut Value, references: &mut Vec<String>) {
+    match schema {
+        Value::Object(fields) => {
+            let name = fields.get("$ref").and_then(Value::as_str).and_then(|path| path.rsplit('/').next());
+            references.extend(name.map(str::to_owned));
+            if fields.get("properties").is_some_and(Value::is_object) {
+                fields.entry("additionalProperties").or_insert(Value::Bool(false));
+            }
+            fields.values_mut().for_each(|value| close_objects(value, references));
+        }
+        Value::Array(values) => values.iter_mut().for_each(|value| close_objects(value, references)),
+        _ => {}
+    }
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ use super::state::ApiState;
 use crate::model::api::RunEvent;
 use crate::model::api::endpoint::{
     Archive, Endpoint, JsonLines, Method, PlainText, RequestBody, Row, SchemaFn, build_schema,
+    read_known_fields,
 };
 use crate::model::failure::ErrorCode;
 use crate::world::link::LinkResult;
@@ -86,7 +87,7 @@ pub(super) struct Object<B> {
 
 impl<B: DeserializeOwned> Object<B> {
     pub fn parse(self) -> LinkResult<B> {
-        serde_json::from_value(Value::Object(self.fields)).map_err(|error| refuse_body(&error))
+        read_known_fields(Value::Object(self.fields)).map_err(|error| refuse_body(&error))
     }
 }
 
@@ -200,19 +201,29 @@ where
     A: Answer<R>,
     F: Future<Output = LinkResult<A>> + Send + 'static,
 {
+    let endpoint_path = endpoint.row.path;
     let handle = move |State(state): State<ApiState>,
                        path: Result<Path<P>, PathRejection>,
                        query: Result<Query<Q>, QueryRejection>,
                        body: Body| {
         let handler = handler.clone();
         async move {
-            let (Path(path), Query(query)) = (require_valid(path)?, require_valid(query)?);
+            let Path(path) = path.map_err(|error| refuse_path(endpoint_path, &error))?;
+            let Query(query) = require_valid(query)?;
             let bytes = if has_body { read_body(body).await? } else { Bytes::new() };
             let answered = handler(state, Call { path, query, body: read(&bytes)? }).await;
             answered.map(Answer::to_response).map_err(|error| respond_link_error(&error))
         }
     };
     ApiRoute::new(&endpoint.row, operation, handle)
+}
+
+/// Refuses a path whose values cannot be read. No deployment has such an id (seed row R30, docs/design/seed-systems.md#restate).
+fn refuse_path(path: &str, error: &PathRejection) -> Response {
+    if path.contains("{id}") {
+        return respond_error(StatusCode::NOT_FOUND, ErrorCode::NotFound, &error.body_text());
+    }
+    bad_request(&error.to_string())
 }
 
 async fn read_body(body: Body) -> Result<Bytes, Response> {

@@ -10,8 +10,10 @@ use crate::cli::failure::fail_deployments;
 use crate::cli::host_args::HostArgs;
 use crate::config::env;
 use crate::error::Failure;
+use crate::model::deployment::DeploymentId;
 use crate::model::duration;
 use crate::model::field::Field;
+use crate::model::fleet::Fleet;
 use crate::model::name::ServiceName;
 use crate::model::percent::Percent;
 use crate::model::roll::{Batch, NewMain, RollSpec, Work};
@@ -19,7 +21,7 @@ use crate::model::version::Version;
 use crate::ops::fleet::deployments::{
     self, AssignOptions, CompareOptions, DeploymentName, FleetDeployment, Listing,
 };
-use crate::plan::compare::Criteria;
+use crate::plan::compare::{ComparedHeaders, Criteria};
 
 #[derive(Debug, Args)]
 #[command(override_usage = "switchman assign [OPTIONS] <NAME VERSION | ID>")]
@@ -99,16 +101,46 @@ pub async fn assign(args: AssignArgs, context: &Context) -> Result<(), Failure> 
         listing_after_answer = place.list().await;
         listing_after_answer.resolve_target(&DeploymentName::Id(target.id.clone()), &place.hosts)?
     };
+    let options = build_options(&args, &place, target);
+    run_assign(context, &place, target, &options).await
+}
+
+async fn run_assign(
+    context: &Context,
+    place: &CommandTarget,
+    target: &FleetDeployment,
+    options: &AssignOptions,
+) -> Result<(), Failure> {
     if options.roll.is_some() {
         context.renderer.follow_roll();
     }
-    let assigning = deployments::assign(&place.world, &place.fleet, &place.hosts, target, &options);
-    let report = assigning.await.map_err(fail_deployments(action()))?;
+    let FleetDeployment { service, version, .. } = target;
+    let assigning = deployments::assign(&place.world, &place.fleet, &place.hosts, target, options);
+    let report = assigning.await.map_err(fail_deployments(format!("assign {service} {version}")))?;
     context.renderer.print_line(&format!("Changed main version to {service} {version}"));
     // The table shows the hosts as they are after the change.
     let listing = place.list().await.filter(Some(service), None);
     context.renderer.print_assign(&report, &listing);
     Ok(())
+}
+
+/// Makes a deployment main with the defaults of `assign`, without a prompt: for `deploy --assign` (seed row R3,
+/// docs/design/seed-systems.md#restate).
+pub(super) async fn make_main(
+    context: &Context,
+    place: &CommandTarget,
+    id: &DeploymentId,
+) -> Result<(), Failure> {
+    let listing = place.list().await;
+    let target = listing.resolve_target(&DeploymentName::Id(id.clone()), &place.hosts)?;
+    let limits = AssignLimits::from_fleet(&place.fleet);
+    let options = AssignOptions {
+        watch: limits.watch,
+        wait: true,
+        actor: env::read_actor(),
+        roll: Some(build_roll(place, target, &limits)),
+    };
+    run_assign(context, place, target, &options).await
 }
 
 /// Does nothing without `--require-match`.
@@ -123,8 +155,12 @@ async fn check_match_requirement(
         return Ok(());
     }
     let MatchRequirementArgs { require_match, min_samples, ignore } = proof;
-    let criteria =
-        Criteria { require_match: *require_match, min_samples: *min_samples, ignore: ignore.clone() };
+    let criteria = Criteria {
+        require_match: *require_match,
+        min_samples: *min_samples,
+        ignore: ignore.clone(),
+        headers: ComparedHeaders::default(),
+    };
     let (service, version) = (target.service.clone(), target.version.clone());
     let options = CompareOptions { service, version, criteria };
     let action = format!("compare {} {} with main", options.service, options.version);
@@ -134,26 +170,51 @@ async fn check_match_requirement(
     Ok(())
 }
 
-fn build_options(args: &AssignArgs, place: &CommandTarget, target: &FleetDeployment) -> AssignOptions {
+/// The limits of an assign.
+struct AssignLimits {
+    watch: Duration,
+    batch: Batch,
+    drain_timeout: Duration,
+}
+
+impl AssignLimits {
+    fn from_fleet(fleet: &Fleet) -> Self {
+        Self {
+            watch: fleet.versions.watch,
+            batch: fleet.roll.batch,
+            drain_timeout: fleet.limits.drain_timeout,
+        }
+    }
+}
+
+fn build_roll(place: &CommandTarget, target: &FleetDeployment, limits: &AssignLimits) -> RollSpec {
     let CommandTarget { fleet, hosts, .. } = place;
-    let watch = args.watch.unwrap_or(fleet.versions.watch);
-    let roll = RollSpec {
+    RollSpec {
         service: target.service.clone(),
         hosts: hosts.iter().map(|host| host.name.clone()).collect(),
-        batch: args.batch.unwrap_or(fleet.roll.batch),
+        batch: limits.batch,
         max_failures: fleet.roll.max_failures,
         on_failure: fleet.roll.on_failure,
-        drain_timeout: args.drain_timeout.unwrap_or(fleet.limits.drain_timeout),
+        drain_timeout: limits.drain_timeout,
         health_timeout: fleet.roll.health_timeout,
         force: false,
-        work: Work::Assign(NewMain { version: target.version.clone(), trial: watch }),
+        work: Work::Assign(NewMain { version: target.version.clone(), trial: limits.watch }),
+    }
+}
+
+fn build_options(args: &AssignArgs, place: &CommandTarget, target: &FleetDeployment) -> AssignOptions {
+    let defaults = AssignLimits::from_fleet(&place.fleet);
+    let limits = AssignLimits {
+        watch: args.watch.unwrap_or(defaults.watch),
+        batch: args.batch.unwrap_or(defaults.batch),
+        drain_timeout: args.drain_timeout.unwrap_or(defaults.drain_timeout),
     };
     AssignOptions {
-        watch,
+        watch: limits.watch,
         wait: !args.no_wait,
         actor: env::read_actor(),
         roll: match args.strategy {
-            StrategyArg::Rolling => Some(roll),
+            StrategyArg::Rolling => Some(build_roll(place, target, &limits)),
             StrategyArg::Flip => None,
         },
     }

@@ -14,7 +14,7 @@ use crate::model::field::Field;
 use crate::model::percent::Percent;
 use crate::model::version::Version;
 use crate::ops::fleet::deployments::{self, CompareOptions};
-use crate::plan::compare::{ComparisonReport, ComparisonVerdict, Criteria};
+use crate::plan::compare::{ComparedHeaders, ComparisonReport, ComparisonVerdict, Criteria};
 
 #[derive(Debug, Args)]
 #[command(override_usage = "switchman compare [OPTIONS] <NAME VERSION | ID>")]
@@ -35,6 +35,11 @@ pub struct CompareArgs {
     /// Fields are status, body, `header NAME` and JSON paths such as $.items[].price.
     #[arg(long = "ignore", value_name = "FIELD")]
     ignore: Vec<Field>,
+    /// Compare these headers: `usual`, `all`, or names between commas.
+    ///
+    /// The usual ones are those that a client acts on; the report lists them. The verdict names every other header that differs.
+    #[arg(long, value_name = "NAMES", default_value = "usual")]
+    headers: ComparedHeaders,
     /// Also write the report as an HTML page
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
@@ -49,8 +54,12 @@ pub async fn compare(args: CompareArgs, context: &Context) -> Result<(), Failure
     let name = parse_name(&args.name, args.version.as_ref())?;
     let (place, listing) = load_and_list(context, &name, &args.hosts).await?;
     let row = listing.resolve(&name)?;
-    let criteria =
-        Criteria { require_match: args.require_match, min_samples: args.min_samples, ignore: args.ignore };
+    let criteria = Criteria {
+        require_match: args.require_match,
+        min_samples: args.min_samples,
+        ignore: args.ignore,
+        headers: args.headers,
+    };
     let options = CompareOptions { service: row.service.clone(), version: row.version.clone(), criteria };
     let action = format!("compare {} {} with main", row.service, row.version);
     let report = deployments::compare(&place.world, &place.hosts, &listing, &options).await;

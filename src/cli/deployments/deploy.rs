@@ -1,12 +1,14 @@
 //! `deploy`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 
 use super::CommandTarget;
+use super::assign::make_main;
 use crate::cli::Context;
 use crate::cli::failure::fail_deployments;
 use crate::cli::host_args::HostArgs;
@@ -39,8 +41,16 @@ pub struct DeployArgs {
     /// Check its health at this path [default: that of the service]
     #[arg(long, value_name = "PATH")]
     health: Option<String>,
+    /// Record a fact, such as the commit; may be given several times.
+    ///
+    /// The variables GITHUB_SHA, GITHUB_RUN_ID, CI_COMMIT_SHA, CI_JOB_URL, GIT_COMMIT and BUILD_URL are recorded if they are set.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_metadata)]
+    metadata: Vec<(String, String)>,
     #[command(flatten)]
     instance: InstanceArgs,
+    /// Make it main afterwards, as `switchman assign` does
+    #[arg(long, conflicts_with = "dry_run")]
+    assign: bool,
     /// Print the steps without changing anything
     #[arg(long)]
     dry_run: bool,
@@ -123,6 +133,40 @@ fn parse_env(given: Vec<String>) -> BTreeMap<String, String> {
     given.into_iter().map(read).collect()
 }
 
+/// Variables of CI systems that identify the code and the build.
+const CI_VARIABLES: [&str; 6] =
+    ["GITHUB_SHA", "GITHUB_RUN_ID", "CI_COMMIT_SHA", "CI_JOB_URL", "GIT_COMMIT", "BUILD_URL"];
+
+/// Seed row R36 (docs/design/seed-systems.md#restate).
+fn parse_metadata(text: &str) -> Result<(String, String), String> {
+    let (name, value) =
+        text.split_once('=').ok_or_else(|| format!("invalid name=value: no `=` found in `{text}`"))?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// Returns the facts of the CI job, and the given ones, which win.
+fn collect_metadata(
+    given: Vec<(String, String)>,
+    read: impl Fn(&str) -> Option<String>,
+) -> BTreeMap<String, String> {
+    let of_job = CI_VARIABLES.iter().filter_map(|name| Some(((*name).to_owned(), read(name)?)));
+    of_job.filter(|(_, value)| !value.is_empty()).chain(given).collect()
+}
+
+/// Adds `http://` to an address without a scheme, unless such a file exists (seed row R35,
+/// docs/design/seed-systems.md#restate).
+fn complete_source(source: String) -> String {
+    let (address, _) = source.split_once('/').unwrap_or((&source, ""));
+    let is_address = match address.rsplit_once(':') {
+        Some((host, port)) => {
+            (host == "localhost" || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok())
+                && port.parse::<Port>().is_ok()
+        }
+        None => false,
+    };
+    if is_address && !Path::new(&source).exists() { format!("http://{source}") } else { source }
+}
+
 fn is_url(source: &str) -> bool {
     source.starts_with("http://") || source.starts_with("https://")
 }
@@ -132,7 +176,7 @@ pub(super) fn parse_source(text: &str) -> Source {
 }
 
 pub async fn deploy(args: DeployArgs, context: &Context) -> Result<(), Failure> {
-    let target = CommandTarget::load_service(context, &args.name, &args.hosts);
+    let target = CommandTarget::load_service_with_links(context, &args.name, &args.hosts);
     let target = target.map_err(|failure| match failure {
         // A first version has no main to match.
         Failure::NoSuchService { requested, known } => {
@@ -145,16 +189,18 @@ pub async fn deploy(args: DeployArgs, context: &Context) -> Result<(), Failure> 
         context.renderer.print_line("Deploying service...");
         context.renderer.flush()?;
     }
+    let source = complete_source(args.source);
     let health = args.health.map(|path| Health { path, ..target.fleet.health.clone() });
     let options = DeployOptions {
         service: args.name,
         version: args.version,
-        source: parse_source(&args.source),
+        source: parse_source(&source),
         run_spec: args
             .instance
-            .into_change(&args.source)
+            .into_change(&source)
             .apply_to(RunSpec::new(Workload::Vhost { server: WebServer::Nginx })),
         port: args.port,
+        metadata: collect_metadata(args.metadata, env::read_variable),
         health,
         dry_run: args.dry_run,
         actor: env::read_actor(),
@@ -167,7 +213,42 @@ pub async fn deploy(args: DeployArgs, context: &Context) -> Result<(), Failure> 
         return Ok(());
     }
     context.renderer.print_line("Service deployed successfully");
+    if args.assign {
+        return make_main(context, &target, &report.id).await;
+    }
     let listing = target.list().await.filter_by_id(&report.id);
     context.renderer.print_deploy(&report, &listing);
+    if let Some(row) = listing.rows.first() {
+        target.print_maintenance(context, row, "no user reaches this service by its data port");
+    }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r36_metadata_comes_from_flags_and_ci_variables() {
+        assert_eq!(parse_metadata("team=web=2"), Ok(("team".into(), "web=2".into())));
+        assert_eq!(parse_metadata("team"), Err("invalid name=value: no `=` found in `team`".into()));
+        let read = |name: &str| (name == "GITHUB_SHA").then(|| "3f2a".to_owned());
+        let given = vec![("team".to_owned(), "web".to_owned())];
+        let metadata: Vec<String> = collect_metadata(given, read)
+            .into_iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        assert_eq!(metadata, ["GITHUB_SHA=3f2a", "team=web"]);
+    }
+
+    #[test]
+    fn r35_address_without_scheme_is_http() {
+        let complete = |text: &str| complete_source(text.to_owned());
+        assert_eq!(complete("127.0.0.1:9000"), "http://127.0.0.1:9000");
+        assert_eq!(complete("localhost:9000/app"), "http://localhost:9000/app");
+        assert_eq!(complete("[::1]:9000"), "http://[::1]:9000");
+        for same in ["http://127.0.0.1:9000", "build", "./build:1", "a.tar.gz", "localhost", "127.0.0.1:x"] {
+            assert_eq!(complete(same), same);
+        }
+    }
 }

@@ -10,10 +10,11 @@ use crate::cli::failure::fail_deployments;
 use crate::cli::host_args::HostArgs;
 use crate::config::env;
 use crate::error::Failure;
+use crate::model::deployment::Role;
 use crate::model::duration;
 use crate::model::plural::Count;
 use crate::model::version::Version;
-use crate::ops::fleet::deployments::{self, FleetDeployError, KillOptions};
+use crate::ops::fleet::deployments::{self, FleetDeployError, FleetDeployment, KillOptions, VersionStatus};
 
 #[derive(Debug, Args)]
 pub struct KillArgs {
@@ -45,6 +46,26 @@ fn describe_action(args: &KillArgs) -> String {
     }
 }
 
+/// Returns what a removal would break: the sentences of seed row R19 (docs/design/seed-systems.md#restate).
+fn describe_risk(row: &FleetDeployment) -> String {
+    match &row.status {
+        VersionStatus::Active => {
+            let hosts = row.hosts.iter().filter(|(_, view)| view.role == Role::Main);
+            let hosts: Vec<&str> = hosts.map(|(host, _)| host.as_str()).collect();
+            format!("Deployment is still Active. This means that it is main on {}", hosts.join(", "))
+        }
+        VersionStatus::Canary(share) => format!("Deployment is a canary. It answers {share} of the requests"),
+        VersionStatus::Draining => {
+            let count =
+                row.active.map_or_else(|| "an unknown number of".to_owned(), |count| count.to_string());
+            format!(
+                "Deployment is still Draining. There are {count} invocations that will break if they do not end in time"
+            )
+        }
+        VersionStatus::Drained => "The deployment is fully drained and is safe to remove".to_owned(),
+    }
+}
+
 pub async fn kill(args: KillArgs, context: &Context) -> Result<(), Failure> {
     let target = CommandTarget::load_all_services(context, &args.hosts)?;
     target.print_active_host(context);
@@ -66,6 +87,14 @@ pub async fn kill(args: KillArgs, context: &Context) -> Result<(), Failure> {
     let checked = deployments::check_kill(world, fleet, hosts, &complete, &listing.rows, &actor).await;
     checked.map_err(fail_deployments(action.clone()))?;
     context.renderer.print_listing(&listing, false);
+    for row in &listing.rows {
+        context.renderer.print_remark(&format!("{} {}: {}", row.service, row.version, describe_risk(row)));
+    }
+    for (host, service) in deployments::find_unserved_backups(world, fleet, hosts, &listing.rows).await {
+        context.renderer.print_remark(&format!(
+            "{host}: nothing listens on the backup port of {service} after this: HAProxy has no server left there"
+        ));
+    }
     if !context.confirm("Are you sure you want to kill the above service(s)?").await? {
         return Err(Failure::Declined("Service(s) not killed"));
     }
@@ -85,7 +114,7 @@ pub async fn kill(args: KillArgs, context: &Context) -> Result<(), Failure> {
             None => context.renderer.print_remark("the number of closed requests is unknown"),
         }
     };
-    let killing = deployments::kill(world, fleet, hosts, &listing.rows, &options, report_killed);
+    let killing = deployments::kill(world, fleet, hosts, (&complete, &listing.rows), &options, report_killed);
     let killed = killing.await.map_err(fail_deployments(action))?;
     context.renderer.print_kill(&killed);
     Ok(())

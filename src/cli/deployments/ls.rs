@@ -70,17 +70,38 @@ pub struct DescribeArgs {
     version: Option<Version>,
     #[command(flatten)]
     hosts: HostArgs,
+    #[command(flatten)]
+    refresh: RefreshArgs,
+}
+
+impl DescribeArgs {
+    /// Returns the reaction of the command to signals.
+    pub const fn interrupt_policy(&self) -> InterruptPolicy {
+        self.refresh.interrupt_policy()
+    }
 }
 
 pub async fn describe(args: DescribeArgs, context: &Context) -> Result<(), Failure> {
     let place = CommandTarget::load_all_services(context, &args.hosts)?;
     let name = parse_name(&args.name, args.version.as_ref())?;
-    let listing = place.list().await.filter_by_name(&name);
-    if listing.rows.is_empty() {
-        return Err(FleetDeployError::NoMatch.into());
+    loop {
+        let listing = place.list().await.filter_by_name(&name);
+        if listing.rows.is_empty() {
+            listing.require_complete()?;
+            return Err(FleetDeployError::NoMatch.into());
+        }
+        if args.refresh.watch {
+            context.renderer.clear_screen();
+        }
+        place.print_active_host(context);
+        context.renderer.print_description(&listing);
+        if !args.refresh.watch {
+            return Ok(listing.require_complete()?);
+        }
+        if !args.refresh.wait_for_next(context).await? {
+            return Ok(());
+        }
     }
-    context.renderer.print_description(&listing);
-    Ok(listing.require_complete()?)
 }
 
 #[derive(Debug, Args)]

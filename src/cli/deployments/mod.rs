@@ -9,7 +9,7 @@ use crate::model::host::Host;
 use crate::model::name::{NameError, ServiceName};
 use crate::model::version::Version;
 use crate::ops::fleet::deployments::list_deployments;
-use crate::ops::fleet::deployments::{DeploymentName, Listing, parse_id};
+use crate::ops::fleet::deployments::{DeploymentName, FleetDeployError, FleetDeployment, Listing, parse_id};
 use crate::world::FleetWorld;
 
 mod assign;
@@ -17,6 +17,7 @@ mod compare;
 mod deploy;
 mod kill;
 mod ls;
+mod merge;
 mod traffic_split;
 mod update;
 
@@ -25,6 +26,7 @@ pub use compare::{CompareArgs, compare};
 pub use deploy::{DeployArgs, deploy};
 pub use kill::{KillArgs, kill};
 pub use ls::{DescribeArgs, LogsArgs, LsArgs, describe, ls, show_logs};
+pub use merge::{MergeArgs, merge};
 pub use traffic_split::{CanaryArgs, MirrorArgs, parse_sticky, set_canary, set_mirror};
 pub use update::{AccessArgs, UpdateArgs, set_access, update};
 
@@ -43,6 +45,23 @@ impl CommandTarget {
         Ok(Self { fleet, hosts, world })
     }
 
+    /// Loads the target of a command that changes these hosts and reads the others of the fleet.
+    fn load_service_with_links(
+        context: &Context,
+        service: &ServiceName,
+        hosts: &HostArgs,
+    ) -> Result<Self, Failure> {
+        let (file, fleet) = context.load_service_config(service)?;
+        let hosts = context.select_hosts_or_all(&fleet, hosts)?;
+        let mut linked = hosts.clone();
+        if !context.globals.local {
+            let is_other = |host: &&Host| !hosts.iter().any(|chosen| chosen.name == host.name);
+            linked.extend(fleet.hosts.iter().filter(is_other).cloned());
+        }
+        let world = context.build_fleet_world(&file, &fleet, &linked);
+        Ok(Self { fleet, hosts, world })
+    }
+
     /// Loads the target of a list over all services.
     fn load_all_services(context: &Context, hosts: &HostArgs) -> Result<Self, Failure> {
         let (file, fleet) = context.load_config()?;
@@ -56,6 +75,15 @@ impl CommandTarget {
         if let [host] = self.hosts.as_slice() {
             let address = host.address.map_or_else(|| host.name.to_string(), |address| address.to_string());
             context.renderer.print_active_host(&address);
+        }
+    }
+
+    /// Prints the hosts whose users reach no version, because the forward is off.
+    fn print_maintenance(&self, context: &Context, row: &FleetDeployment, consequence: &str) {
+        for host in row.maintenance.iter().filter(|name| self.hosts.iter().any(|host| host.name == **name)) {
+            context.renderer.print_remark(&format!(
+                "{host} is in maintenance: {consequence} until `switchman enable-forward --host {host}`"
+            ));
         }
     }
 
@@ -95,7 +123,14 @@ async fn load_and_list(
     hosts: &HostArgs,
 ) -> Result<(CommandTarget, Listing), Failure> {
     let all = match name {
-        DeploymentName::Service { service, .. } => CommandTarget::load_service(context, service, hosts)?,
+        DeploymentName::Service { service, .. } => match CommandTarget::load_service(context, service, hosts)
+        {
+            // Seed row D13 (docs/design/seed-systems.md#mvi-and-daeploy).
+            Err(Failure::UnknownService { requested, .. }) => {
+                return Err(FleetDeployError::NoMain(requested).into());
+            }
+            target => target?,
+        },
         DeploymentName::Id(_) => CommandTarget::load_all_services(context, hosts)?,
     };
     let listing = all.list().await;

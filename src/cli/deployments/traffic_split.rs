@@ -201,6 +201,10 @@ async fn apply_split(
     let done = done.map_err(fail_deployments(action))?;
     let listing = place.list().await.filter(Some(&row.service), None);
     context.renderer.print_split(&done, &listing);
+    let split_row = listing.rows.iter().find(|split| split.id == row.id && !split.traffic.is_empty());
+    if let Some(split_row) = split_row {
+        place.print_maintenance(context, split_row, "it has no requests to copy or to share");
+    }
     Ok(())
 }
 

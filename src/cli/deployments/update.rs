@@ -101,7 +101,7 @@ pub async fn set_access(args: AccessArgs, context: &Context) -> Result<(), Failu
     if !context.confirm("Are you sure you want to apply these changes?").await? {
         return Err(Failure::Declined("No changes were made."));
     }
-    let request = AccessRequest { public, actor: env::read_actor() };
+    let request = AccessRequest { public, actor: env::read_actor(), dry_run: false };
     let word = if public { "public" } else { "private" };
     let set = deployments::set_access(&place.world, &place.hosts, &args.name, &request).await;
     set.map_err(fail_deployments(format!("make {} {word}", args.name)))?;

@@ -41,6 +41,7 @@ fn format_comparison(report: &ComparisonReport) -> String {
         }
     };
     line("because", &report.reason);
+    line("headers", &report.headers_compared);
     line("match", &format_match(report));
     line("copies", &format_copies(report));
     for (name, counts) in list_lost_copies(report) {
@@ -178,6 +179,7 @@ const fn describe_finding(finding: FieldVerdict) -> &'static str {
         FieldVerdict::Differs => "differs",
         FieldVerdict::Noise => "noise",
         FieldVerdict::Ignored => "ignored",
+        FieldVerdict::LeftOut => "not compared",
     }
 }
 

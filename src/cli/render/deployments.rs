@@ -1,5 +1,6 @@
 //! Versions, as the systems that switchman follows print them (seed rows D4 to D19, R14, R15, R25, docs/design/seed-systems.md).
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -86,7 +87,7 @@ impl Renderer {
     }
 
     pub fn print_description(&self, listing: &Listing) {
-        self.print("versions", listing, || listing.rows.iter().map(format_description).collect());
+        self.print("versions", listing, || format_descriptions(&listing.rows));
     }
 
     /// Prints a line of a log at once.
@@ -132,7 +133,10 @@ fn format_wide_listing(rows: &[FleetDeployment]) -> String {
             Some(false) => "shadow",
             _ => "main",
         };
-        let role = [role.to_owned()].into_iter().chain(row.traffic.clone()).collect::<Vec<_>>().join(", ");
+        let out = format_maintenance(row);
+        let role = [role.to_owned()].into_iter().chain(row.traffic.clone()).chain(out);
+        let role = role.collect::<Vec<_>>().join(", ");
+        let created = row.hosts.iter().map(|(_, view)| view.deployment.created_at).min();
         let access = if row.access == Access::Public { "🌎" } else { "🔒" };
         let mut ports: Vec<String> =
             row.hosts.iter().map(|(_, view)| view.deployment.instance.port.to_string()).collect();
@@ -142,19 +146,45 @@ fn format_wide_listing(rows: &[FleetDeployment]) -> String {
             star.to_owned(),
             format!("{access} {}", row.service),
             row.version.to_string(),
-            format!("{:?}", row.status),
+            row.status.to_string(),
             format_running(row),
             row.revision.to_string(),
             role,
             format_active(row),
             ports.join(","),
             hosts.join(","),
+            format_type(row).to_owned(),
+            created.map(format_time).unwrap_or_default(),
+            // Last, where scripts look for it.
             row.id.to_string(),
         ]
     };
-    let header =
-        ["MAIN", "NAME", "VERSION", "STATUS", "RUNNING", "REVISION", "ROLE", "ACTIVE", "PORT", "HOSTS", "ID"];
-    format_ruled_table(&header, &rows.iter().map(cells).collect::<Vec<_>>())
+    let header = [
+        "MAIN", "NAME", "VERSION", "STATUS", "RUNNING", "REVISION", "ROLE", "ACTIVE", "PORT", "HOSTS",
+        "TYPE", "CREATED", "ID",
+    ];
+    // Seed row R15 (docs/design/seed-systems.md#restate): by status, the newest first.
+    let mut rows: Vec<&FleetDeployment> = rows.iter().collect();
+    rows.sort_by_key(|row| (&row.service, &row.status, Reverse(row.revision)));
+    format_ruled_table(&header, &rows.into_iter().map(cells).collect::<Vec<_>>())
+}
+
+/// What runs for a version (seed row R14, docs/design/seed-systems.md#restate).
+fn format_type(row: &FleetDeployment) -> &'static str {
+    let first = row.hosts.first().map(|(_, view)| &view.deployment.instance.how.workload);
+    match first {
+        Some(Workload::Command { .. }) => "process",
+        Some(Workload::Vhost { .. }) => "static",
+        Some(Workload::External { .. }) => "external",
+        None => "",
+    }
+}
+
+/// The hosts in maintenance, where the version has anything that a maintenance stops.
+fn format_maintenance(row: &FleetDeployment) -> Option<String> {
+    let has_traffic = row.main != Some(false) || !row.traffic.is_empty();
+    let hosts: Vec<&str> = row.maintenance.iter().map(HostName::as_str).collect();
+    (has_traffic && !hosts.is_empty()).then(|| format!("in maintenance on {}", hosts.join(",")))
 }
 
 /// Columns under a dashed rule, one blank apart.
@@ -219,19 +249,30 @@ fn format_running(row: &FleetDeployment) -> String {
     }
 }
 
+/// The latest revision first, older ones after it (seed row R25, docs/design/seed-systems.md#restate).
+fn format_descriptions(rows: &[FleetDeployment]) -> String {
+    let mut rows: Vec<&FleetDeployment> = rows.iter().collect();
+    rows.sort_by_key(|row| (&row.service, Reverse(row.revision)));
+    rows.into_iter().map(format_description).collect()
+}
+
 fn format_description(row: &FleetDeployment) -> String {
     let mut text = format!("{} {}\n", row.service, row.version);
     let mut line = |name: &str, value: &str| {
         let _ = writeln!(text, "  {name:<10} {value}");
     };
     line("ID", row.id.as_str());
-    line("Revision", &row.revision.to_string());
+    let latest = if row.is_latest { " [Latest]" } else { "" };
+    line("Revision", &format!("{}{latest}", row.revision));
     line("Role", if row.main == Some(false) { "shadow" } else { "main" });
     for gets in &row.traffic {
         line("Gets", gets);
     }
     line("Access", if row.access == Access::Public { "public" } else { "private" });
-    line("Status", &format!("{:?}", row.status));
+    line("Status", &row.status.to_string());
+    if let Some(hosts) = format_maintenance(row) {
+        line("Forward", &hosts);
+    }
     line("Invocations", &format_active(row));
     for (host, view) in &row.hosts {
         let deployment = &view.deployment;
@@ -241,11 +282,14 @@ fn format_description(row: &FleetDeployment) -> String {
         };
         line("Endpoint", &format!("http://{}/", deployment.endpoint(&deployment.instance)));
         line("Created at", &format_time(deployment.created_at));
+        for (name, value) in &deployment.metadata {
+            line("Metadata", &format!("{name}={value}"));
+        }
         line("Runs", &format_runs(&deployment.instance.how.workload));
         line("Build", &deployment.instance.build.to_string());
         line("Health", &format!("{} -> {}", deployment.health.path, deployment.health.status));
         if let Some(digest) = &deployment.instance.digest {
-            line("Digest", crate::ops::fleet::deployments::shorten_digest(digest));
+            line("Digest", digest.shorten());
         }
         if let Err(reason) = &view.process {
             line("Process", &reason.to_string());
@@ -281,3 +325,6 @@ fn format_process(process: &ProcessState) -> String {
         ProcessState::External => "not managed by switchman".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ use super::roll::{RollView, format_roll_status};
 use super::table;
 use crate::model::api::HostView;
 use crate::model::balancer::ServerView;
-use crate::model::forward::{KernelForward, ServiceRecord};
+use crate::model::forward::{KernelForward, Route, Routes, ServiceRecord};
 use crate::model::percent::Percent;
 use crate::model::port_forward::Switch;
 use crate::ops::fleet::status::{BalancerStatus, HostStatus};
@@ -101,6 +101,9 @@ fn write_host_side(text: &mut String, status: &HostStatus, view: &HostView) {
     let main = main.unwrap_or(status.ports.main);
     let _ = writeln!(text, "forward   {}", format_forward(status, view));
     let _ = writeln!(text, "rules     {}", format_rules(view));
+    if let Ok(Some(ServiceRecord { routes: Some(routes), .. })) = &view.record {
+        let _ = writeln!(text, "versions  {}", format_routes(routes));
+    }
     if let Some(packet) = &view.packet {
         let proof = packet.to_string();
         let is_contradicted = packet.describe_contradiction().is_some();
@@ -149,6 +152,12 @@ fn format_forward(status: &HostStatus, view: &HostView) -> String {
         Ok(None) => format!("{now}, nothing recorded"),
         Err(error) => format!("{now}, record not readable: {error}"),
     }
+}
+
+/// The data ports that deployed versions have: what else listens on them is not reached.
+fn format_routes(routes: &Routes) -> String {
+    let format = |route: &Route| format!("{} -> {} ({})", route.port, route.target, route.deployment);
+    format!("{}, {}", format(&routes.main), format(&routes.backup))
 }
 
 /// The kernel's forward: `8888 -> 20000 (2.0.0)`.

@@ -54,14 +54,11 @@ pub fn deployments_hint(error: &FleetDeployError) -> String {
         FleetDeployError::MatchNotProven { verdict: ComparisonVerdict::Insufficient, .. } => {
             INSUFFICIENT_SAMPLES_HINT
         }
-        FleetDeployError::MatchNotProven { service, version, .. } => {
-            return format!("`switchman compare {service} {version}` shows what differs");
+        FleetDeployError::MatchNotProven { .. } | FleetDeployError::RolledBack { .. } => {
+            return version_hint(error);
         }
         FleetDeployError::WeightNotSet { source, .. } => {
             return format!("{}; weights that were set before stay, `--off` sets 100", weight_hint(source));
-        }
-        FleetDeployError::RolledBack { service, version, .. } => {
-            return format!("`switchman logs {service} {version}` shows what it wrote");
         }
         FleetDeployError::RollIncomplete { .. } | FleetDeployError::Overtaken { .. } => {
             "`switchman ls --wide` shows every host"
@@ -73,6 +70,15 @@ pub fn deployments_hint(error: &FleetDeployError) -> String {
                  `--host`"
             );
         }
+        FleetDeployError::MainWithShadows { service, .. } => {
+            return format!(
+                "nothing was changed; `switchman kill {service}` kills all its versions, `switchman assign {service} VERSION` makes \
+                 another one main first"
+            );
+        }
+        FleetDeployError::OtherRelease { .. }
+        | FleetDeployError::SplitVersion { .. }
+        | FleetDeployError::CannotMerge { .. } => return identity_hint(error),
         FleetDeployError::Archive(error) => archive_hint(error),
         FleetDeployError::NoBalancer => "add `haproxy:` to an entry of `load_balancers` in switchman.yaml",
         FleetDeployError::NoWeights(WeightsError::NoCanary | WeightsError::NoMain) => {
@@ -88,6 +94,33 @@ pub fn deployments_hint(error: &FleetDeployError) -> String {
         FleetDeployError::TaskFailed(_) => "run the command again; `-vv` logs every step",
     };
     text.to_owned()
+}
+
+/// The next action where a version was not good enough.
+fn version_hint(error: &FleetDeployError) -> String {
+    match error {
+        FleetDeployError::MatchNotProven { service, version, .. } => {
+            format!("`switchman compare {service} {version}` shows what differs")
+        }
+        FleetDeployError::RolledBack { service, version, .. } => {
+            format!("`switchman logs {service} {version}` shows what it wrote")
+        }
+        _ => String::new(),
+    }
+}
+
+/// The next action where a version is not the same deployment on every host.
+fn identity_hint(error: &FleetDeployError) -> String {
+    match error {
+        FleetDeployError::OtherRelease { service, version, .. } => format!(
+            "`switchman update {service} {version} SOURCE` replaces its code in place; or deploy it as another version"
+        ),
+        FleetDeployError::SplitVersion { service, version, .. } => {
+            format!("`switchman merge {service} {version}` makes them one deployment; nothing is restarted")
+        }
+        _ => "`switchman update ID SOURCE` gives both hosts the same release; `switchman ls --wide` shows the ids"
+            .to_owned(),
+    }
 }
 
 const fn archive_hint(error: &ArchiveError) -> &'static str {

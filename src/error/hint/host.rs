@@ -79,8 +79,8 @@ pub const fn error_code_hint(code: ErrorCode) -> &'static str {
              or remove it with `switchman kill NAME VERSION`"
         }
         ErrorCode::EndpointTaken => {
-            "nothing was changed; `deploy` has no --force: give another address, or remove that deployment with `switchman \
-             kill ID`"
+            "nothing was changed; give another address, replace the code there with `switchman update ID SOURCE`, or remove that \
+             deployment with `switchman kill ID`"
         }
         ErrorCode::ReleaseExists => {
             "nothing was changed; deploy this source as another version, or remove the version that uses the release with \

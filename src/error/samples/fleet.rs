@@ -5,6 +5,7 @@ use super::{
     Sample, host, list_balancer_errors, list_journal_errors, list_link_errors, list_lock_errors,
     list_refusals, name, samples, wrap,
 };
+use crate::model::deployment::Digest;
 use crate::model::example;
 use crate::model::example::make_actor as ops;
 use crate::model::name::HostName;
@@ -16,6 +17,7 @@ use crate::plan::compare::ComparisonVerdict;
 use crate::plan::promote;
 use crate::plan::roll::PlanError;
 use crate::plan::roll::progress::{RollProgress, build_progress};
+use crate::plan::versions::ReleaseDifference;
 use crate::plan::weights::WeightsError;
 use crate::world::archives::ArchiveError;
 
@@ -121,6 +123,40 @@ pub(super) fn list_deploy_errors() -> Vec<Sample<FleetDeployError>> {
             service: service(),
             version: version(),
             hosts: vec![web1(), web2()],
+        }],
+        MainWithShadows: [FleetDeployError::MainWithShadows {
+            service: service(),
+            version: version(),
+            hosts: vec![web2()],
+        }],
+        OtherRelease: [
+            FleetDeployError::OtherRelease {
+                service: service(),
+                version: version(),
+                host: web1(),
+                difference: ReleaseDifference::Digest {
+                    there: Some(Digest("3b2e6f0c9d1a47".into())),
+                    given: Some(Digest("91c04fae55b7d2".into())),
+                },
+            },
+            FleetDeployError::OtherRelease {
+                service: service(),
+                version: version(),
+                host: web1(),
+                difference: ReleaseDifference::RunSpec("command"),
+            },
+        ],
+        SplitVersion: [FleetDeployError::SplitVersion {
+            service: service(),
+            version: version(),
+            parts: vec![(name("dp_0s3k5mqz8v"), vec![web1()]), (name("dp_0s3k5mqz9w"), vec![web2()])],
+        }],
+        CannotMerge: [FleetDeployError::CannotMerge {
+            service: service(),
+            version: version(),
+            host: web2(),
+            other: web1(),
+            difference: ReleaseDifference::RunSpec("environment"),
         }],
         Archive: [list_archive_errors().remove(0).1.into()],
         Lock: [list_lock_errors().remove(0).1.into()],

@@ -2,6 +2,7 @@
 //!
 //! Times are whole milliseconds.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -75,6 +76,9 @@ pub struct DeployRequest {
     /// +1 per deployment of the service; the host's own count where absent.
     #[serde(default)]
     pub revision: Option<u32>,
+    /// Facts to record with the deployment, such as the commit.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
     pub how: RunSpec,
     /// Name of the release that was placed before; absent for a workload that runs already.
     #[serde(default)]
@@ -130,6 +134,9 @@ pub struct AssignRequest {
     /// Which roll it belongs to; empty otherwise.
     #[serde(default)]
     pub detail: String,
+    /// Everything is checked, nothing is done.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -191,6 +198,9 @@ pub struct KillRequest {
     pub keep_files: bool,
     #[serde(default = "default_actor")]
     pub actor: Actor,
+    /// Everything is checked, nothing is done.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -224,6 +234,23 @@ pub struct UpdateRequest {
     pub site: Option<HostNetwork>,
     #[serde(default = "default_actor")]
     pub actor: Actor,
+    /// Everything is checked, nothing is done.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+}
+
+/// The merge of a deployment into the one that its version is on other hosts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MergeRequest {
+    pub id: DeploymentId,
+    /// The id that it gets.
+    pub into: DeploymentId,
+    pub revision: u32,
+    #[serde(default = "default_actor")]
+    pub actor: Actor,
+    /// Everything is checked, nothing is done.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
 }
 
 const fn default_timeout() -> Duration {
@@ -246,6 +273,9 @@ pub struct RollbackRequest {
     /// Limits the change to the case that this version is main: an undo never undoes another operator's change.
     #[serde(default)]
     pub from: Option<Version>,
+    /// Everything is checked, nothing is done.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
 }
 
 /// The state of one deployment on one host at one moment.
@@ -285,6 +315,9 @@ pub struct AccessRequest {
     pub public: bool,
     #[serde(default = "default_actor")]
     pub actor: Actor,
+    /// Everything is checked, nothing is done.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
 }
 
 impl AccessRequest {

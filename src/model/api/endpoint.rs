@@ -4,8 +4,8 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use schemars::{JsonSchema, SchemaGenerator};
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::model::deployment::DeploymentId;
@@ -60,6 +60,7 @@ pub struct Endpoint<P, Q, B, R> {
 
 /// A query without parameters.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct NoQuery {}
 
 /// The body of a request that has none.
@@ -170,6 +171,18 @@ pub fn build_schema<T: JsonSchema>(types: &mut SchemaGenerator) -> Value {
     types.subschema_for::<T>().to_value()
 }
 
+/// Reads a value, and refuses fields that it does not have, on every level: a caller that sends one expects an effect.
+pub fn read_known_fields<'de, D: Deserializer<'de>, T: DeserializeOwned>(from: D) -> Result<T, D::Error> {
+    let mut unknown = None;
+    let value = serde_ignored::deserialize(from, |path| {
+        unknown.get_or_insert(path.to_string());
+    })?;
+    match unknown {
+        None => Ok(value),
+        Some(path) => Err(D::Error::custom(format_args!("unknown field `{path}`"))),
+    }
+}
+
 /// The body of a request: JSON, or [`NoBody`].
 pub trait RequestBody: Sized {
     /// Makes the schema of the body; `None` for a request without one.
@@ -200,7 +213,9 @@ impl<T: Serialize + DeserializeOwned + JsonSchema> RequestBody for T {
     }
 
     fn from_json(bytes: &[u8]) -> serde_json::Result<Self> {
-        serde_json::from_slice(bytes)
+        let mut json = serde_json::Deserializer::from_slice(bytes);
+        let value = read_known_fields(&mut json)?;
+        json.end().map(|()| value)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The one table of the host API's endpoints. The agent serves every row, `sys::link` calls every row that is not for
 //! other programs alone, and the OpenAPI description is made of it.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -9,7 +10,8 @@ use serde_json::{Map, Value};
 
 use crate::model::api::deployments::{
     AccessRequest, AssignRequest, AssignResponse, DeployRequest, DeployResponse, DeploymentView,
-    DeploymentsView, KillRequest, KillResponse, RollbackRequest, TrialOutcome, UpdateRequest, WatchRequest,
+    DeploymentsView, KillRequest, KillResponse, MergeRequest, RollbackRequest, TrialOutcome, UpdateRequest,
+    WatchRequest,
 };
 use crate::model::api::endpoint::{
     ANSWER_TIMEOUT, Archive, Endpoint, JsonLines, Method, NoBody, NoQuery, PlainText, Row,
@@ -39,6 +41,7 @@ type Get<R, P = (), Q = NoQuery> = Endpoint<P, Q, NoBody, R>;
 type Send<B, R, P = (), Q = NoQuery> = Endpoint<P, Q, B, R>;
 
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct PortQuery {
     // A query has texts only, which a `Port` is never read from.
     #[schemars(with = "Port")]
@@ -46,6 +49,7 @@ pub struct PortQuery {
 }
 
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct HistoryQuery {
     pub limit: u32,
     pub service: Option<ServiceName>,
@@ -53,13 +57,16 @@ pub struct HistoryQuery {
 
 /// The fields of a [`KillRequest`] for a caller that sends no body.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct KillQuery {
     pub force: Option<bool>,
     pub keep_files: Option<bool>,
     pub drain_timeout_ms: Option<u64>,
+    pub dry_run: Option<bool>,
 }
 
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct LogsQuery {
     pub tail: Option<u32>,
     pub follow: Option<bool>,
@@ -101,6 +108,10 @@ table! {
     ACTIVITY: Get<ServiceActivity, ServiceName, PortQuery> = Endpoint::new(Method::Get, "/v1/services/{service}/pulse",
         "pulse",
         "Report what changes while a command waits: the record's generation, open connections",
+    );
+    LISTENERS: Get<Vec<SocketAddr>, ServiceName, PortQuery> = Endpoint::new(Method::Get, "/v1/services/{service}/listeners",
+        "listeners",
+        "List the addresses on which processes listen at a port of a service, regardless of its rules",
     );
     FORWARD: Send<ForwardRequest, ChangeResult, ServiceName> = Endpoint::new(Method::Put, "/v1/services/{service}/forward",
         "switchForward",
@@ -150,6 +161,11 @@ table! {
         "Stop and remove a deployment; the query overrides the body",
     )
     .with_timeout(|request: &KillRequest| ANSWER_TIMEOUT + request.drain_timeout * 2 + MINUTE)
+    .with_short_path();
+    MERGE: Send<MergeRequest, Deployment, DeploymentId> = Endpoint::new(Method::Post, "/v1/deployments/{id}/merge",
+        "merge",
+        "Give a deployment the id and the revision that its version has on other hosts",
+    )
     .with_short_path();
     LOGS: Get<JsonLines<RunEvent>, DeploymentId, LogsQuery> =
         Endpoint::new(Method::Get, "/v1/deployments/{id}/logs", "logs", "Stream the logs of its instance")

@@ -340,6 +340,7 @@ pub async fn switch_host(
         action: switch_command_name(switch).to_owned(),
         detail: detail.to_owned(),
         addresses: list_host_addresses(world, fleet, host).await,
+        dry_run: false,
     };
     let changed = find_link(world, host)?.set_forward(&request).await?;
     if let Some(error) = &changed.unfinished_history {

@@ -16,7 +16,7 @@ use crate::model::journal::{RollEntry, RollEntryKind, RollResult};
 use crate::model::lock::{Holder, LockPurpose};
 use crate::model::name::HostName;
 use crate::model::owner::Owner;
-use crate::model::roll::{OnFailure, RollId, RollSpec};
+use crate::model::roll::{OnFailure, RollId, RollSpec, Work};
 use crate::plan::roll::progress::{HostProgress, HostTurn, RollProgress, build_progress};
 use crate::plan::roll::{PlanError, RollPlan, plan_resumed, plan_roll};
 use crate::plan::switch::{Refusal, compute_wait_timeout};
@@ -36,6 +36,7 @@ mod announcement;
 mod host_steps;
 mod preflight;
 mod put_back;
+mod routed_ports;
 
 use announcement::{EntryContext, build_event, build_notice};
 
@@ -164,6 +165,9 @@ pub async fn run(
         }
         if !refusals.is_empty() {
             return Err(RollError::Refused { refusals });
+        }
+        if matches!(spec.work, Work::Command { .. }) {
+            routed_ports::warn_of_routed_ports(world, fleet, &roll.hosts).await;
         }
         roll.record(None, &RollEntryKind::Began { spec: spec.clone(), actor: actor.clone() })?;
         let hook = hooks::run(world, fleet, &roll.id, Hook::BeforeRoll, None, &[]).await;

@@ -2,6 +2,7 @@
 //! them in-process.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -103,6 +104,10 @@ impl HostLink for LocalHost {
         })
     }
 
+    async fn list_listeners(&self, _: &ServiceName, port: Port) -> LinkResult<Vec<SocketAddr>> {
+        Ok(self.world.packets.list_listening_addresses(port))
+    }
+
     async fn probe(&self, request: &ProbeRequest) -> LinkResult<ProbeResult> {
         let records = self.world.store.load_records().map_err(|error| from_store_error(&error))?;
         let address = port_sockets::resolve_target(&records, request.address);
@@ -123,7 +128,12 @@ impl HostLink for LocalHost {
 
     async fn set_forward(&self, request: &ForwardRequest) -> LinkResult<ChangeResult> {
         let intent = request.clone().into();
-        let changed = packet_proof::change_and_prove(&self.world, &intent, &request.addresses).await;
+        let changed = if request.dry_run {
+            let records = self.world.store.load_records().map_err(|error| from_store_error(&error))?;
+            rules::preview(&self.world, &records, &intent).await
+        } else {
+            packet_proof::change_and_prove(&self.world, &intent, &request.addresses).await
+        };
         changed.map_err(|error| from_change_error(&error))
     }
 

@@ -75,6 +75,40 @@ pub async fn change_if_needed<E: From<ChangeError>>(
     }
 }
 
+/// Applies an intent as [`change_with`] does, or with `is_dry_run` only computes what it would commit.
+pub async fn change_or_preview<E: From<ChangeError>>(
+    world: &HostWorld,
+    purpose: &str,
+    is_dry_run: bool,
+    decide: impl FnOnce(&[ServiceRecord]) -> Result<Intent, E>,
+) -> Result<ChangeResult, E> {
+    if !is_dry_run {
+        return change_with(world, purpose, decide).await;
+    }
+    let records = world.store.load_records().map_err(ChangeError::from)?;
+    let intent = decide(&records)?;
+    Ok(preview(world, &records, &intent).await?)
+}
+
+/// Computes the transactions of a change, and commits none.
+pub async fn preview(
+    world: &HostWorld,
+    before: &[ServiceRecord],
+    intent: &Intent,
+) -> Result<ChangeResult, ChangeError> {
+    let previous = before.iter().find(|record| record.forward.service == intent.forward.service);
+    check_owner(previous.and_then(|record| record.owner.as_ref()), &intent.actor)?;
+    let after = ServiceRecord::from_intent(previous, intent, world.clock.now());
+    let observed = observe(world).await?;
+    let wanted = compute_desired(&replace_record(before, &after), &observed);
+    Ok(ChangeResult {
+        transactions: plan_transactions(&wanted, &observed),
+        generation: previous.map_or(0, |record| record.generation),
+        unfinished_history: None,
+        packet: None,
+    })
+}
+
 async fn apply_intent(
     world: &HostWorld,
     before: &[ServiceRecord],
@@ -170,7 +204,7 @@ pub async fn reconcile(world: &HostWorld, purpose: &str) -> Result<ReconcileRepo
 }
 
 /// Until here a stop request may end the wait; from here on the change is finished first.
-async fn lock_rules(world: &HostWorld, purpose: &str) -> Result<Box<dyn LockGuard>, ChangeError> {
+pub(super) async fn lock_rules(world: &HostWorld, purpose: &str) -> Result<Box<dyn LockGuard>, ChangeError> {
     tokio::select! {
         biased;
         held = world.store.lock(purpose, LOCK_TIMEOUT) => Ok(held?),

@@ -7,8 +7,8 @@ use super::site::SiteHost;
 use super::site_link::SiteLink;
 use crate::model::api::deployments::{
     AccessRequest, AssignRequest, AssignResponse, AssignScope, DeployRequest, DeployResponse, DeploymentRef,
-    DeploymentView, DeploymentsView, KillRequest, KillResponse, LogsRequest, RollbackRequest, TrialOutcome,
-    UpdateRequest, WatchRequest,
+    DeploymentView, DeploymentsView, KillRequest, KillResponse, LogsRequest, MergeRequest, RollbackRequest,
+    TrialOutcome, UpdateRequest, WatchRequest,
 };
 use crate::model::deployment::{Deployment, DeploymentStatus, ProcessState, Role, Stage};
 use crate::model::example;
@@ -166,6 +166,11 @@ impl HostDeployments for SiteLink {
 
     async fn kill(&self, _: &KillRequest) -> LinkResult<KillResponse> {
         self.record_call("kill");
+        refuse_unsupported()
+    }
+
+    async fn merge(&self, _: &MergeRequest) -> LinkResult<Deployment> {
+        self.record_call("merge");
         refuse_unsupported()
     }
 

@@ -1,5 +1,6 @@
 //! The link to a host of the site: it takes a moment, may be cut, and may lose an answer. At its other end is the real host.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -110,6 +111,10 @@ impl HostLink for SiteLink {
 
     async fn fetch_activity(&self, service: &ServiceName, port: Port) -> LinkResult<ServiceActivity> {
         self.call("fetch_activity", self.host.fetch_activity(service, port)).await
+    }
+
+    async fn list_listeners(&self, service: &ServiceName, port: Port) -> LinkResult<Vec<SocketAddr>> {
+        self.call("list_listeners", self.host.list_listeners(service, port)).await
     }
 
     async fn probe(&self, request: &ProbeRequest) -> LinkResult<ProbeResult> {

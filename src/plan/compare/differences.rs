@@ -23,6 +23,8 @@ pub(super) struct Differences {
     /// The JSON paths among them, for lookups without a copy.
     paths: HashSet<String>,
     pub differing: BTreeMap<Field, Difference>,
+    /// Header fields without a rule, and whether they differ: they decide nothing unless the operator chooses them.
+    pub others: BTreeMap<Field, Option<Difference>>,
     /// A body was not read to its end, or has an unknown coding: it was not compared.
     pub body_unread: bool,
 }

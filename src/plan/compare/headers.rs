@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::differences::Differences;
+use super::differences::{Difference, Differences};
 use super::redact;
-use crate::model::compare::{CapturedResponse, HeaderComparison, HeaderRule};
+use crate::model::compare::{CapturedResponse, ComparisonRules, HeaderComparison, HeaderRule};
 use crate::model::evidence::DifferenceKind;
 use crate::model::field::Field;
 
@@ -24,6 +24,31 @@ pub(super) fn compare(
         (false, false) => DifferenceKind::Value,
     };
     differences.add_difference(field, kind, || (format_values(rule, &ours), format_values(rule, &theirs)));
+}
+
+/// Limit of the fields without a rule in one pair of answers.
+const MAX_OTHERS: usize = 64;
+
+/// Looks at the fields that no rule compares: their values are not shown, because any of them may be a secret.
+pub(super) fn compare_others(
+    rules: &ComparisonRules,
+    main: &CapturedResponse,
+    shadow: &CapturedResponse,
+    differences: &mut Differences,
+) {
+    let names = main.headers.iter().chain(&shadow.headers).map(|(name, _)| name);
+    let names: BTreeSet<&String> = names.filter(|name| !rules.has_rule_for(name)).collect();
+    for name in names.into_iter().take(MAX_OTHERS) {
+        let (ours, theirs) = (read_values(main, name), read_values(shadow, name));
+        let kind = match (ours.is_empty(), theirs.is_empty()) {
+            (false, true) => Some(DifferenceKind::Missing),
+            (true, false) => Some(DifferenceKind::Extra),
+            _ => (ours != theirs).then_some(DifferenceKind::Value),
+        };
+        let show = |values: &[&str]| if values.is_empty() { "(absent)" } else { "(there)" }.to_owned();
+        let difference = kind.map(|kind| Difference { kind, main: show(&ours), shadow: show(&theirs) });
+        differences.others.insert(Field::Header(name.clone()), difference);
+    }
 }
 
 /// The first value of a field, blanks at the ends apart.

@@ -14,6 +14,7 @@ mod body;
 mod coverage;
 mod differences;
 mod fields;
+mod header_choice;
 mod headers;
 mod json;
 mod latency;
@@ -25,6 +26,7 @@ mod tests;
 
 pub use coverage::{Coverage, UserImpact};
 pub use fields::{FieldFinding, FieldVerdict};
+pub use header_choice::ComparedHeaders;
 pub use latency::{LatencyFinding, Quantiles};
 pub use report::{
     ComparedVersions, ComparisonReport, ComparisonVerdict, Criteria, StatusCount, count, format_reasons,
@@ -44,22 +46,30 @@ pub fn record_pair(evidence: &mut Evidence, pair: &ResponsePair, rules: &Compari
     evidence.compared += 1;
     evidence.statuses.add(format!("{}/{}", pair.main.status, pair.shadow.status), 1);
     evidence.latency.record(pair.main.latency_us, pair.shadow.latency_us);
-    let differences = compare_responses(&pair.main, &pair.shadow, rules);
+    let mut differences = compare_responses(&pair.main, &pair.shadow, rules);
     evidence.bodies_unread += u64::from(differences.body_unread);
     let together: BTreeSet<Field> = differences.differing.keys().cloned().collect();
     if !together.is_empty() {
         evidence.patterns.add(Pattern::new(together), 1);
+    }
+    for (field, difference) in std::mem::take(&mut differences.others) {
+        evidence.other_headers.add(field, build_tally(pair, difference));
     }
     for (field, difference) in differences.into_fields() {
         evidence.fields.add(field, build_tally(pair, difference));
     }
     if let Some(control) = &pair.control {
         evidence.controls += 1;
-        for (field, difference) in compare_responses(&pair.main, control, rules).into_fields() {
+        let tally = |difference: Option<Difference>| {
             let control_differing = u64::from(difference.is_some());
-            evidence
-                .fields
-                .add(field, FieldTally { control_compared: 1, control_differing, ..FieldTally::default() });
+            FieldTally { control_compared: 1, control_differing, ..FieldTally::default() }
+        };
+        let mut differences = compare_responses(&pair.main, control, rules);
+        for (field, difference) in std::mem::take(&mut differences.others) {
+            evidence.other_headers.add(field, tally(difference));
+        }
+        for (field, difference) in differences.into_fields() {
+            evidence.fields.add(field, tally(difference));
         }
     }
 }
@@ -85,6 +95,7 @@ fn compare_responses(
     for rule in &rules.headers {
         headers::compare(rule, main, shadow, &mut differences);
     }
+    headers::compare_others(rules, main, shadow, &mut differences);
     body::compare(main, shadow, &mut differences);
     differences
 }

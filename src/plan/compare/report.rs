@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use super::coverage::{Coverage, UserImpact};
 use super::fields::{FieldAssessment, FieldFinding, FieldVerdict};
+use super::header_choice::ComparedHeaders;
 use super::latency::LatencyFinding;
 use super::stats::Rate;
 use crate::model::evidence::Evidence;
@@ -34,6 +35,7 @@ pub struct Criteria {
     pub min_samples: u64,
     /// With everything below them.
     pub ignore: Vec<Field>,
+    pub headers: ComparedHeaders,
 }
 
 /// The two deployments that were compared.
@@ -72,6 +74,8 @@ pub struct ComparisonReport {
     /// The reason as one sentence, without a full stop.
     pub reason: String,
     pub asked: Criteria,
+    /// The names of the header fields that decide, for people.
+    pub headers_compared: String,
     /// When the first and the last of the compared requests began.
     #[schemars(with = "Option<String>")]
     pub since: Option<Timestamp>,
@@ -111,15 +115,17 @@ impl ComparisonReport {
         harm: UserImpact,
         criteria: Criteria,
     ) -> Self {
-        let fields = FieldAssessment::judge(evidence, &criteria.ignore);
+        let fields = FieldAssessment::judge(evidence, &criteria.ignore, &criteria.headers);
         let differing = fields.differing_requests(evidence);
         let samples = evidence.compared + coverage.count_failures();
         let matching = Rate::new(evidence.compared.saturating_sub(differing), samples);
-        let (verdict, reason) = decide(evidence, &coverage, &fields.findings, &matching, &criteria);
+        let (verdict, mut reason) = decide(evidence, &coverage, &fields.findings, &matching, &criteria);
+        reason.push_str(&describe_left_out(&fields.findings));
         Self {
             of,
             verdict,
             reason,
+            headers_compared: criteria.headers.describe(),
             asked: criteria,
             since: evidence.since,
             until: evidence.until,
@@ -204,6 +210,24 @@ fn describe_top_fields(coverage: &Coverage, fields: &[FieldFinding]) -> String {
         _ => String::new(),
     }
 }
+
+/// `; not compared, and differing: x-build (14,076), age (3)`
+fn describe_left_out(fields: &[FieldFinding]) -> String {
+    let left_out = || fields.iter().filter(|field| field.verdict == FieldVerdict::LeftOut);
+    let name = |field: &FieldFinding| {
+        let header = field.field.strip_prefix("header ").unwrap_or(&field.field);
+        format!("{header} ({})", count(field.shadow.part))
+    };
+    let names: Vec<String> = left_out().take(MAX_LEFT_OUT_NAMED).map(name).collect();
+    match left_out().count().saturating_sub(names.len()) {
+        _ if names.is_empty() => String::new(),
+        0 => format!("; headers that differ and are not compared: {}", names.join(", ")),
+        more => format!("; headers that differ and are not compared: {} and {more} more", names.join(", ")),
+    }
+}
+
+/// Limit of the headers that the reason names; a list of all is in the findings.
+const MAX_LEFT_OUT_NAMED: usize = 5;
 
 fn count_statuses(evidence: &Evidence) -> Vec<StatusCount> {
     let one = |(pair, count): (&String, &u64)| {

@@ -46,7 +46,8 @@ fn assign(
     let which =
         DeploymentRef::Version { service: "shop".parse().unwrap(), version: version.parse().unwrap() };
     let trial = Duration::from_secs(10);
-    let request = AssignRequest { which, scope, trial, actor: actor(), detail: String::new() };
+    let request =
+        AssignRequest { which, scope, trial, actor: actor(), detail: String::new(), dry_run: false };
     plan_assign(records, existing, &request, NOW)
 }
 
@@ -63,6 +64,17 @@ fn legs(intent: &Intent) -> (u16, u16) {
 }
 
 /// Seed row D2.
+#[test]
+fn metadata_is_short_plain_text() {
+    let check = |name: &str, value: &str| check_metadata(&[(name.to_owned(), value.to_owned())].into());
+    assert_eq!(check("commit", "3f2a"), Ok(()));
+    for (name, value) in [("", "x"), ("a\n", "x"), ("a", "x\u{7}"), ("a", &"x".repeat(1025))] {
+        assert!(check(name, value).is_err(), "{name:?}");
+    }
+    let many = (0..33).map(|number| (number.to_string(), String::new())).collect();
+    assert!(check_metadata(&many).is_err());
+}
+
 #[test]
 fn first_deployment_takes_both_ports_and_keeps_maintenance() {
     let one = shop("1.0.0", 20000);
@@ -137,12 +149,7 @@ fn two_deployments_do_not_share_an_endpoint() {
     let existing = [shop("1.0.0", 20000)];
     let error = check_port(port(20000), &existing, &[], &site()).unwrap_err();
     let id = &existing[0].id;
-    assert_eq!(
-        error.to_string(),
-        format!(
-            "A deployment already exists that uses this endpoint (ID: {id}). Use --force to overwrite it."
-        )
-    );
+    assert_eq!(error.to_string(), format!("A deployment already exists that uses this endpoint (ID: {id})."));
     let records = [record(&existing[0], &existing[0])];
     let error = check_port(port(8080), &[], &records, &site()).unwrap_err();
     assert_eq!(error.to_string(), "port 8080 belongs to shop: HAProxy connects to it");
@@ -200,7 +207,7 @@ fn rollback_restores_last_good_main() {
     let all = [one.clone(), two.clone()];
     let records = [record(&two, &one)];
     let service = &one.service;
-    let back = RollbackRequest { actor: actor(), reason: String::new(), from: None };
+    let back = RollbackRequest { actor: actor(), reason: String::new(), from: None, dry_run: false };
     assert_eq!(find_last_good(&records, service), Ok(one.id.clone()));
     let intent = plan_rollback(&records, &all, service, &one.id, &back).unwrap();
     assert_eq!(legs(&intent), (20000, 20000));
@@ -360,7 +367,7 @@ proptest! {
     #[test]
     fn forward_and_route_targets_stay_equal(steps in proptest::collection::vec((0usize..3, 0u8..4), 1..20)) {
         let all = [shop("1.0.0", 20000), shop("2.0.0", 20001), shop("3.0.0", 20002)];
-        let back = RollbackRequest { actor: actor(), reason: String::new(), from: None };
+        let back = RollbackRequest { actor: actor(), reason: String::new(), from: None, dry_run: false };
         let mut records = vec![record(&all[0], &all[0])];
         for (which, what) in steps {
             let version = all[which].version.to_string();

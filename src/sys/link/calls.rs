@@ -1,5 +1,6 @@
 //! The calls of the host API: each is one row of the table of endpoints.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use async_trait::async_trait;
@@ -7,13 +8,14 @@ use async_trait::async_trait;
 use super::HttpLink;
 use crate::model::api::deployments::{
     AccessRequest, AssignRequest, AssignResponse, DeployRequest, DeployResponse, DeploymentsView,
-    KillRequest, KillResponse, LogsRequest, RollbackRequest, TrialOutcome, UpdateRequest, WatchRequest,
+    KillRequest, KillResponse, LogsRequest, MergeRequest, RollbackRequest, TrialOutcome, UpdateRequest,
+    WatchRequest,
 };
 use crate::model::api::endpoint::{Endpoint, NoBody, NoQuery, PathValues};
 use crate::model::api::endpoints::{
     ACCESS, ACTIVITY, ASSIGN, DEPLOY, DEPLOYMENTS, EVIDENCE, FORWARD, HELLO, HISTORY, HistoryQuery, KILL,
-    KillQuery, LOGS, LogsQuery, PROBE, PROXY_STATS, PortQuery, RELEASES, ROLLBACK, RUN, STATUS,
-    TRAFFIC_SPLIT, UPDATE, WATCH,
+    KillQuery, LISTENERS, LOGS, LogsQuery, MERGE, PROBE, PROXY_STATS, PortQuery, RELEASES, ROLLBACK, RUN,
+    STATUS, TRAFFIC_SPLIT, UPDATE, WATCH,
 };
 use crate::model::api::{
     ForwardRequest, Hello, HostRelease, HostView, ProbeRequest, ProbeResult, RunOutcome, RunRequest,
@@ -55,6 +57,10 @@ impl HostLink for HttpLink {
 
     async fn fetch_activity(&self, service: &ServiceName, port: Port) -> LinkResult<ServiceActivity> {
         self.call(&ACTIVITY, service, &PortQuery { port: port.get() }, &NoBody).await
+    }
+
+    async fn list_listeners(&self, service: &ServiceName, port: Port) -> LinkResult<Vec<SocketAddr>> {
+        self.call(&LISTENERS, service, &PortQuery { port: port.get() }, &NoBody).await
     }
 
     async fn probe(&self, request: &ProbeRequest) -> LinkResult<ProbeResult> {
@@ -121,6 +127,10 @@ impl HostDeployments for HttpLink {
 
     async fn kill(&self, request: &KillRequest) -> LinkResult<KillResponse> {
         self.call(&KILL, &request.id, &KillQuery::default(), request).await
+    }
+
+    async fn merge(&self, request: &MergeRequest) -> LinkResult<Deployment> {
+        self.call(&MERGE, &request.id, &NoQuery {}, request).await
     }
 
     async fn set_access(&self, service: &ServiceName, request: &AccessRequest) -> LinkResult<ChangeResult> {

@@ -1,5 +1,7 @@
 use super::*;
-use crate::model::example::{make_actor as actor, make_intent};
+use crate::model::deployment::DeploymentId;
+use crate::model::example::{self, make_actor as actor, make_intent};
+use crate::model::forward::{Route, RouteChange, Routes, Trial};
 use crate::model::history::Phase;
 use crate::model::port_forward::Switch;
 
@@ -197,4 +199,32 @@ fn history_counts_done_actions_per_service() {
     store.begin(&Intent { action: "repair".into(), ..intent(Switch::Off) }, at(2)).unwrap();
     let counts = store.done("repair").unwrap();
     assert_eq!(counts, [("blog".parse().unwrap(), 1), ("shop".parse().unwrap(), 2)].into());
+}
+
+#[test]
+fn rename_replaces_the_id_everywhere_at_once() {
+    let (dir, store) = new_store();
+    let deployment = example::deployment("shop", "1.0.0", 20000);
+    store.put(&deployment).unwrap();
+    let route = |port| Route { port, deployment: deployment.id.clone(), target: example::port(20000) };
+    let routes = Routes {
+        main: route(example::port(8080)),
+        backup: route(example::port(80)),
+        previous: Some(deployment.id.clone()),
+        rollback: None,
+    };
+    let trial = Some(Trial { until: at(9), previous: deployment.id.clone() });
+    let set = Intent { route_change: RouteChange::Set { routes, trial }, ..intent(Switch::On) };
+    store.begin(&set, at(1)).unwrap();
+
+    let id = DeploymentId::new(at(5), 5);
+    let renamed =
+        Deployment { id: id.clone(), started_as: Some(deployment.id.clone()), ..deployment.clone() };
+    store.rename(&deployment.id, &renamed).unwrap();
+    let reopened = SqliteStore::new(dir.path());
+    assert_eq!(reopened.all().unwrap(), [renamed]);
+    let records = reopened.load_records().unwrap();
+    assert!(!serde_json::to_string(&records).unwrap().contains(deployment.id.as_str()), "{records:?}");
+    assert_eq!(records[0].routes.as_ref().unwrap().main.deployment, id);
+    assert_eq!(records[0].generation, 1, "no command that waits is overtaken");
 }

@@ -39,6 +39,8 @@ pub struct FakeDeployments {
     pub is_read_only: Mutex<bool>,
     pub fuse: crate::world::fake::fuse::FailurePoint,
     pub(super) lock: FakeStore,
+    /// The records of the same host, which a rename changes too.
+    pub(super) store: std::sync::Arc<FakeStore>,
 }
 
 fn build_store_error() -> StoreError {
@@ -80,6 +82,19 @@ impl DeploymentStore for FakeDeployments {
     fn put(&self, deployment: &Deployment) -> StoreResult<()> {
         self.fuse.proceed_or(build_store_error)?;
         self.deployments.lock().unwrap().insert(deployment.id.clone(), deployment.clone());
+        Ok(())
+    }
+
+    fn rename(&self, from: &DeploymentId, renamed: &Deployment) -> StoreResult<()> {
+        self.fuse.proceed_or(build_store_error)?;
+        let mut deployments = self.deployments.lock().unwrap();
+        deployments.remove(from);
+        deployments.insert(renamed.id.clone(), renamed.clone());
+        for record in self.store.records.lock().unwrap().iter_mut() {
+            if record.forward.service == renamed.service {
+                *record = record.clone().rename_deployment(from, &renamed.id);
+            }
+        }
         Ok(())
     }
 

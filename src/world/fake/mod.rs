@@ -73,7 +73,8 @@ pub fn world(balancers: Vec<FakeBalancer>, firewall: Arc<FakeFirewall>) -> FakeW
     let host = Arc::new(FakeHost::default());
     let store = Arc::new(FakeStore::default());
     let fuse = FailurePoint::default();
-    let versions = Arc::new(FakeDeployments { fuse: fuse.clone(), ..FakeDeployments::default() });
+    let versions =
+        Arc::new(FakeDeployments { fuse: fuse.clone(), store: store.clone(), ..FakeDeployments::default() });
     *store.fuse.lock().unwrap() = fuse.clone();
     *firewall.fuse.lock().unwrap() = fuse.clone();
     let balancers: Vec<_> = balancers.into_iter().map(Arc::new).collect();

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::*;
 use crate::model::compare::{CapturedBody, CapturedResponse, ComparisonRules, RequestSummary, ResponsePair};
 use crate::model::evidence::Evidence;
-use crate::plan::compare::{ComparedVersions, Coverage, Criteria, UserImpact, record_pair};
+use crate::plan::compare::{ComparedHeaders, ComparedVersions, Coverage, Criteria, UserImpact, record_pair};
 
 fn answer(body: &str, status: u16, latency_us: u64) -> CapturedResponse {
     CapturedResponse {
@@ -60,7 +60,8 @@ fn build_report(
         main: "1.0.0".parse().unwrap(),
         shadow: "1.1.0".parse().unwrap(),
     };
-    let criteria = Criteria { require_match: None, min_samples, ignore: vec![] };
+    let criteria =
+        Criteria { require_match: None, min_samples, ignore: vec![], headers: ComparedHeaders::default() };
     ComparisonReport::build(of, evidence, coverage, harm, criteria)
 }
 
@@ -70,6 +71,7 @@ fn text_shows_differences_with_intervals() {
     let wanted = "\
 shop 1.1.0 beside main 1.0.0: differs
 because   7 of 202 answers do not match; most differ in $.price (4)
+headers   content-encoding, content-language, content-disposition, location, content-type, cache-control, vary, allow, access-control-allow-origin, etag, last-modified, www-authenticate, retry-after, strict-transport-security, content-security-policy, set-cookie
 match     96.53% of 202, surely 93.02% to 98.31%
 copies    203 begun, 200 answered, 200 compared, 50 of them sent to main twice
 dropped   sampled_out 1,800
@@ -138,6 +140,7 @@ fn empty_report_renders_as_page_and_text() {
     let wanted = "\
 shop 1.1.0 beside main 1.0.0: insufficient
 because   no request was copied to it yet
+headers   content-encoding, content-language, content-disposition, location, content-type, cache-control, vary, allow, access-control-allow-origin, etag, last-modified, www-authenticate, retry-after, strict-transport-security, content-security-policy, set-cookie
 copies    0 begun, 0 answered, 0 compared, 0 of them sent to main twice
 ";
     assert_eq!(shown, wanted);

@@ -132,6 +132,7 @@ where
         trial: *watch,
         actor: actors.find(&host.name),
         detail: "flip".to_owned(),
+        dry_run: false,
     };
     let assigned =
         for_each_host(world, hosts, async |host, link| link.assign(service, &request(host)).await).await;

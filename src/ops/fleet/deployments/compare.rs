@@ -32,6 +32,7 @@ pub async fn compare(
     let CompareOptions { service, version, criteria } = options;
     listing.require_complete()?;
     let main = listing.find_main(service).ok_or_else(|| FleetDeployError::NoMain(service.clone()))?;
+    listing.require_merged(main)?;
     let not_found = || FleetDeployError::NoVersion { service: service.clone(), version: version.clone() };
     let shadow = listing.find(service, version).ok_or_else(not_found)?;
     let readings = all_or_partial(

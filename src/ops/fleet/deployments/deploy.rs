@@ -1,52 +1,28 @@
 //! `deploy`: a version placed and started on hosts. Nothing is moved: the first is main, later ones are shadows.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
 
+use super::deploy_options::{DeployOptions, Source};
 use super::each_host::{
     PerHost, all_or_partial, build_host_network, for_each_host, format_elapsed, report_progress,
     require_owned_hosts, wait_until_stopped,
 };
 use super::error::FleetDeployError;
+use super::identity::choose_identity;
 use super::list::{Listing, list_deployments};
 use crate::model::api::deployments::{DeployRequest, DeployResponse, KillRequest};
-use crate::model::deployment::{DeploymentId, Digest, Role, RunSpec};
+use crate::model::deployment::{DeploymentId, Role};
 use crate::model::failure::ErrorCode;
 use crate::model::fleet::Fleet;
-use crate::model::health::Health;
-use crate::model::history::Actor;
 use crate::model::host::Host;
-use crate::model::name::{HostName, ServiceName};
+use crate::model::name::HostName;
 use crate::model::ports::Port;
-use crate::model::version::Version;
 use crate::ops::fleet::reach;
 use crate::world::FleetWorld;
 use crate::world::archives::PackedArchive;
 use crate::world::link::{HostLink, LinkError};
-
-/// The source of a version.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
-    /// A directory or a `.tar.gz`.
-    Release(PathBuf),
-    /// The version runs already; its address is in its `RunSpec`.
-    External,
-}
-
-#[derive(Debug, Clone)]
-pub struct DeployOptions {
-    pub service: ServiceName,
-    pub version: Version,
-    pub source: Source,
-    pub run_spec: RunSpec,
-    pub port: Option<Port>,
-    /// Replaces the health check of the service.
-    pub health: Option<Health>,
-    pub dry_run: bool,
-    pub actor: Actor,
-}
 
 /// The planned deployment on one host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -68,7 +44,8 @@ pub struct DeployReport {
     pub deployed: Vec<(HostName, DeployResponse)>,
 }
 
-/// Checks every host before anything is sent; if one host fails, the others are as before too.
+/// Checks every host before anything is sent; if one host fails, the others are as before too. A version that another host of
+/// the fleet has is the same deployment there and here.
 pub async fn deploy(
     world: &FleetWorld,
     fleet: &Fleet,
@@ -78,13 +55,16 @@ pub async fn deploy(
     let started_at = tokio::time::Instant::now();
     let actors = require_owned_hosts(world, fleet, &options.service, hosts, &options.actor).await?;
     let packed = pack(world, &options.source).await?;
-    let (id, revision) = choose_identity(world, options, &list_deployments(world, hosts).await);
     let digest = packed.as_ref().map(|packed| packed.digest.clone());
+    let listing = list_deployments(world, &list_known_hosts(world, fleet, hosts)).await;
+    let (id, revision) = choose_identity(world, options, digest.as_ref(), &listing)?;
+    warn_unread(world, hosts, &listing, options, &id);
     let request = |host: &Host, dry_run| DeployRequest {
         id: id.clone(),
         service: options.service.clone(),
         version: options.version.clone(),
         revision: Some(revision),
+        metadata: options.metadata.clone(),
         how: options.run_spec.clone(),
         digest: digest.clone(),
         port: options.port,
@@ -106,6 +86,11 @@ pub async fn deploy(
         all_or_partial(planned)?.into_iter().map(|(host, deployed)| plan_host(host, &deployed)).collect();
     for plan in &planned {
         report_progress(world, Some(&plan.host), describe_plan(plan, options));
+    }
+    if options.dry_run {
+        for text in describe_update(&listing, options, revision) {
+            report_progress(world, None, text);
+        }
     }
     let mut report = DeployReport { id: id.clone(), revision, planned, deployed: vec![] };
     if options.dry_run {
@@ -165,23 +150,34 @@ pub(super) async fn pack(
     Ok(Some(packed.map_err(|error| FleetDeployError::TaskFailed(error.to_string()))??))
 }
 
-/// A version that is on other hosts already keeps its id and its revision.
-fn choose_identity(world: &FleetWorld, options: &DeployOptions, existing: &Listing) -> (DeploymentId, u32) {
-    if let Some(row) = existing.find(&options.service, &options.version) {
-        return (row.id.clone(), row.revision);
-    }
-    let of_service = existing.rows.iter().filter(|row| row.service == options.service);
-    let revision = of_service.map(|row| row.revision).max().unwrap_or(0).saturating_add(1);
-    (DeploymentId::new(world.clock.now(), generate_salt(&options.actor)), revision)
+/// Lists the hosts of the deploy, and the others of the fleet that this command has a link to.
+fn list_known_hosts(world: &FleetWorld, fleet: &Fleet, hosts: &[Host]) -> Vec<Host> {
+    let is_other = |host: &&Host| {
+        world.links.contains_key(&host.name) && !hosts.iter().any(|chosen| chosen.name == host.name)
+    };
+    hosts.iter().chain(fleet.hosts.iter().filter(is_other)).cloned().collect()
 }
 
-/// Random enough for two operators in the same millisecond.
-fn generate_salt(actor: &Actor) -> u64 {
-    use std::hash::{BuildHasher, Hasher};
-    // The standard library's own source of randomness for its maps.
-    let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();
-    hasher.write_u32(actor.pid);
-    hasher.finish()
+/// Warns of each other host that cannot be read, if the deployment is new on those that can.
+fn warn_unread(
+    world: &FleetWorld,
+    hosts: &[Host],
+    listing: &Listing,
+    options: &DeployOptions,
+    id: &DeploymentId,
+) {
+    let is_chosen = |name: &HostName| hosts.iter().any(|host| host.name == *name);
+    if listing.rows.iter().any(|row| row.id == *id) {
+        return;
+    }
+    let (service, version) = (&options.service, &options.version);
+    for (host, error) in listing.unread.iter().filter(|(host, _)| !is_chosen(host)) {
+        let text = format!(
+            "cannot be read: {error}. If it has {service} {version} already, run `switchman merge {service} {version}` once it \
+             can be reached"
+        );
+        report_progress(world, Some(host), text);
+    }
 }
 
 fn plan_host(host: HostName, deployed: &DeployResponse) -> HostDeployPlan {
@@ -201,6 +197,21 @@ fn describe_plan(planned: &HostDeployPlan, options: &DeployOptions) -> String {
 /// How long a host is asked again to remove a deployment that it is still undoing by itself.
 const UNDO_TIMEOUT: Duration = Duration::from_secs(20);
 const UNDO_INTERVAL: Duration = Duration::from_millis(300);
+/// Describes what a dry run would change of a service that is known: seed row R17 (docs/design/seed-systems.md#restate).
+fn describe_update(listing: &Listing, options: &DeployOptions, revision: u32) -> Vec<String> {
+    let of_service = listing.rows.iter().filter(|row| row.service == options.service);
+    let Some(latest) = of_service.max_by_key(|row| row.revision).filter(|row| row.revision < revision) else {
+        return vec![];
+    };
+    let mut lines = vec![format!("Revision: {} -> {revision}", latest.revision)];
+    if let Some(main) = listing.find_main(&options.service) {
+        lines.extend(main.hosts.iter().map(|(host, view)| {
+            let endpoint = view.deployment.endpoint(&view.deployment.instance);
+            format!("Old Deployment: http://{endpoint}/ on {host} (at {}, main {})", main.id, main.version)
+        }));
+    }
+    lines
+}
 
 /// Removes the deployments that this run made; what was there before stays.
 async fn undo_deploy(
@@ -227,6 +238,7 @@ async fn undo_deploy(
                 drain_timeout: Duration::ZERO,
                 keep_files: false,
                 actor: options.actor.clone(),
+                dry_run: false,
             };
             let text = match remove_deployment(world, host, &request).await {
                 Ok(()) if result.is_ok() => "removed again: it is not deployed on every host".to_owned(),
@@ -253,9 +265,4 @@ async fn remove_deployment(world: &FleetWorld, host: &Host, request: &KillReques
             Err(error) => return Err(error),
         }
     }
-}
-
-/// Shortens a digest to the 12 characters that are printed.
-pub fn shorten_digest(digest: &Digest) -> &str {
-    digest.0.get(..12).unwrap_or(&digest.0)
 }

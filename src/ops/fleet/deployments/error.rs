@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::model::deployment::DeploymentId;
 use crate::model::history::Actor;
 use crate::model::name::{BalancerName, HostName, ServiceName};
 use crate::model::owner::Owner;
@@ -11,6 +12,7 @@ use crate::ops::fleet::lock::LockError;
 use crate::ops::fleet::owner::format_owned_hosts;
 use crate::ops::fleet::roll::RollError;
 use crate::plan::compare::ComparisonVerdict;
+use crate::plan::versions::ReleaseDifference;
 use crate::plan::weights::WeightsError;
 use crate::world::archives::ArchiveError;
 use crate::world::balancer::BalancerError;
@@ -41,6 +43,22 @@ pub enum FleetDeployError {
     Owned { hosts: Vec<(HostName, Owner)> },
     #[error("cannot assign {service} {version}: it is not deployed on {}", join_names(.hosts))]
     MissingOnHosts { service: ServiceName, version: Version, hosts: Vec<HostName> },
+    /// Seed row D19 (sic), with the hosts. Nothing was changed on any host.
+    #[error("Not allowed to kill main service while there are mutliple deployed versions of that service: {service} {version} is main on {}", join_names(.hosts))]
+    MainWithShadows { service: ServiceName, version: Version, hosts: Vec<HostName> },
+    /// Seed row D22: the version has another release on a host of the fleet.
+    #[error("Service with name: {service} and version: {version} already exists! `{host}` {difference}")]
+    OtherRelease { service: ServiceName, version: Version, host: HostName, difference: ReleaseDifference },
+    #[error("cannot use {service} {version} as one deployment: hosts have it under different ids ({})", join_parts(.parts))]
+    SplitVersion { service: ServiceName, version: Version, parts: Vec<(DeploymentId, Vec<HostName>)> },
+    #[error("cannot merge {service} {version}: `{host}` {difference} as on `{other}`")]
+    CannotMerge {
+        service: ServiceName,
+        version: Version,
+        host: HostName,
+        other: HostName,
+        difference: ReleaseDifference,
+    },
     #[error(transparent)]
     Archive(#[from] ArchiveError),
     #[error(transparent)]
@@ -75,6 +93,11 @@ pub enum FleetDeployError {
 
 fn join_names(hosts: &[HostName]) -> String {
     hosts.iter().map(|host| format!("`{host}`")).collect::<Vec<_>>().join(", ")
+}
+
+fn join_parts(parts: &[(DeploymentId, Vec<HostName>)]) -> String {
+    let describe = |(id, hosts): &(DeploymentId, Vec<HostName>)| format!("{id} on {}", join_names(hosts));
+    parts.iter().map(describe).collect::<Vec<_>>().join("; ")
 }
 
 fn describe_missing(missing: &[HostName]) -> String {

@@ -141,7 +141,7 @@ pub(super) async fn flush(world: &FleetWorld, host: &HostName) -> Flushes {
 }
 
 /// Whether it may help to flush that balancer again.
-const fn can_retry_flush(flush: &Result<FlushResult, BalancerError>) -> bool {
+pub(super) const fn can_retry_flush(flush: &Result<FlushResult, BalancerError>) -> bool {
     matches!(flush, Ok(FlushResult::Closed | FlushResult::NotInService))
 }
 

@@ -4,20 +4,18 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::drain_progress::report_drain;
 use super::each_host::{all_or_partial, for_each_host, require_owned_hosts, wait_until_stopped};
 use super::error::FleetDeployError;
 use super::list::{FleetDeployment, Listing};
 use crate::model::api::deployments::KillRequest;
-use crate::model::deployment::DeploymentId;
-use crate::model::failure::ErrorCode;
 use crate::model::fleet::Fleet;
 use crate::model::history::Actor;
 use crate::model::host::Host;
 use crate::model::name::{HostName, ServiceName};
 use crate::model::version::Version;
-use crate::plan::versions::DeployRefusal;
 use crate::world::FleetWorld;
-use crate::world::link::LinkError;
+use crate::world::link::HostLink;
 
 #[derive(Debug, Clone)]
 pub struct KillOptions {
@@ -37,8 +35,31 @@ pub struct KilledDeployment {
     pub hosts: Vec<HostName>,
 }
 
-/// Checks, before the operator is asked and before anything is touched, that no host of the rows belongs to another operation,
-/// and that no main leaves other versions without one (seed row D19).
+/// A version on the hosts where it is killed at the same time.
+struct KillStep<'a> {
+    row: &'a FleetDeployment,
+    hosts: Vec<Host>,
+}
+
+/// Orders a kill by host: the versions that are not main there first, main last, so that no other version is left when main is
+/// killed (seed row D16, docs/design/seed-systems.md#mvi-and-daeploy). Which version is main may differ from host to host.
+fn order_steps<'a>(rows: &'a [FleetDeployment], hosts: &[Host]) -> Vec<KillStep<'a>> {
+    let mut steps = Vec::new();
+    for is_main in [false, true] {
+        for row in rows {
+            let mut hosts = row.filter_hosts(hosts);
+            hosts.retain(|host| row.is_main_on(&host.name) == is_main);
+            if !hosts.is_empty() {
+                steps.push(KillStep { row, hosts });
+            }
+        }
+    }
+    steps.sort_by_key(|step| step.row.service.clone());
+    steps
+}
+
+/// Checks on every host that the rows may be killed, before anything is done: a main goes last, and only with all other
+/// versions of its service.
 pub async fn check_kill(
     world: &FleetWorld,
     fleet: &Fleet,
@@ -48,64 +69,92 @@ pub async fn check_kill(
     actor: &Actor,
 ) -> Result<(), FleetDeployError> {
     for row in rows {
+        let stays_beside = |other: &&FleetDeployment, host: &HostName| {
+            other.service == row.service
+                && other.is_on(host)
+                && !rows.iter().any(|killed| killed.id == other.id)
+        };
+        let mut kept = row.filter_hosts(hosts);
+        kept.retain(|host| {
+            row.is_main_on(&host.name) && listing.rows.iter().any(|other| stays_beside(&other, &host.name))
+        });
+        if !kept.is_empty() {
+            let hosts = kept.into_iter().map(|host| host.name).collect();
+            let (service, version) = (row.service.clone(), row.version.clone());
+            return Err(FleetDeployError::MainWithShadows { service, version, hosts });
+        }
         require_owned_hosts(world, fleet, &row.service, &row.filter_hosts(hosts), actor).await?;
     }
-    let is_killed = |id: &DeploymentId| rows.iter().any(|row| row.id == *id);
-    let leaves_others = |host: &HostName, service: &ServiceName| {
-        let others = listing.rows.iter().filter(|row| row.service == *service && !is_killed(&row.id));
-        others.flat_map(|row| &row.hosts).any(|(name, _)| name == host)
-    };
-    let mut refused = Vec::new();
-    for row in rows {
-        let hosts = row.filter_hosts(hosts);
-        let mains = hosts.iter().map(|host| &host.name).filter(|host| row.is_main_on(host));
-        refused.extend(mains.filter(|host| leaves_others(host, &row.service)).map(|host| {
-            let message = DeployRefusal::MainWithShadows.to_string();
-            (host.clone(), LinkError::Refused { code: ErrorCode::NotAllowed, message })
-        }));
-    }
-    if refused.is_empty() { Ok(()) } else { Err(FleetDeployError::Hosts(refused)) }
+    Ok(())
 }
 
-/// Kills one row after another, main last, so that no other version is left when main is killed (seed row D16,
-/// docs/design/seed-systems.md#mvi-and-daeploy). Stops at the first refusal.
-pub async fn kill(
+/// Finds the hosts of these rows whose backup vhost has no other server once the rows are killed: the backup port is routed to
+/// the last version of a service, and no process listens on it. A host that cannot be asked is left out.
+pub async fn find_unserved_backups(
     world: &FleetWorld,
     fleet: &Fleet,
     hosts: &[Host],
     rows: &[FleetDeployment],
+) -> Vec<(HostName, ServiceName)> {
+    let mut unserved = Vec::new();
+    for row in rows {
+        let Some(port) = fleet.for_service(&row.service).map(|fleet| fleet.ports.backup) else { continue };
+        let mut mains = row.filter_hosts(hosts);
+        mains.retain(|host| row.is_main_on(&host.name));
+        let listeners =
+            for_each_host(world, &mains, async |_, link| link.list_listeners(&row.service, port).await).await;
+        let empty = listeners.into_iter().filter(|(_, found)| found.as_ref().is_ok_and(Vec::is_empty));
+        unserved.extend(empty.map(|(host, _)| (host, row.service.clone())));
+    }
+    unserved
+}
+
+/// Kills one step after another, and stops at the first refusal.
+pub async fn kill(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    hosts: &[Host],
+    (listing, rows): (&Listing, &[FleetDeployment]),
     options: &KillOptions,
     mut report: impl FnMut(&KilledDeployment),
 ) -> Result<Vec<KilledDeployment>, FleetDeployError> {
-    let mut order: Vec<&FleetDeployment> = rows.iter().collect();
-    order.sort_by_key(|row| (row.service.clone(), row.main != Some(false)));
-    for row in &order {
-        require_owned_hosts(world, fleet, &row.service, &row.filter_hosts(hosts), &options.actor).await?;
-    }
-    let mut deployments = Vec::new();
-    for row in order {
-        let actors =
-            require_owned_hosts(world, fleet, &row.service, &row.filter_hosts(hosts), &options.actor).await?;
-        let hosts = row.filter_hosts(hosts);
+    check_kill(world, fleet, hosts, listing, rows, &options.actor).await?;
+    let steps = order_steps(rows, hosts);
+    let mut deployments: Vec<KilledDeployment> = Vec::new();
+    for (at, KillStep { row, hosts }) in steps.iter().enumerate() {
+        let actors = require_owned_hosts(world, fleet, &row.service, hosts, &options.actor).await?;
         let request = |host: &Host| KillRequest {
             id: row.id.clone(),
             force: options.force,
             drain_timeout: options.drain_timeout,
             keep_files: options.keep_files,
             actor: actors.find(&host.name),
+            dry_run: false,
         };
-        let killed = for_each_host(world, &hosts, async |host, link| {
-            wait_until_stopped(world, link, link.kill(&request(host))).await
-        });
-        let killed = all_or_partial(killed.await)?;
-        let deployment = KilledDeployment {
-            service: row.service.clone(),
-            version: row.version.clone(),
-            aborted_requests: killed.iter().map(|(_, killed)| killed.aborted_requests).sum(),
-            hosts: killed.into_iter().map(|(host, _)| host).collect(),
+        let kill_on = async |host: &Host, link: &dyn HostLink| {
+            let request = request(host);
+            tokio::select! {
+                killed = wait_until_stopped(world, link, link.kill(&request)) => killed,
+                never = report_drain(world, &host.name, row) => match never {},
+            }
         };
-        report(&deployment);
-        deployments.push(deployment);
+        let killed = all_or_partial(for_each_host(world, hosts, kill_on).await)?;
+        let aborted_requests = killed.iter().map(|(_, killed)| killed.aborted_requests).sum();
+        let hosts: Vec<HostName> = killed.into_iter().map(|(host, _)| host).collect();
+        let is_of_row =
+            |killed: &&mut KilledDeployment| killed.service == row.service && killed.version == row.version;
+        if let Some(earlier) = deployments.iter_mut().find(is_of_row) {
+            earlier.aborted_requests = earlier.aborted_requests.zip(aborted_requests).map(|(a, b)| a + b);
+            earlier.hosts.extend(hosts);
+        } else {
+            let (service, version) = (row.service.clone(), row.version.clone());
+            deployments.push(KilledDeployment { service, version, aborted_requests, hosts });
+        }
+        if !steps[at + 1..].iter().any(|later| later.row.id == row.id)
+            && let Some(done) = deployments.iter_mut().find(is_of_row)
+        {
+            report(done);
+        }
     }
     Ok(deployments)
 }

@@ -1,5 +1,7 @@
 //! `ls`, `describe`: every host's view, one row per version.
 
+use std::fmt;
+
 use serde::{Serialize, Serializer};
 
 use super::deployment_name::DeploymentName;
@@ -7,8 +9,10 @@ use super::each_host::for_each_host;
 use super::error::FleetDeployError;
 use crate::model::api::deployments::{DeploymentView, DeploymentsView};
 use crate::model::deployment::{Access, DeploymentId, DeploymentStatus, Role};
+use crate::model::forward::ServiceRecord;
 use crate::model::host::Host;
 use crate::model::name::{HostName, ServiceName};
+use crate::model::port_forward::Switch;
 use crate::model::socket::SocketCount;
 use crate::model::version::Version;
 use crate::plan::traffic_split;
@@ -25,20 +29,70 @@ pub struct FleetDeployment {
     /// Main on every host that has it; `None`: on some of them.
     pub main: Option<bool>,
     pub access: Access,
-    /// Draining where it is on any host.
-    pub status: DeploymentStatus,
+    /// The status that needs the most care on any host.
+    pub status: VersionStatus,
     /// Requests in flight, over all hosts; absent where one host could not count them.
     pub active: Option<u64>,
     pub hosts: Vec<(HostName, DeploymentView)>,
     /// The version's shares of the requests where a proxy is in the data path, each once: `copies 100%`, `canary 25%`.
     pub traffic: Vec<String>,
+    /// Whether it is the newest revision of its service on the hosts that were read.
+    #[serde(rename = "latest")]
+    pub is_latest: bool,
+    /// The hosts of the version where the service is in maintenance: no user reaches any version by their data port.
+    pub maintenance: Vec<HostName>,
+}
+
+/// What a version does, over all hosts. In the order of lists (seed row R15, docs/design/seed-systems.md#restate).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum VersionStatus {
+    /// Main.
+    Active,
+    /// A share of the requests, such as `20%`: it answers users, so it is not safe to remove.
+    Canary(String),
+    Draining,
+    Drained,
+}
+
+impl fmt::Display for VersionStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Active => f.pad("Active"),
+            Self::Canary(share) => f.pad(&format!("Canary {share}")),
+            Self::Draining => f.pad("Draining"),
+            Self::Drained => f.pad("Drained"),
+        }
+    }
+}
+
+impl Serialize for VersionStatus {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl VersionStatus {
+    /// Returns the status on one host, by the host's own and its record.
+    fn from_view(view: &DeploymentView, record: Option<&ServiceRecord>) -> Self {
+        let canary = record.and_then(|record| record.layer7.traffic_split.canary.as_ref());
+        match (view.status, canary.filter(|canary| canary.deployment == view.deployment.id)) {
+            (DeploymentStatus::Active, _) => Self::Active,
+            (_, Some(canary)) => Self::Canary(traffic_split::describe_share(canary)),
+            (DeploymentStatus::Draining, None) => Self::Draining,
+            (DeploymentStatus::Drained, None) => Self::Drained,
+        }
+    }
 }
 
 impl FleetDeployment {
     /// Returns the hosts, of these, that have the version.
     pub(super) fn filter_hosts(&self, hosts: &[Host]) -> Vec<Host> {
-        let has = |host: &&Host| self.hosts.iter().any(|(name, _)| *name == host.name);
-        hosts.iter().filter(has).cloned().collect()
+        hosts.iter().filter(|host| self.is_on(&host.name)).cloned().collect()
+    }
+
+    /// Whether a host has the version.
+    pub(super) fn is_on(&self, host: &HostName) -> bool {
+        self.hosts.iter().any(|(name, _)| name == host)
     }
 
     /// Whether the version is main on every host that has it.
@@ -53,7 +107,7 @@ impl FleetDeployment {
 
     /// Returns an error that names the hosts, of these, that do not have the version.
     pub fn require_on(&self, hosts: &[Host]) -> Result<(), FleetDeployError> {
-        let lacks = |host: &&Host| !self.hosts.iter().any(|(name, _)| *name == host.name);
+        let lacks = |host: &&Host| !self.is_on(&host.name);
         let lacking: Vec<HostName> = hosts.iter().filter(lacks).map(|host| host.name.clone()).collect();
         if lacking.is_empty() {
             return Ok(());
@@ -102,6 +156,23 @@ impl Listing {
 
     /// Returns the deployment of this name; without a version, the service's main.
     pub fn resolve(&self, name: &DeploymentName) -> Result<&FleetDeployment, FleetDeployError> {
+        match self.find_named(name) {
+            // A host that cannot be read may have it.
+            Err(_) if !self.unread.is_empty() => {
+                Err(FleetDeployError::Unread { hosts: self.unread.clone(), missing: vec![] })
+            }
+            found => {
+                let row = found?;
+                // An id names one part by itself.
+                if matches!(name, DeploymentName::Service { .. }) {
+                    self.require_merged(row)?;
+                }
+                Ok(row)
+            }
+        }
+    }
+
+    fn find_named(&self, name: &DeploymentName) -> Result<&FleetDeployment, FleetDeployError> {
         match name {
             DeploymentName::Id(id) => {
                 self.rows.iter().find(|row| row.id == *id).ok_or(FleetDeployError::NoMatch)
@@ -145,6 +216,23 @@ impl Listing {
         }
     }
 
+    /// Lists the rows of a version: more than one where hosts have it under different ids.
+    pub(super) fn list_parts(&self, service: &ServiceName, version: &Version) -> Vec<&FleetDeployment> {
+        self.rows.iter().filter(|row| row.service == *service && row.version == *version).collect()
+    }
+
+    /// Returns an error if hosts have the version of a row under different ids.
+    pub(super) fn require_merged(&self, row: &FleetDeployment) -> Result<(), FleetDeployError> {
+        let parts = self.list_parts(&row.service, &row.version);
+        if parts.len() == 1 {
+            return Ok(());
+        }
+        let names = |row: &FleetDeployment| row.hosts.iter().map(|(host, _)| host.clone()).collect();
+        let parts = parts.into_iter().map(|row| (row.id.clone(), names(row))).collect();
+        let (service, version) = (row.service.clone(), row.version.clone());
+        Err(FleetDeployError::SplitVersion { service, version, parts })
+    }
+
     #[must_use]
     pub fn filter_by_id(mut self, id: &DeploymentId) -> Self {
         self.rows.retain(|row| row.id == *id);
@@ -181,6 +269,10 @@ pub async fn list_deployments(world: &FleetWorld, hosts: &[Host]) -> Listing {
     }
     let order = |row: &FleetDeployment| (row.service.clone(), row.revision);
     listing.rows.sort_by_key(order);
+    let rows = &mut listing.rows;
+    for at in 0..rows.len() {
+        rows[at].is_latest = rows.get(at + 1).is_none_or(|next| next.service != rows[at].service);
+    }
     listing
 }
 
@@ -193,6 +285,8 @@ fn merge_host_view(rows: &mut Vec<FleetDeployment>, host: &HostName, view: Deplo
         let traffic = record
             .map(|record| traffic_split::describe_traffic(&record.layer7.traffic_split, &deployment.id))
             .unwrap_or_default();
+        let status = VersionStatus::from_view(&one, record);
+        let is_out = record.is_some_and(|record| record.switch == Switch::Off);
         let Some(row) = rows.iter_mut().find(|row| row.id == deployment.id) else {
             rows.push(FleetDeployment {
                 service: deployment.service.clone(),
@@ -201,17 +295,21 @@ fn merge_host_view(rows: &mut Vec<FleetDeployment>, host: &HostName, view: Deplo
                 revision: deployment.revision,
                 main: Some(main),
                 access: record.map(|record| record.access).unwrap_or_default(),
-                status: one.status,
+                status,
                 active,
                 hosts: vec![(host.clone(), one)],
                 traffic,
+                is_latest: false,
+                maintenance: is_out.then(|| host.clone()).into_iter().collect(),
             });
             continue;
         };
         row.main = row.main.filter(|all| *all == main);
         row.active = row.active.zip(active).map(|(all, active)| all + active);
-        // Active before Draining before Drained: the row shows the status that needs the most care.
-        row.status = row.status.min(one.status);
+        if status < row.status {
+            row.status = status;
+        }
+        row.maintenance.extend(is_out.then(|| host.clone()));
         row.hosts.push((host.clone(), one));
         for share in traffic {
             if !row.traffic.contains(&share) {

@@ -23,7 +23,7 @@ pub(super) async fn roll_back_hosts(
     reason: &str,
 ) -> Result<Vec<(HostName, AssignResponse)>, FleetDeployError> {
     let from = Some(target.version.clone());
-    let request = RollbackRequest { actor: actor.clone(), reason: reason.to_owned(), from };
+    let request = RollbackRequest { actor: actor.clone(), reason: reason.to_owned(), from, dry_run: false };
     let results =
         for_each_host(world, hosts, async |_, link| link.rollback(&target.service, &request).await).await;
     for (host, result) in &results {
@@ -49,7 +49,8 @@ pub async fn rollback(
     let actors = require_owned_hosts(world, fleet, service, hosts, actor).await?;
     let results = for_each_host(world, hosts, async |host, link| {
         let actor = actors.find(&host.name);
-        link.rollback(service, &RollbackRequest { actor, reason: String::new(), from: None }).await
+        link.rollback(service, &RollbackRequest { actor, reason: String::new(), from: None, dry_run: false })
+            .await
     })
     .await;
     let restored = all_or_partial(results)?;

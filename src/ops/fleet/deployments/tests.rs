@@ -1,4 +1,8 @@
 mod calls;
+mod kill_order;
+mod one_version;
+mod statuses;
+mod steps;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -203,7 +207,7 @@ async fn list_and_history_name_unreachable_hosts() {
     let read: Vec<String> = heard.hosts.iter().map(|(host, _)| names(host)).collect();
     let unread: Vec<String> = heard.unread.iter().map(|(host, _)| names(host)).collect();
     assert_eq!((read, unread), (vec!["web1".to_owned()], vec!["web2".to_owned()]));
-    let request = AccessRequest { public: false, actor: actor() };
+    let request = AccessRequest { public: false, actor: actor(), dry_run: false };
     let error = set_access(&fake.world, hosts, &shop, &request).await.unwrap_err();
     assert!(matches!(error, FleetDeployError::Partial { done: 1, .. }), "{error}");
     assert!(fake.site.with_host("web1", |host| host.is_private));

@@ -108,6 +108,7 @@ pub(crate) async fn apply_split_under_lock(
         port_range: fleet.versions.port_range,
         actor: actors.find(&host.name),
         detail: options.detail.clone(),
+        dry_run: false,
     };
     all_or_partial(
         for_each_host(world, hosts, async |host, link| {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::deploy::{Source, pack};
+use super::deploy::pack;
+use super::deploy_options::Source;
 use super::each_host::{build_host_network, report_progress, require_owned_hosts, wait_until_stopped};
 use super::error::FleetDeployError;
 use super::idle_connections::flush_repeatedly;
@@ -62,6 +63,7 @@ pub async fn update(
                 drain_timeout: options.drain_timeout,
                 site: Some(build_host_network(fleet, host)),
                 actor: actors.find(name),
+                dry_run: false,
             };
             tokio::select! {
                 updated = wait_until_stopped(world, link, link.update(&request)) => updated,

@@ -84,7 +84,7 @@ impl PromotionRun<'_> {
         let service = &self.spec.service;
         if promoted && self.is_main(&view) {
             let (reason, from) = (reason.to_owned(), Some(self.spec.version.clone()));
-            let request = RollbackRequest { actor: self.actor.clone(), reason, from };
+            let request = RollbackRequest { actor: self.actor.clone(), reason, from, dry_run: false };
             link.rollback(service, &request).await?;
             return Ok(());
         }
@@ -98,6 +98,7 @@ impl PromotionRun<'_> {
             port_range: self.fleet.versions.port_range,
             actor: self.actor.clone(),
             detail: format!("promotion {}: {reason}", self.id),
+            dry_run: false,
         };
         link.change_traffic_split(service, &request).await.map(|_| ())
     }

@@ -6,7 +6,7 @@ use crate::model::name::HostName;
 use crate::model::promote::PromotionEntryKind;
 use crate::model::traffic_split::TrafficSplitChange;
 use crate::ops::fleet::deployments::{CompareOptions, FleetDeployError, compare, list_deployments};
-use crate::plan::compare::{ComparisonReport, ComparisonVerdict, Criteria, Rate};
+use crate::plan::compare::{ComparedHeaders, ComparisonReport, ComparisonVerdict, Criteria, Rate};
 use crate::world::link::LinkError;
 
 /// What is known about the match: another entry is recorded when it changes.
@@ -72,6 +72,7 @@ impl PromotionRun<'_> {
                 require_match: self.spec.require_match,
                 min_samples: self.spec.min_samples,
                 ignore: self.spec.ignore.clone(),
+                headers: ComparedHeaders::default(),
             },
         };
         let listing = list_deployments(self.world, &self.hosts).await;

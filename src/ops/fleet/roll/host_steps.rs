@@ -307,6 +307,7 @@ impl RollRun<'_> {
                 AssignScope::MainAndBackup => self.actor.clone(),
             },
             detail: self.id.to_string(),
+            dry_run: false,
         };
         let assigned = reach::find_link(self.world, host)?.assign(&service, &request).await?;
         if !assigned.all_closed {

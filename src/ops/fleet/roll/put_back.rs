@@ -61,6 +61,7 @@ impl RollRun<'_> {
                 actor: self.actor.clone(),
                 reason: self.id.to_string(),
                 from: Some(new_main.version.clone()),
+                dry_run: false,
             };
             let back = async {
                 reach::find_link(self.world, host)?.rollback(&self.plan.spec.service, &request).await

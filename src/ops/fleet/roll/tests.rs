@@ -54,6 +54,16 @@ async fn roll_processes_hosts_one_by_one() {
     assert_eq!(fake.journal.read_holder(), Ok(None), "the lock is given back");
 }
 
+/// Every host of the site has versions: a script that exchanges the vhosts of port 8080 would report success for nothing.
+#[tokio::test(start_paused = true)]
+async fn roll_of_a_command_warns_where_versions_have_the_ports() {
+    let fake = site(2, 1);
+    roll(&fake, spec(2)).await.unwrap();
+    let events = fake.events.lock().unwrap();
+    let is_warning = |event: &&Event| matches!(event, Event::Warning { text } if text.contains("port 8080 is routed to shop 1.0.0 on port 20001"));
+    assert_eq!(events.iter().filter(is_warning).count(), 2, "{events:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn batch_is_out_together_and_keeps_min_up() {
     let mut fake = site(5, 1);

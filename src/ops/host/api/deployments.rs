@@ -6,7 +6,8 @@ use super::LocalHost;
 use super::caller::run_for_caller;
 use crate::model::api::deployments::{
     AccessRequest, AssignRequest, AssignResponse, DeployRequest, DeployResponse, DeploymentsView,
-    KillRequest, KillResponse, LogsRequest, RollbackRequest, TrialOutcome, UpdateRequest, WatchRequest,
+    KillRequest, KillResponse, LogsRequest, MergeRequest, RollbackRequest, TrialOutcome, UpdateRequest,
+    WatchRequest,
 };
 use crate::model::deployment::Deployment;
 use crate::model::forward::ChangeResult;
@@ -49,6 +50,10 @@ impl HostDeployments for LocalHost {
         let request = request.clone();
         run_for_caller(&self.world, move |world| async move { deployments::kill(&world, &request).await })
             .await
+    }
+
+    async fn merge(&self, request: &MergeRequest) -> LinkResult<Deployment> {
+        Ok(deployments::merge(&self.world, request).await?)
     }
 
     async fn set_access(&self, service: &ServiceName, request: &AccessRequest) -> LinkResult<ChangeResult> {

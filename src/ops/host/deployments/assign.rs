@@ -42,7 +42,7 @@ pub async fn assign(world: &HostWorld, request: &AssignRequest) -> Result<Assign
     check_still_healthy(world, &target).await?;
     let before = rules::read_record(world, &target.service)?;
     let mut previous = None;
-    let change = rules::change_with(world, "assign", |records| {
+    let change = rules::change_or_preview(world, "assign", request.dry_run, |records| {
         // Read again: a kill may have begun since.
         let existing = world.deployments.all()?;
         let (intent, main_before) = versions::plan_assign(records, &existing, request, world.clock.now())?;
@@ -50,6 +50,10 @@ pub async fn assign(world: &HostWorld, request: &AssignRequest) -> Result<Assign
         Ok::<_, HostDeployError>(intent)
     })
     .await?;
+    if request.dry_run {
+        let (closed_connections, all_closed) = (0, true);
+        return Ok(AssignResponse { deployment: target, previous, change, closed_connections, all_closed });
+    }
     // With the backup vhost alone, main keeps its connections.
     let before = before.filter(|_| request.scope == AssignScope::MainAndBackup);
     let service = &target.service;
@@ -74,11 +78,15 @@ pub async fn rollback(
     let main_before = routes.map(|routes| routes.main.deployment.clone());
     let previous = existing.into_iter().find(|one| Some(&one.id) == main_before.as_ref());
     let before = rules::read_record(world, service)?;
-    let change = rules::change_with(world, "rollback", |records| {
+    let change = rules::change_or_preview(world, "rollback", request.dry_run, |records| {
         let existing = world.deployments.all()?;
         Ok::<_, HostDeployError>(versions::plan_rollback(records, &existing, service, &to, request)?)
     })
     .await?;
+    if request.dry_run {
+        let (closed_connections, all_closed) = (0, true);
+        return Ok(AssignResponse { deployment: target, previous, change, closed_connections, all_closed });
+    }
     let (closed_connections, all_closed) =
         follow_change(world, service, &request.actor, before.as_ref()).await?;
     Ok(AssignResponse { deployment: target, previous, change, closed_connections, all_closed })
@@ -102,7 +110,7 @@ pub async fn set_access(
     service: &ServiceName,
     request: &AccessRequest,
 ) -> Result<ChangeResult, HostDeployError> {
-    let changed = rules::change_with(world, "access", |records| {
+    let changed = rules::change_or_preview(world, "access", request.dry_run, |records| {
         let record =
             versions::find_record(records, service).ok_or_else(|| DeployRefusal::NoMain(service.clone()))?;
         let detail = if request.public { "public" } else { "private" };
@@ -110,7 +118,9 @@ pub async fn set_access(
         Ok::<_, HostDeployError>(Intent { access: Some(request.access()), ..intent })
     })
     .await?;
-    proxy::reconcile_after_change(world, service, &request.actor).await?;
+    if !request.dry_run {
+        proxy::reconcile_after_change(world, service, &request.actor).await?;
+    }
     Ok(changed)
 }
 

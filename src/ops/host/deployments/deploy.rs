@@ -29,9 +29,11 @@ pub async fn deploy(world: &HostWorld, request: &DeployRequest) -> Result<Deploy
     let now = world.clock.now();
     let deployment = Deployment {
         id: request.id.clone(),
+        started_as: None,
         service: request.service.clone(),
         version: request.version.clone(),
         revision,
+        metadata: request.metadata.clone(),
         stage: Stage::Starting,
         instance: Instance {
             build: 1,

@@ -63,12 +63,14 @@ fn build_spec(
     deployment: &Deployment,
     instance: &Instance,
 ) -> Result<Option<InstanceSpec>, HostDeployError> {
-    let Deployment { id, service, version, .. } = deployment;
+    let Deployment { service, version, .. } = deployment;
     let release = deployment.release_name(instance.build);
     let dir = world.releases.dir(service, &release);
     if matches!(instance.how.workload, Workload::External { .. }) {
         return Ok(None);
     }
+    // The same as it was started with, also after a merge: a spec that changes would restart the instance.
+    let id = deployment.instance_id(instance.build).deployment;
     // D37: the environment carries its name, its version and its directory.
     let mut env: BTreeMap<String, String> = instance.how.env.clone();
     let identity = [

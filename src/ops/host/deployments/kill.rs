@@ -13,11 +13,11 @@ use crate::model::api::deployments::{KillRequest, KillResponse};
 use crate::model::deployment::{Deployment, Role, Stage};
 use crate::model::forward::ServiceRecord;
 use crate::model::history::Actor;
-use crate::model::socket::Socket;
+use crate::model::socket::{Socket, SocketCount};
 use crate::ops::host::proxy;
 use crate::ops::host::rules::{self, ChangeError};
 use crate::plan::drain;
-use crate::plan::versions;
+use crate::plan::versions::{self, DeployRefusal, check_idle};
 use crate::world::HostWorld;
 
 /// The interval between two looks at what is in flight.
@@ -33,6 +33,10 @@ pub async fn kill(world: &HostWorld, request: &KillRequest) -> Result<KillRespon
         Ok(versions::check_kill(&world.store.load_records()?, &existing, &deployment)?)
     };
     check()?;
+    if request.dry_run {
+        let busy = count_sockets(world, &deployment).await.ok().map(|count| count.maybe_busy());
+        return Ok(KillResponse { deployment, aborted_requests: busy });
+    }
     let serving = versions::find_role(&world.store.load_records()?, &deployment) == Role::Main;
     let got = proxy::remove_from_splits(world, &deployment, &request.actor).await?;
     let killing = Deployment { stage: Stage::Killing, updated_at: world.clock.now(), ..deployment.clone() };
@@ -40,7 +44,7 @@ pub async fn kill(world: &HostWorld, request: &KillRequest) -> Result<KillRespon
     let before = if serving { None } else { remove_routes(world, &deployment, &request.actor).await? };
     let ready = async {
         if !serving && !request.force {
-            wait_until_drained(world, &deployment, request.drain_timeout).await?;
+            wait_until_drained(world, &deployment, request.drain_timeout, versions::check_drained).await?;
         }
         // From here on no command makes this deployment main; one may have done so until now.
         world.deployments.put(&killing)?;
@@ -61,8 +65,9 @@ pub async fn kill(world: &HostWorld, request: &KillRequest) -> Result<KillRespon
     }
     remove_routes(world, &killing, &request.actor).await?;
     if serving && !request.force {
-        // The last main has work until no rule routes to it: open requests get the drain timeout to finish.
-        match wait_until_drained(world, &killing, request.drain_timeout).await {
+        // The last main has work until no rule routes to it: open requests get the drain timeout to finish. A connection that a
+        // load balancer keeps is no work: no other version could answer on it either.
+        match wait_until_drained(world, &killing, request.drain_timeout, check_idle).await {
             Ok(()) | Err(HostDeployError::Refused(_)) => {}
             Err(error) => return Err(error),
         }
@@ -95,6 +100,7 @@ async fn wait_until_drained(
     world: &HostWorld,
     deployment: &Deployment,
     limit: Duration,
+    check: impl Fn(&SocketCount) -> Result<(), DeployRefusal>,
 ) -> Result<(), HostDeployError> {
     let deadline = Instant::now() + limit;
     let mut before: Vec<Socket> = Vec::new();
@@ -103,7 +109,7 @@ async fn wait_until_drained(
         let now = world.sockets.list_established(deployment.instance.port).await?;
         let count = drain::count_activities(&now, &before).0;
         before = now;
-        match versions::check_drained(&count) {
+        match check(&count) {
             Ok(()) if quiet == 1 => return Ok(()),
             Ok(()) => quiet += 1,
             Err(refused) => {

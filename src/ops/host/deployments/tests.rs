@@ -91,6 +91,7 @@ fn to(version: &str) -> AssignRequest {
         trial: Duration::ZERO,
         actor: actor(),
         detail: String::new(),
+        dry_run: false,
     }
 }
 
@@ -101,7 +102,14 @@ fn id_of(fake: &FakeWorld, version: &str) -> DeploymentId {
 
 fn kill_of(fake: &FakeWorld, version: &str) -> KillRequest {
     let id = id_of(fake, version);
-    KillRequest { id, force: false, drain_timeout: MS * 1000, keep_files: false, actor: actor() }
+    KillRequest {
+        id,
+        force: false,
+        drain_timeout: MS * 1000,
+        keep_files: false,
+        actor: actor(),
+        dry_run: false,
+    }
 }
 
 fn update_of(fake: &FakeWorld, version: &str) -> UpdateRequest {
@@ -115,11 +123,12 @@ fn update_of(fake: &FakeWorld, version: &str) -> UpdateRequest {
         drain_timeout: MS * 1000,
         site: Some(site()),
         actor: actor(),
+        dry_run: false,
     }
 }
 
 fn back() -> RollbackRequest {
-    RollbackRequest { actor: actor(), reason: String::new(), from: None }
+    RollbackRequest { actor: actor(), reason: String::new(), from: None, dry_run: false }
 }
 
 /// A connection with a request on it.
@@ -369,7 +378,7 @@ async fn update_gives_both_builds_the_same_environment() {
 async fn private_service_has_no_rule() {
     let fake = fake();
     deploy(&fake.world, &request(&fake, "1.0.0")).await.unwrap();
-    let ask = |public| AccessRequest { public, actor: actor() };
+    let ask = |public| AccessRequest { public, actor: actor(), dry_run: false };
     set_access(&fake.world, &shop(), &ask(false)).await.unwrap();
     assert_eq!(rules(&fake), BTreeSet::new());
     set_access(&fake.world, &shop(), &ask(true)).await.unwrap();

@@ -88,6 +88,7 @@ async fn roll_back_main(
     reason: &str,
 ) -> Result<TrialOutcome, HostDeployError> {
     let request = RollbackRequest {
+        dry_run: false,
         actor: Actor { is_host: true, ..actor.clone() },
         reason: format!("by itself: {reason}"),
         from: Some(main.version.clone()),

@@ -31,6 +31,9 @@ pub async fn update(world: &HostWorld, request: &UpdateRequest) -> Result<Deploy
         return Ok(deployment);
     }
     instance::check_release(world, &deployment, &next)?;
+    if request.dry_run {
+        return Ok(Deployment { instance: next, ..deployment });
+    }
     let updating =
         Deployment { stage: Stage::Updating, other_instance: Some(next.clone()), ..deployment.clone() };
     world.deployments.put(&updating)?;

@@ -47,6 +47,9 @@ pub async fn apply_split(
         return Err(ProxyError::NotWatched.into());
     }
     rules::check_actor(world, service, &request.actor)?;
+    if request.dry_run {
+        return preview_split(world, service, request);
+    }
     let change = record_split(world, service, request).await?;
     let known = change.is_none();
     // Also where it is so already: an earlier request may have died before it configured the proxy.
@@ -67,6 +70,21 @@ pub async fn apply_split(
         inserted: record.layer7.inserted().is_some(),
         traffic_split: record.layer7.traffic_split,
         known,
+    })
+}
+
+/// Returns the split that a request comes to. Nothing is recorded.
+fn preview_split(
+    world: &HostWorld,
+    service: &ServiceName,
+    request: &TrafficSplitRequest,
+) -> Result<TrafficSplitResponse, HostDeployError> {
+    let record = rules::read_record(world, service)?.ok_or_else(|| DeployRefusal::NoMain(service.clone()))?;
+    let after = traffic_split::apply_change(&record, &world.deployments.all()?, request)?;
+    Ok(TrafficSplitResponse {
+        inserted: record.layer7.inserted().is_some(),
+        known: after == record.layer7.traffic_split,
+        traffic_split: after,
     })
 }
 

@@ -7,7 +7,7 @@ use crate::model::roll::Batch;
 use crate::plan::check::data_ports::tests::{REDIRECT_RULE, add_managed_service};
 
 /// Changes of the host on which all is well.
-const CHANGES: [Change; 36] = [
+const CHANGES: [Change; 38] = [
     |_| {},
     |facts| facts.hidden_legacy = vec![Family::V4],
     |facts| facts.client_ports = ClientPorts::parse("1024\t65535", ""),

@@ -9,6 +9,7 @@ use super::*;
 use crate::model::compare::{CapturedBody, RequestSummary};
 
 mod hostile;
+mod other_headers;
 mod pairs;
 mod properties;
 mod verdicts;

@@ -37,7 +37,21 @@ fn with(
         require_match: require.map(|text| text.parse::<Percent>().unwrap()),
         min_samples,
         ignore: ignore.iter().map(|field| field.parse().unwrap()).collect(),
+        headers: ComparedHeaders::default(),
     };
+    ComparisonReport::build(of, evidence, coverage, UserImpact::default(), asked)
+}
+
+/// No samples are required.
+pub(super) fn report_with_headers(evidence: &Evidence, headers: ComparedHeaders) -> ComparisonReport {
+    let mut coverage = Coverage::from_evidence(evidence, &[]);
+    coverage.selected = evidence.compared;
+    let of = ComparedVersions {
+        service: "shop".parse().unwrap(),
+        main: "1.0.0".parse().unwrap(),
+        shadow: "1.1.0".parse().unwrap(),
+    };
+    let asked = Criteria { require_match: None, min_samples: 0, ignore: vec![], headers };
     ComparisonReport::build(of, evidence, coverage, UserImpact::default(), asked)
 }
 

@@ -75,6 +75,7 @@ async fn call_everything(link: &dyn HostLink, archive: &std::path::Path) -> Vec<
     vec![
         link.fetch_status(&status).await.map(drop),
         link.fetch_activity(service, example::port(8080)).await.map(drop),
+        link.list_listeners(service, example::port(80)).await.map(drop),
         link.probe(&read(json!({"address": "127.0.0.1:80", "health": main.health}))).await.map(drop),
         link.set_forward(&read(forward)).await.map(drop),
         link.run(&read(run), sink.clone()).await.map(drop),
@@ -88,6 +89,7 @@ async fn call_everything(link: &dyn HostLink, archive: &std::path::Path) -> Vec<
         link.rollback(service, &read(json!({}))).await.map(drop),
         link.watch_trial(service, &read(json!({"id": id}))).await.map(drop),
         link.kill(&read(json!({"id": id}))).await.map(drop),
+        link.merge(&read(json!({"id": id, "into": id, "revision": 1}))).await.map(drop),
         link.set_access(service, &read(json!({"public": true}))).await.map(drop),
         link.stream_logs(&read(json!({"id": id})), sink).await,
         link.change_traffic_split(service, &read(split)).await.map(drop),

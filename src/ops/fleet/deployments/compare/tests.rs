@@ -7,7 +7,7 @@ use crate::model::compare::{CapturedBody, CapturedResponse, ComparisonRules, Req
 use crate::model::example;
 use crate::ops::fleet::deployments::list::list_deployments;
 use crate::ops::testing::site::{FakeSite, site};
-use crate::plan::compare::record_pair;
+use crate::plan::compare::{ComparedHeaders, record_pair};
 
 fn options(min_samples: u64, require_match: Option<&str>) -> CompareOptions {
     CompareOptions {
@@ -17,6 +17,7 @@ fn options(min_samples: u64, require_match: Option<&str>) -> CompareOptions {
             require_match: require_match.map(|text| text.parse().unwrap()),
             min_samples,
             ignore: vec![],
+            headers: ComparedHeaders::default(),
         },
     }
 }

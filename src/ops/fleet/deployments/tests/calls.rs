@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::traffic_split::TrafficSplitChange;
-use crate::plan::compare::Criteria;
+use crate::plan::compare::{ComparedHeaders, Criteria};
 use crate::world::link::LinkError;
 
 /// The calls of each host's link, in order, since the last time.
@@ -129,7 +129,12 @@ async fn compare_lists_each_host_once() {
     let options = CompareOptions {
         service: "shop".parse().unwrap(),
         version: "2.0.0".parse().unwrap(),
-        criteria: Criteria { require_match: None, min_samples: 1, ignore: vec![] },
+        criteria: Criteria {
+            require_match: None,
+            min_samples: 1,
+            ignore: vec![],
+            headers: ComparedHeaders::default(),
+        },
     };
     compare(world, hosts, &listing, &options).await.unwrap();
     assert_eq!(take_calls(&fake), [["list_deployments", "read_evidence", "read_proxy_stats"]; 2]);

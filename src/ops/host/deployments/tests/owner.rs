@@ -23,6 +23,7 @@ fn take_out(actor: Actor) -> ForwardRequest {
         action: "disable-forward".into(),
         detail: String::new(),
         addresses: vec![],
+        dry_run: false,
     }
 }
 
@@ -35,6 +36,7 @@ async fn call_all(fake: &FakeWorld, host: &LocalHost) -> Vec<(&'static str, Resu
         forwarded: None,
         actor: actor(),
         detail: String::new(),
+        dry_run: false,
     };
     vec![
         ("forward on", host.set_forward(&on).await.map(drop)),
@@ -45,7 +47,9 @@ async fn call_all(fake: &FakeWorld, host: &LocalHost) -> Vec<(&'static str, Resu
         ("rollback", host.rollback(&shop(), &back()).await.map(drop)),
         (
             "access",
-            host.set_access(&shop(), &AccessRequest { public: false, actor: actor() }).await.map(drop),
+            host.set_access(&shop(), &AccessRequest { public: false, actor: actor(), dry_run: false })
+                .await
+                .map(drop),
         ),
         ("canary", host.change_traffic_split(&shop(), &canary).await.map(drop)),
         ("kill", host.kill(&kill_of(fake, "2.0.0")).await.map(drop)),

@@ -306,7 +306,7 @@ async fn boot_bypasses_missing_proxy() {
 #[tokio::test(start_paused = true)]
 async fn private_service_is_not_proxied_until_public_again() {
     let fake = mirrored().await;
-    let to = |public| AccessRequest { public, actor: actor() };
+    let to = |public| AccessRequest { public, actor: actor(), dry_run: false };
     watched(&fake, async {
         set_access(&fake.world, &shop(), &to(false)).await.unwrap();
         assert_eq!(rules(&fake), BTreeSet::new());

@@ -42,7 +42,7 @@ async fn kill_does_not_revert_assign() {
 async fn update_does_not_revert_assign() {
     let fake = three(MS * 5000).await;
     let updated =
-        Box::pin(while_assigned(&fake, "3.0.0", update(&fake.world, &update_of(&fake, "2.0.0")))).await;
+        while_assigned(&fake, "3.0.0", Box::pin(update(&fake.world, &update_of(&fake, "2.0.0")))).await;
     assert_eq!(updated.unwrap().instance.build, 2);
     assert_eq!(rules(&fake), all_to(20002, 20002));
     assert_eq!(is_sound(&fake), Ok(()));

@@ -1,0 +1,192 @@
+//! Promises of every route of the table: an unknown field is refused, and a dry run changes nothing.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use hyper::service::Service as _;
+use hyper_util::service::TowerToHyperService;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::model::api::endpoint::{Method, Row};
+use crate::model::api::endpoints::ROWS;
+use crate::model::example;
+use crate::model::rules::Family;
+use crate::ops::host::api::LocalHost;
+use crate::world::fake::firewall::FakeFirewall;
+use crate::world::fake::{self, FakeWorld};
+
+/// A host with main 1.0.0 and the shadow 2.0.0, and the agent's routes over it.
+struct Agent {
+    fake: FakeWorld,
+    router: Router,
+}
+
+impl Agent {
+    async fn new() -> Self {
+        let fake = fake::world(vec![], Arc::new(FakeFirewall::new(&[Family::V4])));
+        let host: Host = Arc::new(LocalHost::new(fake.world.clone()));
+        for version in ["1.0.0", "2.0.0"] {
+            let digest =
+                Some(fake.versions.place(&"shop".parse().unwrap(), version, version.as_ref()).unwrap());
+            let request = example::make_deploy_request(version, example::make_network(10));
+            host.deploy(&crate::model::api::deployments::DeployRequest { digest, ..request }).await.unwrap();
+        }
+        let metrics = Arc::new(Metrics::new(fake.world.clone()));
+        let router = build_router(host, fake.versions.clone(), metrics, None);
+        Self { fake, router }
+    }
+
+    async fn send(&self, row: &Row, query: &str, body: &Value) -> (StatusCode, String) {
+        let id = example::deployment("shop", "2.0.0", 1).id;
+        let path =
+            row.path.replace("{service}", "shop").replace("{release}", "3.0.0").replace("{id}", id.as_str());
+        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
+        let request = Request::builder().method(row.method.as_str()).uri(format!("{path}{query}")).body(body);
+        let response = TowerToHyperService::new(self.router.clone()).call(request.unwrap()).await.unwrap();
+        let status = response.status();
+        let bytes = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        (status, String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Everything that a change changes.
+    fn dump(&self) -> String {
+        format!(
+            "{:#?}{:#?}{:#?}{:#?}{:#?}",
+            self.fake.versions.deployments.lock().unwrap(),
+            self.fake.versions.running.lock().unwrap(),
+            self.fake.versions.releases.lock().unwrap(),
+            self.fake.store.records.lock().unwrap(),
+            self.fake.firewall.table(Family::V4),
+        )
+    }
+}
+
+/// A good request to a route, by the name of its operation; null where it has no JSON body.
+fn make_body(row: &Row) -> Value {
+    let two = example::deployment("shop", "2.0.0", 1);
+    let actor = json!({"user": "me", "pid": 1});
+    let mut deploy = json!(example::make_deploy_request("3.0.0", example::make_network(10)));
+    deploy["id"] = "dp_0000000000333".into();
+    match row.id {
+        "status" => {
+            json!({"service": "shop", "ports": example::make_ports(), "main": "127.0.0.1:8080", "health": two.health})
+        }
+        "probe" => json!({"address": "127.0.0.1:80", "health": two.health}),
+        "run" => json!({"key": "k", "argv": ["true"], "env": {}, "dir": null, "timeout_ms": null}),
+        "switchForward" => json!({
+            "forward": {"service": "shop", "check": 8888, "target": 20000}, "switch": "off",
+            "balancer_is_local": false, "actor": actor, "action": "disable-forward", "detail": "",
+        }),
+        "deploy" => deploy,
+        "update" | "patch" => json!({"uri": "http://127.0.0.1:9000"}),
+        "kill" => json!({"force": true}),
+        "merge" => json!({"into": "dp_0000000000444", "revision": 7}),
+        "access" => json!({"public": false}),
+        "assign" => json!({"version": "2.0.0"}),
+        "rollback" => json!({}),
+        "watch" => json!({"id": two.id}),
+        "split" => {
+            json!({"change": {"set-mirror": example::make_mirror(&two.id)}, "port_range": [20000, 20010], "actor": actor})
+        }
+        _ => Value::Null,
+    }
+}
+
+fn has_json_body(row: &Row) -> bool {
+    row.method != Method::Get && row.id != "placeRelease"
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_route_refuses_unknown_fields() {
+    let agent = Agent::new().await;
+    let before = agent.dump();
+    for row in ROWS {
+        let good = make_body(row);
+        assert_eq!(has_json_body(row), !good.is_null(), "{} needs a good body here", row.id);
+        let (status, text) = agent.send(row, "?swm_unknown=1", &good).await;
+        assert_eq!(
+            (status, text.contains("swm_unknown")),
+            (StatusCode::BAD_REQUEST, true),
+            "{}: {text}",
+            row.id
+        );
+        if !good.is_null() {
+            let mut body = good.clone();
+            body["swm_unknown"] = true.into();
+            let (status, text) = agent.send(row, "", &body).await;
+            assert_eq!(
+                (status, text.contains("swm_unknown")),
+                (StatusCode::BAD_REQUEST, true),
+                "{}: {text}",
+                row.id
+            );
+        }
+    }
+    let deploy = ROWS.iter().find(|row| row.id == "deploy").unwrap();
+    let mut body = make_body(deploy);
+    body["how"]["resources"]["memory"] = 7.into();
+    let (status, text) = agent.send(deploy, "", &body).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(text.contains("unknown field `how.resources.memory`"), "{text}");
+    assert_eq!(agent.dump(), before, "nothing was carried out");
+}
+
+/// No deployment has an id of another form either.
+#[tokio::test(start_paused = true)]
+async fn r30_unknown_id_of_any_form_is_404() {
+    let agent = Agent::new().await;
+    for id in ["dp_0000000000999", "nonsense", "dp_NO"] {
+        for method in ["GET", "DELETE"] {
+            let request =
+                Request::builder().method(method).uri(format!("/deployments/{id}")).body(Body::empty());
+            let response =
+                TowerToHyperService::new(agent.router.clone()).call(request.unwrap()).await.unwrap();
+            assert_eq!(response.status(), StatusCode::NOT_FOUND, "{method} {id}");
+        }
+    }
+}
+
+/// A run and an upload have nothing to check: `dry_run` is unknown to them. The others only read.
+const WITHOUT_DRY_RUN: [&str; 5] = ["run", "placeRelease", "status", "probe", "watch"];
+
+#[tokio::test(start_paused = true)]
+async fn dry_run_changes_nothing_on_every_changing_route() {
+    let agent = Agent::new().await;
+    let one = example::deployment("shop", "1.0.0", 1).id;
+    let version = json!({"version": "2.0.0"});
+    let assign = ROWS.iter().find(|row| row.id == "assign").unwrap();
+    // Now a rollback has a target, and the version of the path is main.
+    let (status, text) = agent.send(assign, "", &version).await;
+    assert_eq!(status, StatusCode::OK, "{text}");
+    for row in ROWS.iter().filter(|row| row.method != Method::Get && !WITHOUT_DRY_RUN.contains(&row.id)) {
+        let before = agent.dump();
+        let mut body = make_body(row);
+        body["dry_run"] = true.into();
+        match row.id {
+            "assign" => body["version"] = "1.0.0".into(),
+            "split" => body["change"]["set-mirror"]["deployment"] = json!(one),
+            _ => {}
+        }
+        let (status, text) = agent.send(row, "", &body).await;
+        // Main cannot be killed: the check is made.
+        let expected = if row.id == "kill" { StatusCode::FORBIDDEN } else { StatusCode::OK };
+        assert_eq!(status, expected, "{}: {text}", row.id);
+        assert_eq!(agent.dump(), before, "{} carried it out", row.id);
+    }
+    let kill = ROWS.iter().find(|row| row.id == "kill").unwrap();
+    let rollback = ROWS.iter().find(|row| row.id == "rollback").unwrap();
+    agent.send(rollback, "", &json!({})).await;
+    let before = agent.dump();
+    let (status, text) = agent.send(kill, "?dry_run=true", &Value::Null).await;
+    assert_eq!(status, StatusCode::OK, "{text}");
+    assert_eq!(agent.dump(), before);
+    for (id, query) in [("run", ""), ("placeRelease", "?dry_run=true")] {
+        let row = ROWS.iter().find(|row| row.id == id).unwrap();
+        let mut body = make_body(row);
+        if !body.is_null() {
+            body["dry_run"] = true.into();
+        }
+        assert_eq!(agent.send(row, query, &body).await.0, StatusCode::BAD_REQUEST, "{id}");
+    }
+}

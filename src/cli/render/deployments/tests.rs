@@ -1,0 +1,72 @@
+use super::*;
+use crate::model::api::deployments::DeploymentView;
+use crate::model::deployment::{DeploymentStatus, Role};
+use crate::model::example;
+use crate::model::socket::SocketCount;
+use crate::ops::fleet::deployments::VersionStatus;
+
+/// A version on web1; the newest revision is 3.
+fn make_row(version: &str, revision: u32, status: VersionStatus) -> FleetDeployment {
+    let deployment = example::deployment("shop", version, 20000);
+    let role = if status == VersionStatus::Active { Role::Main } else { Role::Shadow };
+    FleetDeployment {
+        service: deployment.service.clone(),
+        version: deployment.version.clone(),
+        id: deployment.id.clone(),
+        revision,
+        main: Some(role == Role::Main),
+        access: Access::Public,
+        status,
+        active: Some(0),
+        hosts: vec![(
+            "web1".parse().unwrap(),
+            DeploymentView {
+                deployment,
+                role,
+                backup: false,
+                status: DeploymentStatus::Drained,
+                process: Ok(ProcessState::External),
+                sockets: Ok(SocketCount::default()),
+                via_main_port: Ok(SocketCount::default()),
+            },
+        )],
+        traffic: vec![],
+        is_latest: revision == 3,
+        maintenance: vec![],
+    }
+}
+
+fn make_rows() -> Vec<FleetDeployment> {
+    vec![
+        make_row("1.0.0", 1, VersionStatus::Drained),
+        make_row("2.0.0", 2, VersionStatus::Active),
+        make_row("3.0.0", 3, VersionStatus::Drained),
+    ]
+}
+
+#[test]
+fn r14_wide_list_has_type_and_creation_time() {
+    let text = format_wide_listing(&make_rows());
+    let lines: Vec<&str> = text.lines().collect();
+    let header: Vec<&str> = lines[0].split_whitespace().collect();
+    assert_eq!(header[header.len() - 3..], ["TYPE", "CREATED", "ID"]);
+    let row: Vec<&str> = lines[2].split_whitespace().collect();
+    assert_eq!(row[row.len() - 5..row.len() - 1], ["process", "1970-01-01", "00:00:00", "UTC"]);
+}
+
+#[test]
+fn r15_wide_list_is_ordered_by_status_newest_first() {
+    let text = format_wide_listing(&make_rows());
+    let places: Vec<usize> = ["2.0.0", "3.0.0", "1.0.0"].map(|version| text.find(version).unwrap()).to_vec();
+    assert!(places.is_sorted(), "{text}");
+}
+
+#[test]
+fn r25_description_has_the_latest_first() {
+    let rows = make_rows();
+    let text = format_descriptions(&rows);
+    let places: Vec<usize> = ["3.0.0", "2.0.0", "1.0.0"].map(|version| text.find(version).unwrap()).to_vec();
+    assert!(places.is_sorted(), "{text}");
+    assert_eq!(text.matches("[Latest]").count(), 1);
+    assert!(text.contains("Revision   3 [Latest]"), "{text}");
+}

@@ -1,0 +1,164 @@
+//! One version is one deployment, whichever hosts it was deployed to first.
+
+use super::steps::{deploy_on, list_all, make_name, make_options, make_run_spec};
+use super::*;
+use crate::model::api::deployments::DeployRequest;
+use crate::model::deployment::{Digest, RunSpec};
+use crate::model::name::ServiceName;
+use crate::model::traffic_split::TrafficSplitChange;
+use crate::model::version::Version;
+use crate::ops::testing::host_fleet::HostFleet;
+use crate::world::releases::ReleaseStore as _;
+
+#[tokio::test(start_paused = true)]
+async fn deploy_joins_the_version_on_another_host() {
+    let fleet = HostFleet::new(2);
+    for (at, version) in [(0, "1.0.0"), (1, "1.0.0"), (0, "2.0.0"), (1, "2.0.0")] {
+        deploy_on(&fleet, at, &make_options(version, version)).await.unwrap();
+    }
+    let listing = list_all(&fleet).await;
+    let rows: Vec<_> =
+        listing.rows.iter().map(|row| (row.version.to_string(), row.revision, row.hosts.len())).collect();
+    assert_eq!(rows, [("1.0.0".to_owned(), 1, 2), ("2.0.0".to_owned(), 2, 2)]);
+
+    let (world, hosts) = (&fleet.site.world, &fleet.site.fleet.hosts);
+    let target = listing.resolve_target(&make_name("2.0.0"), hosts).unwrap();
+    assign(world, &fleet.site.fleet, hosts, target, &flip_to_2()).await.unwrap();
+    assert!(list_all(&fleet).await.rows[1].is_main());
+}
+
+/// The address of a program that runs already names its host.
+#[tokio::test(start_paused = true)]
+async fn deploy_joins_external_programs_of_different_hosts() {
+    let fleet = HostFleet::new(2);
+    for at in [0, 1] {
+        let uri = format!("http://{}:9000", fleet.select(at)[0].address.unwrap());
+        let run_spec = RunSpec::new(crate::model::deployment::Workload::External { uri });
+        let options = DeployOptions { source: Source::External, run_spec, ..make_options("1.0.0", "") };
+        deploy_on(&fleet, at, &options).await.unwrap();
+    }
+    assert_eq!(list_all(&fleet).await.rows.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn deploy_refuses_another_release_under_the_same_version() {
+    let fleet = HostFleet::new(2);
+    deploy_on(&fleet, 0, &make_options("1.0.0", "one")).await.unwrap();
+    let error = deploy_on(&fleet, 1, &make_options("1.0.0", "two")).await.unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "Service with name: shop and version: 1.0.0 already exists! `web1` has release one, not release two"
+    );
+    let run_spec = RunSpec { env: [("A".to_owned(), "1".to_owned())].into(), ..make_run_spec() };
+    let other = DeployOptions { run_spec, ..make_options("1.0.0", "one") };
+    let error = deploy_on(&fleet, 1, &other).await.unwrap_err().to_string();
+    assert!(error.ends_with("`web1` runs it with another environment"), "{error}");
+    assert!(fleet.hosts[1].versions.deployments.lock().unwrap().is_empty());
+    assert!(fleet.hosts[1].versions.releases.lock().unwrap().is_empty(), "nothing was sent");
+}
+
+/// The deployment of an unreadable host may have another id.
+#[tokio::test(start_paused = true)]
+async fn deploy_warns_of_hosts_that_cannot_be_read() {
+    let fleet = HostFleet::new(1);
+    let mut whole = site(2, 0);
+    whole.site.with_host("web2", |host| host.is_reachable = false);
+    whole
+        .world
+        .links
+        .insert("web1".parse().unwrap(), fleet.site.world.links.values().next().unwrap().clone());
+    let options = make_options("1.0.0", "one");
+    deploy(&whole.world, &whole.fleet, &whole.fleet.hosts[..1], &options).await.unwrap();
+    let is_warning = |event: &Event| matches!(event, Event::DeploymentProgress { host: Some(host), text } if host.as_str() == "web2" && text.contains("`switchman merge shop 1.0.0`"));
+    assert!(whole.events.lock().unwrap().iter().any(is_warning));
+}
+
+/// Places the same release on both hosts under an id of each: what two deploys with `--host` made before they read the others.
+async fn split_versions(versions: &[&str]) -> HostFleet {
+    let fleet = HostFleet::new(2);
+    for (host, fake) in fleet.site.fleet.hosts.iter().zip(&fleet.hosts) {
+        for (at, version) in (1..).zip(versions) {
+            let digest = fake.versions.place(&"shop".parse().unwrap(), version, "d".as_ref()).unwrap();
+            let salt = if host.name.as_str() == "web1" { at } else { at + 100 };
+            let request = DeployRequest {
+                id: crate::model::deployment::DeploymentId::new(jiff::Timestamp::UNIX_EPOCH, salt),
+                digest: Some(digest),
+                revision: Some(u32::try_from(salt).unwrap()),
+                ..example::make_deploy_request(version, example::make_network(10))
+            };
+            fleet.site.world.links[&host.name].deploy(&request).await.unwrap();
+        }
+    }
+    fleet
+}
+
+#[tokio::test(start_paused = true)]
+async fn merge_makes_one_deployment_of_a_split_version() {
+    let fleet = split_versions(&["1.0.0", "2.0.0"]).await;
+    let (world, hosts) = (&fleet.site.world, &fleet.site.fleet.hosts);
+    let (service, version): (ServiceName, Version) = ("shop".parse().unwrap(), "2.0.0".parse().unwrap());
+    // web2 sends its own 2.0.0 copies before.
+    let listing = list_all(&fleet).await;
+    let part =
+        listing.rows.iter().find(|row| row.hosts[0].0.as_str() == "web2" && row.revision == 102).unwrap();
+    let mirror = TrafficSplitChange::SetMirror(example::make_mirror(&part.id));
+    let options = SplitOptions {
+        service: "shop".parse().unwrap(),
+        change: mirror,
+        forwarded: None,
+        wait: false,
+        actor: actor(),
+        detail: String::new(),
+    };
+    split(world, &fleet.site.fleet, fleet.select(1), &options).await.unwrap();
+    let (running, rules) = (fleet.hosts[1].versions.running.lock().unwrap().clone(), fleet.rules(1));
+
+    let error = listing.resolve(&make_name("2.0.0")).unwrap_err();
+    assert!(matches!(&error, FleetDeployError::SplitVersion { parts, .. } if parts.len() == 2), "{error}");
+    assert!(listing.resolve(&DeploymentName::Service { service: service.clone(), version: None }).is_err());
+    let refused = deploy_on(&fleet, 0, &make_options("2.0.0", "d")).await.unwrap_err();
+    assert!(matches!(refused, FleetDeployError::SplitVersion { .. }), "{refused}");
+
+    let (id, changed) = merge(world, &fleet.site.fleet, (&service, &version), &actor()).await.unwrap();
+    assert_eq!(changed.iter().map(HostName::as_str).collect::<Vec<_>>(), ["web2"]);
+    let listing = list_all(&fleet).await;
+    let row = listing.resolve(&make_name("2.0.0")).unwrap();
+    assert_eq!((&row.id, row.revision, row.hosts.len()), (&id, 2, 2));
+    assert_eq!(row.traffic, ["copies 100%"], "its mirror goes on");
+    assert_eq!(*fleet.hosts[1].versions.running.lock().unwrap(), running, "no instance is restarted");
+    assert_eq!(fleet.rules(1), rules, "no rule is changed");
+
+    merge(world, &fleet.site.fleet, (&service, &"1.0.0".parse().unwrap()), &actor()).await.unwrap();
+    let listing = list_all(&fleet).await;
+    assert!(listing.rows[0].is_main());
+    assert_eq!(listing.rows.len(), 2);
+    // Afterwards it is a deployment as every other: assigned, and the old main killed.
+    let target = listing.resolve_target(&make_name("2.0.0"), hosts).unwrap();
+    assign(world, &fleet.site.fleet, hosts, target, &flip_to_2()).await.unwrap();
+    let listing = list_all(&fleet).await;
+    let options = KillOptions { force: false, drain_timeout: MS * 1000, keep_files: false, actor: actor() };
+    let killed = kill(world, &fleet.site.fleet, hosts, (&listing, &listing.rows[..1]), &options, |_| {})
+        .await
+        .unwrap();
+    assert_eq!(killed[0].hosts.len(), 2);
+    assert_eq!(fleet.hosts[1].versions.running.lock().unwrap().len(), 1);
+    // Again: it is so already.
+    let (again, changed) = merge(world, &fleet.site.fleet, (&service, &version), &actor()).await.unwrap();
+    assert_eq!((again, changed), (id, vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn merge_refuses_different_releases() {
+    let fleet = split_versions(&["1.0.0"]).await;
+    for deployment in fleet.hosts[1].versions.deployments.lock().unwrap().values_mut() {
+        deployment.instance.digest = Some(Digest("other".into()));
+    }
+    let (service, version) = ("shop".parse().unwrap(), "1.0.0".parse().unwrap());
+    let error =
+        merge(&fleet.site.world, &fleet.site.fleet, (&service, &version), &actor()).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "cannot merge shop 1.0.0: `web2` has release other, not release d as on `web1`"
+    );
+    assert_eq!(list_all(&fleet).await.rows.len(), 2);
+}
