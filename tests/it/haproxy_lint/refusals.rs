@@ -44,6 +44,7 @@ const ONLY_HAPROXY: &[(&str, &[&str])] = &[
             "lua-load /nonexistent",
         ],
     ),
+    ("words of a section without servers", &["http-errors x"]),
     (
         "values that have nothing to do with a switch",
         &[
