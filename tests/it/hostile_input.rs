@@ -339,9 +339,10 @@ fn a_deploy(service: &str) -> serde_json::Value {
     })
 }
 
-/// The deployment becomes healthy only after its caller has disconnected; then no other service can change its routes.
+/// The deployment would become healthy after its caller has hung up: it is undone by then, and the next deploy is not refused. No
+/// other service can change its routes.
 #[test]
-fn deploy_completes_without_its_caller() {
+fn deploy_is_undone_when_its_caller_hangs_up() {
     run_in_namespace(|| async {
         let mut host = Host::new();
         let socket = host.serve().await;
@@ -354,6 +355,8 @@ fn deploy_completes_without_its_caller() {
         let says = |text: &str| ask(&socket, "GET", "/v1/deployments", "").1.contains(text);
         until(|| says("\"stage\":\"starting\"")).await;
         drop(caller);
+        until(|| !says("dp_0123456789")).await;
+        assert!(!Host::rules().contains("--to-ports"));
         let web = std::net::TcpListener::bind("127.0.0.1:1").unwrap();
         std::thread::spawn(move || {
             for stream in web.incoming() {
@@ -362,7 +365,9 @@ fn deploy_completes_without_its_caller() {
                 let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
             }
         });
-        until(|| says("\"stage\":\"ready\"")).await;
+        let (status, answer) = ask(&socket, "POST", "/v1/deployments", &body);
+        assert!(matches!(status, 200..=202), "{status} {answer}");
+        assert!(says("\"stage\":\"ready\""));
         let rules = Host::rules();
         assert!(rules.contains("--dport 8080") && rules.contains("--to-ports 1"), "{rules}");
 
