@@ -168,6 +168,15 @@ pub(super) const DEPLOY: InterruptPolicy = InterruptPolicy::Refuse {
     recovery: "`switchman ls --wide` shows what was deployed, `switchman kill NAME VERSION` removes it",
 };
 
+/// `deploy --assign`.
+pub(super) const DEPLOY_AND_ASSIGN: InterruptPolicy = InterruptPolicy::Refuse {
+    notice: "CTRL+C is disabled during deployment. Please be patient!\n next: a second Ctrl-C removes a deployment in progress, \
+             or stops the assign after it",
+    abort_notice: "interrupted: a deployment in progress is removed from every host; an assign in progress is finished or \
+                   undone on its hosts, and the version stays; a third Ctrl-C stops at once",
+    recovery: "`switchman ls --wide` shows every host, `switchman roll --abort` puts back every host that is out",
+};
+
 pub(super) const CHANGE: InterruptPolicy = InterruptPolicy::Finish {
     notice: "interrupted: the change in progress is finished on every host, waits end; a second Ctrl-C stops at once",
     recovery: "`switchman ls --wide` shows every host; the same command again is safe",

@@ -220,7 +220,7 @@ impl Command {
             Self::Logs(args) => args.interrupt_policy(),
             Self::Roll(args) if !args.is_read_only() => interrupt::ROLL,
             Self::Promote(args) if !args.is_read_only() => interrupt::PROMOTE,
-            Self::Deploy(args) if !args.is_read_only() => interrupt::DEPLOY,
+            Self::Deploy(args) if !args.is_read_only() => args.interrupt_policy(),
             Self::Assign(_) => interrupt::ASSIGN,
             Self::EnableForward(_) | Self::DisableForward(_) => interrupt::SWITCH,
             Self::Kill(_) => interrupt::KILL,

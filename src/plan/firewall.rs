@@ -110,15 +110,18 @@ pub fn find_new_routes(desired: &DesiredRules, tables: &Tables) -> BTreeSet<Port
     wanted.filter(|port| !present.contains(port)).collect()
 }
 
-/// Builds the transactions that make our chain effective in a family, without any redirect; none when it is effective. From then
-/// on the kernel tracks connections.
-pub fn plan_tracking(desired: &DesiredRules, tables: &Tables, family: Family) -> Vec<Transaction> {
-    let table = tables.of(choose_variant(tables));
-    if table.is_some_and(|table| is_hooked(table, desired.balancer_is_local)) {
-        return vec![];
+/// Builds the transaction that makes our chain effective in a family, without a new redirect; `None` when it is effective. From
+/// then on the kernel tracks connections. Redirects that a jump of ours reaches already stay.
+pub fn plan_tracking(desired: &DesiredRules, tables: &Tables, family: Family) -> Option<Transaction> {
+    let (variant, empty) = (choose_variant(tables), Table::default());
+    let table = tables.of(variant).unwrap_or(&empty);
+    if is_hooked(table, desired.balancer_is_local) {
+        return None;
     }
-    let without = DesiredRules { redirects: BTreeSet::new(), ..desired.clone() };
-    plan_transactions(&without, tables, family)
+    let is_live = table.rules.iter().any(|rule| rule.chain != CHAIN && is_jump(rule));
+    let redirects = if is_live { read_redirects(table).into_iter().collect() } else { BTreeSet::new() };
+    let present = DesiredRules { redirects, ..desired.clone() };
+    build_declaration(&present, table).map(|text| Transaction { family, variant, text })
 }
 
 /// Whether the jump that makes our chain effective is there.

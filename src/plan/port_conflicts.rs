@@ -22,7 +22,8 @@ pub fn compare_host(
         }
         None => {
             let forward = kernel.iter().find_map(|family| family.forward.as_ref());
-            [forward.map(|forward| forward.check), forward.map(|forward| forward.target), None]
+            // The target may be an instance of a managed service.
+            [forward.map(|forward| forward.check), None, None]
         }
     };
     let found = found.map(|port| port.map(Port::get));

@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -50,11 +51,13 @@ fn is_gzip(path: &Path) -> Result<bool, ArchiveError> {
     Ok(first == GZIP_MAGIC)
 }
 
-/// Into a file of its own below the temporary directory.
+/// Into a file below the temporary directory that has no name there: nothing is left of it when this process is killed.
 fn pack_dir(source: &Path) -> Result<PackedArchive, ArchiveError> {
-    let made = tempfile::Builder::new().prefix("swm-").suffix(".tar.gz").tempfile();
-    let (file, path) =
-        made.map_err(|error| to_archive_error("make", &std::env::temp_dir(), &error))?.into_parts();
+    let make = |error: io::Error| to_archive_error("make", &std::env::temp_dir(), &error);
+    let held = tempfile::tempfile().map_err(make)?;
+    // proc(5): opening this path opens the file anew.
+    let path = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), held.as_raw_fd()));
+    let file = File::options().write(true).open(&path).map_err(make)?;
     // Without a time or a name, and with "unknown" as its system: the header is always the same.
     let gzip = GzBuilder::new().write(BufWriter::new(file), Compression::default());
     let mut packing = DirPacker { source, target: &path, tar: Builder::new(gzip), links: LinkTargets::new() };
@@ -68,7 +71,7 @@ fn pack_dir(source: &Path) -> Result<PackedArchive, ArchiveError> {
     written.map_err(|error| to_archive_error("write", &path, &error))?;
     let read = |error: io::Error| to_archive_error("read", &path, &error);
     let (digest, bytes) = (compute_digest(&path).map_err(read)?, fs::metadata(&path).map_err(read)?.len());
-    Ok(PackedArchive { path: path.to_path_buf(), digest, bytes, held: Some(Arc::new(path)) })
+    Ok(PackedArchive { path, digest, bytes, held: Some(Arc::new(held)) })
 }
 
 struct DirPacker<'a> {

@@ -12,7 +12,11 @@ enum StopRequest {
 
 /// The receiving side. Clones receive the same request.
 #[derive(Debug, Clone)]
-pub struct StopToken(watch::Receiver<StopRequest>);
+pub struct StopToken {
+    receiver: watch::Receiver<StopRequest>,
+    /// The least request that this token receives.
+    least: StopRequest,
+}
 
 /// The sending side.
 #[derive(Debug)]
@@ -20,7 +24,7 @@ pub struct StopHandle(watch::Sender<StopRequest>);
 
 pub fn create_channel() -> (StopHandle, StopToken) {
     let (sender, receiver) = watch::channel(StopRequest::NotRequested);
-    (StopHandle(sender), StopToken(receiver))
+    (StopHandle(sender), StopToken { receiver, least: StopRequest::Graceful })
 }
 
 impl StopHandle {
@@ -44,12 +48,18 @@ impl StopToken {
     }
 
     pub fn is_requested(&self) -> bool {
-        *self.0.borrow() > StopRequest::NotRequested
+        *self.receiver.borrow() >= self.least
+    }
+
+    /// A token that receives the second request alone, for work that is past its point of no return.
+    #[must_use]
+    pub fn for_immediate(&self) -> Self {
+        Self { least: StopRequest::Immediate, ..self.clone() }
     }
 
     /// Returns when a stop was requested. Never returns when the handle was dropped without a request.
     pub async fn wait(&self) {
-        self.wait_for(StopRequest::Graceful).await;
+        self.wait_for(self.least).await;
     }
 
     /// Returns when a stop was requested a second time.
@@ -58,7 +68,7 @@ impl StopToken {
     }
 
     async fn wait_for(&self, wanted: StopRequest) {
-        let mut receiver = self.0.clone();
+        let mut receiver = self.receiver.clone();
         if receiver.wait_for(|asked| *asked >= wanted).await.is_err() {
             std::future::pending::<()>().await;
         }

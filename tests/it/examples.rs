@@ -141,7 +141,8 @@ fn haproxy_accepts_each_configuration_and_check_finds_nothing_in_it() {
             assert!(!printed.contains("[WARNING]"), "{}: {printed}", file.display());
             for service in services(&file.with_extension("yaml")) {
                 let found = haproxy_findings(&file.with_extension("yaml"), &service, &cfg, dir.path());
-                assert_eq!(found, Vec::<Value>::new(), "{} {service}", file.display());
+                let found: Vec<&Value> = found.iter().filter(|finding| finding["severity"] != "ok").collect();
+                assert_eq!(found, Vec::<&Value>::new(), "{} {service}", file.display());
                 linted += 1;
             }
         }

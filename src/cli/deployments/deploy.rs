@@ -12,6 +12,7 @@ use super::assign::make_main;
 use crate::cli::Context;
 use crate::cli::failure::fail_deployments;
 use crate::cli::host_args::HostArgs;
+use crate::cli::interrupt::{self, InterruptPolicy};
 use crate::cli::web_server_arg::WebServerArg;
 use crate::config::env;
 use crate::error::Failure;
@@ -48,7 +49,7 @@ pub struct DeployArgs {
     metadata: Vec<(String, String)>,
     #[command(flatten)]
     instance: InstanceArgs,
-    /// Make it main afterwards, as `switchman assign` does
+    /// Make the version main after the deploy, as `switchman assign` does
     #[arg(long, conflicts_with = "dry_run")]
     assign: bool,
     /// Print the steps without changing anything
@@ -59,6 +60,11 @@ pub struct DeployArgs {
 impl DeployArgs {
     pub const fn is_read_only(&self) -> bool {
         self.dry_run
+    }
+
+    /// Returns the reaction of the command to signals.
+    pub const fn interrupt_policy(&self) -> InterruptPolicy {
+        if self.assign { interrupt::DEPLOY_AND_ASSIGN } else { interrupt::DEPLOY }
     }
 }
 

@@ -54,7 +54,9 @@ fn describe_risk(row: &FleetDeployment) -> String {
             let hosts: Vec<&str> = hosts.map(|(host, _)| host.as_str()).collect();
             format!("Deployment is still Active. This means that it is main on {}", hosts.join(", "))
         }
-        VersionStatus::Canary(share) => format!("Deployment is a canary. It answers {share} of the requests"),
+        VersionStatus::Canary(share) => {
+            format!("Deployment is a canary that answers {share} of the requests")
+        }
         VersionStatus::Draining => {
             let count =
                 row.active.map_or_else(|| "an unknown number of".to_owned(), |count| count.to_string());
@@ -92,7 +94,7 @@ pub async fn kill(args: KillArgs, context: &Context) -> Result<(), Failure> {
     }
     for (host, service) in deployments::find_unserved_backups(world, fleet, hosts, &listing.rows).await {
         context.renderer.print_remark(&format!(
-            "{host}: nothing listens on the backup port of {service} after this: HAProxy has no server left there"
+            "{host}: no process listens on the backup port of {service} after this: its backup server goes DOWN"
         ));
     }
     if !context.confirm("Are you sure you want to kill the above service(s)?").await? {

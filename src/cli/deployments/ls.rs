@@ -113,9 +113,12 @@ pub struct LogsArgs {
     version: Option<Version>,
     #[command(flatten)]
     hosts: HostArgs,
-    /// Show this many of the latest lines, or `all`
-    #[arg(short = 'n', long, value_name = "N|all", default_value = "50", value_parser = parse_tail)]
-    tail: Tail,
+    /// Show this many of the latest lines, or `all` [default: 50, or all with --date]
+    #[arg(short = 'n', long, value_name = "N|all", value_parser = parse_tail)]
+    tail: Option<Tail>,
+    /// Show lines from this time on, such as `2026-11-27` or `2026-11-27 08:30`, in UTC
+    #[arg(short, long, value_parser = parse_date)]
+    date: Option<jiff::Timestamp>,
     /// Follow new lines until Ctrl-C
     #[arg(short, long)]
     follow: bool,
@@ -124,6 +127,8 @@ pub struct LogsArgs {
 #[derive(Debug, Clone, Copy)]
 struct Tail(Option<u32>);
 
+const DEFAULT_TAIL: u32 = 50;
+
 /// Seed row D28 (docs/design/seed-systems.md#mvi-and-daeploy).
 fn parse_tail(text: &str) -> Result<Tail, String> {
     if text == "all" {
@@ -131,6 +136,21 @@ fn parse_tail(text: &str) -> Result<Tail, String> {
     }
     let number = text.parse().map(|lines| Tail(Some(lines)));
     number.map_err(|_| "Wrong input type for tail, needs to be an integer or \"all\"".to_owned())
+}
+
+/// A date, a date and a time, or a complete timestamp with its zone.
+fn parse_date(text: &str) -> Result<jiff::Timestamp, String> {
+    let in_utc = |time: jiff::civil::DateTime| {
+        time.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
+    };
+    let parsed = text.parse().ok().or_else(|| in_utc(text.parse().ok()?));
+    parsed.ok_or_else(|| "expected a date such as `2026-11-27` or `2026-11-27 08:30`".to_owned())
+}
+
+/// Whether a line was written at this time or later; a line that begins with no time is shown.
+fn is_since(line: &str, date: jiff::Timestamp) -> bool {
+    let written_at = line.split(' ').next().and_then(|time| time.parse::<jiff::Timestamp>().ok());
+    written_at.is_none_or(|written_at| written_at >= date)
 }
 
 impl LogsArgs {
@@ -143,12 +163,35 @@ pub async fn show_logs(args: LogsArgs, context: &Context) -> Result<(), Failure>
     let name = parse_name(&args.name, args.version.as_ref())?;
     let (place, listing) = load_and_list(context, &name, &args.hosts).await?;
     let row = listing.resolve(&name)?;
-    let request = LogsRequest { id: row.id.clone(), tail: args.tail.0, follow: args.follow };
+    let tail = args.tail.unwrap_or(Tail(if args.date.is_some() { None } else { Some(DEFAULT_TAIL) }));
+    let request = LogsRequest { id: row.id.clone(), tail: tail.0, follow: args.follow };
+    let date = args.date.unwrap_or(jiff::Timestamp::MIN);
     let one_host = row.hosts.len() == 1;
     let build_sink = |host: &HostName| -> SharedLineSink {
         let (render, name) = (context.renderer.clone(), (!one_host).then(|| host.clone()));
-        Arc::new(move |line: &str| render.print_log_line(name.as_ref(), line))
+        Arc::new(move |line: &str| {
+            if is_since(line, date) {
+                render.print_log_line(name.as_ref(), line);
+            }
+        })
     };
     let streaming = deployments::stream_logs(&place.world, &place.hosts, row, &request, build_sink);
     streaming.await.map_err(fail_deployments(format!("show the logs of {} {}", row.service, row.version)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn d28_logs_from_a_date() {
+        let date = |text: &str| parse_date(text).map(|date| date.to_string());
+        assert_eq!(date("2026-11-27").as_deref(), Ok("2026-11-27T00:00:00Z"));
+        assert_eq!(date("2026-11-27 08:30").as_deref(), Ok("2026-11-27T08:30:00Z"));
+        assert_eq!(date("2026-11-27T08:30:05+02:00").as_deref(), Ok("2026-11-27T06:30:05Z"));
+        assert!(date("yesterday").is_err() && date("").is_err());
+        let date = parse_date("2026-11-27 08:30").unwrap();
+        assert!(is_since("2026-11-27T08:30:00.000001Z up", date) && is_since("no time", date));
+        assert!(!is_since("2026-11-27T08:29:59.999999Z up", date));
+    }
 }

@@ -17,12 +17,15 @@ pub const INSUFFICIENT_SAMPLES_HINT: &str =
 
 pub fn deployments_hint(error: &FleetDeployError) -> String {
     let text = match error {
-        FleetDeployError::Hosts(failed)
-        | FleetDeployError::Unread { hosts: failed, .. }
-        | FleetDeployError::Partial { failed, .. } => match failed.first() {
-            Some((_, error)) => return link_hint(error),
-            None => "`switchman ls --wide` shows every host",
-        },
+        FleetDeployError::Partial { .. } => {
+            "the hosts that are done were changed: `switchman ls --wide` shows every host; repair the others first"
+        }
+        FleetDeployError::Hosts(failed) | FleetDeployError::Unread { hosts: failed, .. } => {
+            match failed.first() {
+                Some((_, error)) => return link_hint(error),
+                None => "`switchman ls --wide` shows every host",
+            }
+        }
         FleetDeployError::Owned { hosts } => {
             let host = hosts.first().map(|(host, _)| host.to_string()).unwrap_or_default();
             return format!(
@@ -36,8 +39,8 @@ pub fn deployments_hint(error: &FleetDeployError) -> String {
         }
         FleetDeployError::Roll(error) => return roll_hint(error),
         FleetDeployError::RollIncomplete { finished: false, .. } => {
-            "`switchman roll --resume` continues it (with `--service NAME` where it is not the first), `switchman rollback \
-             NAME` makes the last good main main again"
+            "`switchman roll --resume` continues it (with `--service NAME` where it is not the first); `switchman rollback \
+             NAME --host HOST` goes back on a host that is done"
         }
         FleetDeployError::NoVersion { service, version } => {
             return format!(
@@ -81,12 +84,7 @@ pub fn deployments_hint(error: &FleetDeployError) -> String {
         | FleetDeployError::CannotMerge { .. } => return identity_hint(error),
         FleetDeployError::Archive(error) => archive_hint(error),
         FleetDeployError::NoBalancer => "add `haproxy:` to an entry of `load_balancers` in switchman.yaml",
-        FleetDeployError::NoWeights(WeightsError::NoCanary | WeightsError::NoMain) => {
-            "`switchman assign NAME VERSION --host HOST` makes a version main on some hosts only"
-        }
-        FleetDeployError::NoWeights(WeightsError::TooFine { .. }) => {
-            "give a larger share, make it main on fewer hosts, or share by request without `--via haproxy`"
-        }
+        FleetDeployError::NoWeights(error) => share_hint(error),
         FleetDeployError::WeightsNotAllowed(_) => {
             "write `level admin` at its stats socket in haproxy.cfg, or share by request without `--via haproxy`"
         }
@@ -94,6 +92,18 @@ pub fn deployments_hint(error: &FleetDeployError) -> String {
         FleetDeployError::TaskFailed(_) => "run the command again; `-vv` logs every step",
     };
     text.to_owned()
+}
+
+/// The next action where no weights come to the share.
+const fn share_hint(error: &WeightsError) -> &'static str {
+    match error {
+        WeightsError::NoCanary | WeightsError::NoMain => {
+            "`switchman assign NAME VERSION --host HOST` makes a version main on some hosts only"
+        }
+        WeightsError::TooFine { .. } => {
+            "give a larger share, make it main on fewer hosts, or share by request without `--via haproxy`"
+        }
+    }
 }
 
 /// The next action where a version was not good enough.

@@ -16,7 +16,7 @@ pub fn link_hint(error: &LinkError) -> String {
             "it may have been done or not: `switchman status` shows it, the same command again is safe".into()
         }
         LinkError::Abandoned { .. } => {
-            "the host undoes it, or finishes it if it is too late for that: `switchman ls --wide` shows it, the same command again is safe"
+            "the host undoes the change, or finishes a change that has the users already: `switchman ls --wide` shows the outcome; the same command again is safe"
                 .into()
         }
         LinkError::VersionMismatch { .. } => "nothing was changed; install the same switchman on both".into(),

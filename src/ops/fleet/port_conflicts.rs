@@ -17,12 +17,12 @@ pub(super) async fn find_port_conflicts(
     host: &Host,
     view: Option<&HostView>,
 ) -> Vec<PortConflict> {
-    let mut conflicts = match view {
-        Some(view) => {
-            let record = view.record.as_ref().ok().and_then(Option::as_ref);
-            compare_host(fleet.ports, &host.name, record, view.kernel.as_deref().unwrap_or_default())
+    let mut conflicts = match view.map(|view| (&view.record, view)) {
+        Some((Ok(record), view)) => {
+            let kernel = view.kernel.as_deref().unwrap_or_default();
+            compare_host(fleet.ports, &host.name, record.as_ref(), kernel)
         }
-        None => vec![],
+        Some((Err(_), _)) | None => vec![],
     };
     let read = world.balancers.iter().map(|balancer| balancer.read_lines());
     let lines = futures_util::future::join_all(read).await;

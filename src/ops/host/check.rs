@@ -110,9 +110,10 @@ async fn send_packets(
         None => None,
     };
     let mut packets = Vec::new();
-    for (vhost, port, _) in vhosts.into_iter().filter(|(.., answers)| *answers) {
-        let target = record.map_or(port, |record| record.effective_target(port));
-        let proof = packet_proof::prove_data_port(world, port, target, &addresses).await;
+    // Redirects of a managed service are compared with the record: a difference is drift, and no filter.
+    let is_direct = |port| record.is_none_or(|record| record.effective_target(port) == port);
+    for (vhost, port, _) in vhosts.into_iter().filter(|(_, port, answers)| *answers && is_direct(*port)) {
+        let proof = packet_proof::prove_data_port(world, port, port, &addresses).await;
         packets.push(VhostPacket { vhost, proof });
     }
     (check_port, packets)

@@ -309,9 +309,10 @@ async fn track_open_connections(
         return Ok(vec![]);
     }
     let untracked = observed.iter().filter(|(_, tables)| !routes(tables).is_empty());
-    let begin: Vec<Transaction> =
-        untracked.flat_map(|(family, tables)| firewall::plan_tracking(wanted, tables, *family)).collect();
-    commit_all(world, &begin).await?;
+    let begin = untracked.filter_map(|(family, tables)| firewall::plan_tracking(wanted, tables, *family));
+    let mut begin: Vec<Transaction> = begin.collect();
+    let lacks_ipv6 = commit_all(world, &begin).await?;
+    begin.retain(|transaction| transaction.family == Family::V4 || !lacks_ipv6);
     for port in ports {
         if let Err(error) = world.flows.track_open(port).await {
             warn(

@@ -23,14 +23,18 @@ pub(super) fn track_open(port: Port) -> Result<usize, NetlinkError> {
     }
     let netlink = netlink::open(SockProtocol::NetlinkNetFilter).map_err(NetlinkError::Open)?;
     let established = read_established_timeout();
-    let mut tracked = 0;
+    let (mut tracked, mut refused) = (0, None);
     for (sequence, connection) in (1..).zip(connections) {
         let state = TrackedState::from_socket(connection.state);
         let timeout = if state == TrackedState::Established { established } else { ENDING_TIMEOUT };
         let request = wire::build_entry(connection.peer, connection.local, state as u8, timeout, sequence);
-        tracked += usize::from(create(&netlink, &request, sequence)?);
+        match create(&netlink, &request, sequence) {
+            Ok(is_new) => tracked += usize::from(is_new),
+            // The others are tracked all the same.
+            Err(error) => refused = refused.or(Some(error)),
+        }
     }
-    Ok(tracked)
+    refused.map_or(Ok(tracked), Err)
 }
 
 /// The states of `enum tcp_conntrack` (linux/netfilter/nf_conntrack_tcp.h) that a connection can be picked up in.

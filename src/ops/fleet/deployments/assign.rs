@@ -18,9 +18,9 @@ use crate::model::api::deployments::{
 };
 use crate::model::deployment::Role;
 use crate::model::fleet::Fleet;
-use crate::model::history::Actor;
 use crate::model::host::Host;
 use crate::ops::fleet::lock::{check_no_live_holder, run_under_lock};
+use crate::ops::fleet::owner::HostActors;
 use crate::ops::fleet::reach;
 use crate::ops::fleet::roll::{self, RollError, RollReport};
 use crate::plan::roll::plan_roll;
@@ -137,7 +137,7 @@ where
     let assigned =
         for_each_host(world, hosts, async |host, link| link.assign(service, &request(host)).await).await;
     if assigned.iter().any(|(_, result)| result.is_err()) {
-        revert_flip(world, fleet, hosts, target, &assigned, &options.actor).await;
+        revert_flip(world, fleet, hosts, target, &assigned, &actors).await;
     }
     let timeout = if options.wait { FLUSH_TIMEOUT } else { Duration::ZERO };
     let mut flushing = pin!(flush_hosts(world, fleet, all_or_partial(assigned)?, timeout));
@@ -157,7 +157,7 @@ async fn revert_flip(
     hosts: &[Host],
     target: &FleetDeployment,
     assigned: &PerHost<AssignResponse>,
-    actor: &Actor,
+    actors: &HostActors,
 ) {
     let select = |is_selected: &dyn Fn(&Host, &Result<AssignResponse, LinkError>) -> bool| -> Vec<Host> {
         let pairs = hosts.iter().zip(assigned);
@@ -169,13 +169,13 @@ async fn revert_flip(
     });
     let lost = lost.iter().map(async |host| {
         if wait_until_main(world, host, target).await {
-            let _ =
-                roll_back_hosts(world, fleet, std::slice::from_ref(host), target, actor, REVERT_REASON).await;
+            let _ = roll_back_hosts(world, fleet, std::slice::from_ref(host), target, actors, REVERT_REASON)
+                .await;
         }
     });
     // `roll_back_hosts` has reported every host where the old main does not come back.
     let _ = tokio::join!(
-        roll_back_hosts(world, fleet, &moved, target, actor, REVERT_REASON),
+        roll_back_hosts(world, fleet, &moved, target, actors, REVERT_REASON),
         futures_util::future::join_all(lost)
     );
 }

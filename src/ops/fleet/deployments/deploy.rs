@@ -19,6 +19,7 @@ use crate::model::fleet::Fleet;
 use crate::model::host::Host;
 use crate::model::name::HostName;
 use crate::model::ports::Port;
+use crate::ops::fleet::owner::HostActors;
 use crate::ops::fleet::reach;
 use crate::world::FleetWorld;
 use crate::world::archives::PackedArchive;
@@ -92,6 +93,7 @@ pub async fn deploy(
             report_progress(world, None, text);
         }
     }
+    let has_own_id = !listing.rows.iter().any(|row| row.id == id);
     let mut report = DeployReport { id: id.clone(), revision, planned, deployed: vec![] };
     if options.dry_run {
         return Ok(report);
@@ -109,12 +111,12 @@ pub async fn deploy(
             );
         }
         let deployed = link.deploy(&request(host, false)).await?;
-        let port = deployed.deployment.instance.port;
-        report_progress(
-            world,
-            Some(&host.name),
-            format!("healthy on port {port} after {}", format_elapsed(started_at)),
-        );
+        // A version that was there before is not checked again.
+        if !deployed.known {
+            let port = deployed.deployment.instance.port;
+            let text = format!("healthy on port {port} after {}", format_elapsed(started_at));
+            report_progress(world, Some(&host.name), text);
+        }
         Ok(deployed)
     };
     let deployed = for_each_host(world, hosts, async |host, link| {
@@ -122,7 +124,7 @@ pub async fn deploy(
     })
     .await;
     if deployed.iter().any(|(_, result)| result.is_err()) {
-        undo_deploy(world, hosts, &report, &deployed, options).await;
+        undo_deploy(world, hosts, (&report, has_own_id), &deployed, &actors).await;
         return Err(collect_errors(deployed));
     }
     report.deployed = all_or_partial(deployed)?;
@@ -173,8 +175,8 @@ fn warn_unread(
     let (service, version) = (&options.service, &options.version);
     for (host, error) in listing.unread.iter().filter(|(host, _)| !is_chosen(host)) {
         let text = format!(
-            "cannot be read: {error}. If it has {service} {version} already, run `switchman merge {service} {version}` once it \
-             can be reached"
+            "cannot be read: {error}; once {host} answers, `switchman merge {service} {version}` joins {service} {version} if {host} has \
+             the version"
         );
         report_progress(world, Some(host), text);
     }
@@ -194,9 +196,10 @@ fn describe_plan(planned: &HostDeployPlan, options: &DeployOptions) -> String {
     format!("{service} {version} will be {role}, on port {}", planned.port)
 }
 
-/// How long a host is asked again to remove a deployment that it is still undoing by itself.
+/// How long the removal of a deployment is retried while the host undoes it by itself.
 const UNDO_TIMEOUT: Duration = Duration::from_secs(20);
 const UNDO_INTERVAL: Duration = Duration::from_millis(300);
+
 /// Describes what a dry run would change of a service that is known: seed row R17 (docs/design/seed-systems.md#restate).
 fn describe_update(listing: &Listing, options: &DeployOptions, revision: u32) -> Vec<String> {
     let of_service = listing.rows.iter().filter(|row| row.service == options.service);
@@ -213,21 +216,24 @@ fn describe_update(listing: &Listing, options: &DeployOptions, revision: u32) ->
     lines
 }
 
-/// Removes the deployments that this run made; what was there before stays.
+/// Removes the deployments that this run made; what was there before stays. A host whose answer is missing has undone its
+/// deployment by itself, or does so. It is removed there only if no other run can have made it: by an id that this run generated.
 async fn undo_deploy(
     world: &FleetWorld,
     hosts: &[Host],
-    report: &DeployReport,
+    (report, has_own_id): (&DeployReport, bool),
     deployed: &PerHost<DeployResponse>,
-    options: &DeployOptions,
+    actors: &HostActors,
 ) {
     let is_new = |name: &HostName| {
         !report.planned.iter().any(|planned| planned.host == *name && planned.is_already_deployed)
     };
     let is_made = |result: &Result<DeployResponse, LinkError>| match result {
         Ok(response) => !response.known,
-        // The host may not have undone it yet.
-        Err(error) => matches!(error, LinkError::Abandoned { .. }),
+        Err(LinkError::Abandoned { .. } | LinkError::Broken { .. } | LinkError::TimedOut { .. }) => {
+            has_own_id
+        }
+        Err(_) => false,
     };
     let pairs = hosts.iter().zip(deployed);
     let removals = pairs.filter(|(host, (_, result))| is_new(&host.name) && is_made(result)).map(
@@ -237,7 +243,7 @@ async fn undo_deploy(
                 force: true,
                 drain_timeout: Duration::ZERO,
                 keep_files: false,
-                actor: options.actor.clone(),
+                actor: actors.find(&host.name),
                 dry_run: false,
             };
             let text = match remove_deployment(world, host, &request).await {

@@ -47,14 +47,14 @@ fn is_routed_to(view: &DeploymentsView, id: &DeploymentId) -> bool {
 fn describe_open_work(view: &DeploymentsView, row: &FleetDeployment) -> String {
     let (service, version) = (&row.service, &row.version);
     let Some(found) = view.deployments.iter().find(|view| view.deployment.id == row.id) else {
-        return format!("{service} {version}: removing it");
+        return format!("{service} {version}: its files are being removed");
     };
     match &found.sockets {
         Err(error) => format!("{service} {version}: cannot count its connections: {error}"),
         Ok(count) if count.maybe_busy() > 0 => {
             format!("{service} {version}: waiting for {}", format_requests(count.maybe_busy()))
         }
-        Ok(SocketCount { idle: 0, .. }) => format!("{service} {version}: stopping it"),
+        Ok(SocketCount { idle: 0, .. }) => format!("{service} {version}: no connection is open"),
         Ok(SocketCount { idle, .. }) => format!(
             "{service} {version}: no request is in flight, {idle} idle connections are open, which load balancers keep"
         ),

@@ -89,7 +89,7 @@ pub async fn check_kill(
 }
 
 /// Finds the hosts of these rows whose backup vhost has no other server once the rows are killed: the backup port is routed to
-/// the last version of a service, and no process listens on it. A host that cannot be asked is left out.
+/// the last version of a service, and no process listens on it. A host that cannot be read is left out.
 pub async fn find_unserved_backups(
     world: &FleetWorld,
     fleet: &Fleet,

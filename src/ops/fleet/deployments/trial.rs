@@ -5,7 +5,7 @@ use std::pin::Pin;
 use futures_util::future::MaybeDone;
 
 use super::assign_options::AssignOptions;
-use super::each_host::{all_or_partial, for_each_host, report_progress};
+use super::each_host::{all_or_partial, claim_service_hosts, for_each_host, report_progress};
 use super::error::{FleetDeployError, OvertakenHost};
 use super::list::FleetDeployment;
 use super::rollback::roll_back_hosts;
@@ -52,7 +52,8 @@ pub(super) async fn watch(
     let reason = format!("{host}: {reason}");
     let has_passed = |host: &&Host| outcomes.contains(&(host.name.clone(), TrialOutcome::Passed));
     let passed: Vec<Host> = hosts.iter().filter(has_passed).cloned().collect();
-    if let Ok(mains) = roll_back_hosts(world, fleet, &passed, target, &options.actor, &reason).await {
+    let actors = claim_service_hosts(world, fleet, &target.service, &passed, &options.actor).await;
+    if let Ok(mains) = roll_back_hosts(world, fleet, &passed, target, &actors, &reason).await {
         restored = restored.or_else(|| mains.first().map(|(_, main)| main.deployment.version.clone()));
     }
     let (service, version) = (target.service.clone(), target.version.clone());

@@ -12,6 +12,8 @@ use crate::ops::fleet::{forward, reach};
 use crate::plan::roll::programs::find_required_programs;
 use crate::world::commands::{CommandError, is_path};
 
+/// A program on a file system that does not answer is not known to be missing.
+const PROGRAM_TIMEOUT_MS: u64 = 10_000;
 /// Exits with 0 if the program of its first argument can be started.
 const FIND_PROGRAM: &str =
     r#"case $1 in */*) test -f "$1" && test -x "$1";; *) command -v -- "$1" >/dev/null;; esac"#;
@@ -67,7 +69,7 @@ impl RollRun<'_> {
             .try_for_each(|program| self.world.commands.check_startable(program))
     }
 
-    /// A host that does not answer says nothing about its programs.
+    /// The programs of a host that does not answer are not known.
     async fn check_remote_programs(&self, host: &Host, argv: &[String]) -> Result<(), RollError> {
         for program in find_required_programs(argv) {
             let request = RunRequest {
@@ -75,11 +77,11 @@ impl RollRun<'_> {
                 argv: ["sh", "-c", FIND_PROGRAM, "sh", program].map(str::to_owned).to_vec(),
                 env: BTreeMap::new(),
                 dir: None,
-                timeout_ms: None,
+                timeout_ms: Some(PROGRAM_TIMEOUT_MS),
             };
             let silent = std::sync::Arc::new(|_: &str| {});
             let found = async { reach::find_link(self.world, host)?.run(&request, silent).await }.await;
-            if found.is_ok_and(|end| end.status != 0) {
+            if found.is_ok_and(|end| end.status != 0 && !end.timed_out) {
                 let source = CommandError::Missing { program: program.to_owned() };
                 return Err(not_startable(format!("the command on `{}`", host.name), &source));
             }

@@ -11,7 +11,7 @@ use crate::world::stop::{self, StopHandle, StopToken};
 
 /// Runs a change on a task of its own. A caller that drops the future, as the agent does for a client that hangs up, requests
 /// a stop of this change alone: its waits end, and it is undone, or finished where it is too late for that. No later command
-/// waits for the limits of a change that nobody awaits.
+/// waits for the limits of a change without a caller.
 pub(super) async fn run_for_caller<T, F>(
     world: &HostWorld,
     change: impl FnOnce(HostWorld) -> F,

@@ -56,6 +56,10 @@ pub async fn deploy(world: &HostWorld, request: &DeployRequest) -> Result<Deploy
     let ready = async {
         instance::start(world, &deployment, &deployment.instance).await?;
         wait_until_healthy(world, &deployment, &deployment.instance, request.health_timeout).await?;
+        // Its caller may have hung up at the last moment: only this host knows that this request made the deployment.
+        if world.stop.is_requested() {
+            return Err(HostDeployError::Interrupted);
+        }
         route_first_deployment(world, &deployment, request).await
     };
     match ready.await {

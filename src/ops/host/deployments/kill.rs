@@ -19,6 +19,7 @@ use crate::ops::host::rules::{self, ChangeError};
 use crate::plan::drain;
 use crate::plan::versions::{self, DeployRefusal, check_idle};
 use crate::world::HostWorld;
+use crate::world::stop::StopToken;
 
 /// The interval between two looks at what is in flight.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(200);
@@ -55,15 +56,23 @@ pub async fn kill(world: &HostWorld, request: &KillRequest) -> Result<KillRespon
         Ok(())
     };
     if let Err(error) = ready.await {
-        if let Some(before) = before {
-            restore_routes(world, &deployment, &before, &request.actor).await?;
-        }
-        if let Some(got) = got {
-            proxy::restore_to_splits(world, &deployment, &got, &request.actor).await?;
-        }
+        // The caller may have hung up: that ended the wait, and must not end the undo.
+        let world = &HostWorld { stop: StopToken::without_handle(), ..world.clone() };
+        let routes = match before {
+            Some(before) => restore_routes(world, &deployment, &before, &request.actor).await,
+            None => Ok(()),
+        };
+        let splits = match got {
+            Some(got) => proxy::restore_to_splits(world, &deployment, &got, &request.actor).await,
+            None => Ok(()),
+        };
+        routes?;
+        splits?;
         return Err(error);
     }
     remove_routes(world, &killing, &request.actor).await?;
+    // From here on there is no way back: a caller that hangs up does not shorten the drain.
+    let world = &HostWorld { stop: world.stop.for_immediate(), ..world.clone() };
     if serving && !request.force {
         // The last main has work until no rule routes to it: open requests get the drain timeout to finish. A connection that a
         // load balancer keeps is no work: no other version could answer on it either.

@@ -47,6 +47,8 @@ pub async fn update(world: &HostWorld, request: &UpdateRequest) -> Result<Deploy
         world.deployments.put(&deployment)?;
         return Err(error);
     }
+    // From here on the new instance has the users: a caller that hangs up does not shorten the drain of the old one.
+    let world = &HostWorld { stop: world.stop.for_immediate(), ..world.clone() };
     proxy::reconcile_after_change(world, &service, &request.actor).await?;
     // Something that runs already may have taken the other's place by itself: its work is not the old one's.
     if next.port != deployment.instance.port {

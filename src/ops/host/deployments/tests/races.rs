@@ -102,3 +102,21 @@ async fn rollback_does_not_revert_assign() {
     rollback(&fake.world, &shop, &from("1.0.0")).await.unwrap();
     assert_eq!(rules(&fake), all_to(20002, 20002));
 }
+
+/// A caller that hangs up, as the first Ctrl-C does: the new instance has the users by then, and the requests of the old one
+/// get their limit.
+#[tokio::test(start_paused = true)]
+async fn update_drains_to_its_limit_without_its_caller() {
+    let fake = with_versions(&["1.0.0"]).await;
+    *fake.host.sockets.lock().unwrap() = vec![busy()];
+    let limit = Duration::from_mins(1);
+    let request = UpdateRequest { drain_timeout: limit, ..update_of(&fake, "1.0.0") };
+    let began = tokio::time::Instant::now();
+    let hang_up = async {
+        wait_until(MS, || rules(&fake) == all_to(20001, 20001)).await;
+        fake.stopper.stop();
+    };
+    let (updated, ()) = tokio::join!(Box::pin(update(&fake.world, &request)), hang_up);
+    assert_eq!(updated.unwrap().instance.build, 2);
+    assert!(began.elapsed() >= limit, "{:?}", began.elapsed());
+}
