@@ -58,7 +58,8 @@ def wrongs():
             one = deployments.get(leg["deployment"])
             if one is None or one["instance"]["port"] != leg["target"]:
                 yield f"{record['forward']['service']}: {leg} leads to nothing that is there"
-    ours = {f"{one['id']}-{one['instance']['build']}" for one in deployments.values() if "external" not in one["instance"]["how"]["workload"]}
+    # A deployment that was merged into another one keeps the names of its instances.
+    ours = {f"{one.get('started_as') or one['id']}-{one['instance']['build']}" for one in deployments.values() if "external" not in one["instance"]["how"]["workload"]}
     kept = set(os.listdir(f"{place}/state/instances")) if os.path.isdir(f"{place}/state/instances") else set()
     if kept != ours:
         yield f"instances {sorted(kept)}, deployments {sorted(ours)}"
