@@ -41,7 +41,7 @@ before=$(mktemp) || exit 1
 { echo 'none'; list_network; } > "$before"
 TMPDIR=$dir "$@"
 status=$?
-# A process that was told to end may take a moment.
+# A process that has got its signal may take a moment to end.
 for _ in 1 2 3 4 5 6 7 8 9 10; do
     left=$(list_left)
     [ -n "$left" ] || break

@@ -1,4 +1,4 @@
-//! The words that HAProxy knows, by kind. `tests/haproxy/vocabulary.py` asked the programs.
+//! The words that HAProxy knows, by kind. `tests/haproxy/vocabulary.py` reads them from the programs.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;

@@ -122,8 +122,9 @@ pub fn decide_deploy(
             Err(DeployRefusal::Exists { service, version })
         };
     }
-    // Its row would become another one's.
-    if let Some(there) = existing.iter().find(|one| one.id == request.id) {
+    // Its row, or the names of its instances, would become another one's.
+    let has_id = |one: &&Deployment| one.id == request.id || one.started_as.as_ref() == Some(&request.id);
+    if let Some(there) = existing.iter().find(has_id) {
         let (service, version) = (there.service.clone(), there.version.to_string());
         return Err(DeployRefusal::IdTaken { id: request.id.clone(), service, version });
     }

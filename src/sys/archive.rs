@@ -55,7 +55,7 @@ fn is_gzip(path: &Path) -> Result<bool, ArchiveError> {
 fn pack_dir(source: &Path) -> Result<PackedArchive, ArchiveError> {
     let make = |error: io::Error| to_archive_error("make", &std::env::temp_dir(), &error);
     let held = tempfile::tempfile().map_err(make)?;
-    // proc(5): opening this path opens the file anew.
+    // proc(5): opening this path makes a file description of its own.
     let path = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), held.as_raw_fd()));
     let file = File::options().write(true).open(&path).map_err(make)?;
     // Without a time or a name, and with "unknown" as its system: the header is always the same.

@@ -22,7 +22,7 @@ pub async fn read_lines(
 ) {
     let Some(mut from) = from else { return };
     let mut buffer = vec![0; MAX_LINE_BYTES];
-    let mut line: Vec<u8> = Vec::new();
+    let mut lines = LineSplitter::default();
     let mut left = PIPE_BYTES;
     while left > 0 {
         let read = tokio::select! {
@@ -37,18 +37,40 @@ pub async fn read_lines(
         if *ended.borrow() {
             left = left.saturating_sub(length);
         }
-        for byte in &buffer[..length] {
-            if *byte == b'\n' || line.len() >= MAX_LINE_BYTES {
-                heard.write_line(&text(&line)).await;
-                line.clear();
-            }
-            if *byte != b'\n' {
-                line.push(*byte);
-            }
+        for line in lines.push(&buffer[..length]) {
+            heard.write_line(&line).await;
         }
     }
-    if !line.is_empty() {
-        heard.write_line(&text(&line)).await;
+    if let Some(line) = lines.finish() {
+        heard.write_line(&line).await;
+    }
+}
+
+/// Splits bytes into lines, each cleaned by [`text`].
+#[derive(Debug, Default)]
+pub struct LineSplitter {
+    line: Vec<u8>,
+}
+
+impl LineSplitter {
+    /// Returns the lines that these bytes complete.
+    pub fn push(&mut self, bytes: &[u8]) -> Vec<String> {
+        let mut lines = Vec::new();
+        for byte in bytes {
+            if *byte == b'\n' || self.line.len() >= MAX_LINE_BYTES {
+                lines.push(text(&self.line));
+                self.line.clear();
+            }
+            if *byte != b'\n' {
+                self.line.push(*byte);
+            }
+        }
+        lines
+    }
+
+    /// Returns the last line, which has no end.
+    pub fn finish(self) -> Option<String> {
+        (!self.line.is_empty()).then(|| text(&self.line))
     }
 }
 

@@ -58,7 +58,7 @@ impl Host {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        #[allow(clippy::disallowed_methods, reason = "a test stands outside the house")]
+        #[allow(clippy::disallowed_methods, reason = "a test starts programs by itself")]
         let mut command = Command::new(env!("CARGO_BIN_EXE_switchman"));
         command.arg("--config").arg(self.dir.path().join("switchman.yaml"));
         command.arg("--state-dir").arg(self.dir.path().join("state"));

@@ -54,7 +54,7 @@ impl Page {
     }
 }
 
-/// Returns what a terminal shows of a roll: the result stands before the error. Lines whose number depends on the load are
+/// Returns what a terminal shows of a roll: the result comes before the error. Lines whose number depends on the load are
 /// left out: states of HAProxy on their way, and requests in flight.
 fn print_roll(site: &Site, output: &Output) -> String {
     let is_steady = |line: &&str| {

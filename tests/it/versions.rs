@@ -270,7 +270,7 @@ async fn d2_to_d11_seed_story_prints_seed_sentences() {
     // D5, D6
     assert_eq!(since(&site.well(&["ls"]).await), format!("Active host: http://10.77.0.11\n{both}"));
     // R9, R19: work in flight holds a kill, even of a shadow; D10, D19: main is not killed while it has shadows.
-    // D12: it is refused before the question, which nobody answers here.
+    // D12: it is refused before the prompt, which has no answer here.
     let refused = site.run(&["kill", "shop", "4.0.0"]).await;
     assert!(refused.status == 1 && !refused.stdout.contains("Are you sure"), "{}", refused.stdout);
     let sentence =

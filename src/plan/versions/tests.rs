@@ -94,6 +94,10 @@ fn revisions_increase_and_versions_are_unique() {
         DeployRequest { digest: Some(crate::model::deployment::Digest("x".into())), ..request("1.0.0") };
     let error = decide_deploy(&existing, &other).unwrap_err();
     assert_eq!(error.to_string(), "Service with name: shop and version: 1.0.0 already exists!");
+    // Its instances keep the id under which they were started.
+    let new = request("2.0.0");
+    let merged = [Deployment { started_as: Some(new.id.clone()), ..shop("1.0.0", 20000) }];
+    assert!(matches!(decide_deploy(&merged, &new), Err(DeployRefusal::IdTaken { .. })));
 }
 
 /// Seed row R6.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::process::ChildStderr;
 use tokio::sync::watch;
 
-use crate::sys::lines::text;
+use crate::sys::lines::LineSplitter;
 
 /// Timeout for reading the standard error of an ssh that has ended.
 const STDERR_TIMEOUT: Duration = Duration::from_secs(1);
@@ -87,7 +87,7 @@ impl SshStderr {
 
 fn read_to_end(mut from: File, lines: &Mutex<VecDeque<String>>) {
     let mut buffer = vec![0; 8 * 1024];
-    let (mut line, mut bytes, mut noisy) = (Vec::new(), 0, None);
+    let (mut splitter, mut bytes, mut noisy) = (LineSplitter::default(), 0, None);
     loop {
         let length = match from.read(&mut buffer) {
             Ok(0) => break,
@@ -99,27 +99,22 @@ fn read_to_end(mut from: File, lines: &Mutex<VecDeque<String>>) {
         if bytes > NOISY_BYTES && noisy.is_none() {
             noisy = Some(NoisySsh::new());
         }
-        for byte in &buffer[..length] {
-            if *byte == b'\n' || line.len() >= buffer.len() {
-                keep_line(lines, &line);
-                line.clear();
-            }
-            if *byte != b'\n' {
-                line.push(*byte);
-            }
+        for line in splitter.push(&buffer[..length]) {
+            keep_line(lines, &line);
         }
     }
-    keep_line(lines, &line);
+    if let Some(line) = splitter.finish() {
+        keep_line(lines, &line);
+    }
 }
 
-fn keep_line(lines: &Mutex<VecDeque<String>>, line: &[u8]) {
-    let line = text(line);
+fn keep_line(lines: &Mutex<VecDeque<String>>, line: &str) {
     if line.is_empty() {
         return;
     }
     log::debug!("ssh: {line}");
     let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
-    lines.push_back(shorten(&line));
+    lines.push_back(shorten(line));
     if lines.len() > MAX_STDERR_LINES {
         lines.pop_front();
     }

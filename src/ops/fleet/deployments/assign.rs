@@ -28,7 +28,7 @@ use crate::plan::roll::progress::{HostProgress, StepState};
 use crate::world::FleetWorld;
 use crate::world::link::LinkError;
 
-/// Checks, before the operator is asked, what would refuse to make the target main on the hosts.
+/// Checks, before the prompt, what would refuse to make the target main on the hosts.
 pub async fn check_assign(
     world: &FleetWorld,
     fleet: &Fleet,
