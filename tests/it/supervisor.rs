@@ -230,6 +230,18 @@ async fn frozen_program_ends_gracefully() {
     assert_eq!(yard.stop(LONG).await, StopResult::Exited);
 }
 
+/// Example: the entry script of a container image, whose trap calls `curl` to leave a registry.
+#[tokio::test]
+async fn programs_of_a_trap_are_not_signalled() {
+    let yard = Yard::new();
+    let trap = "for i in 1 2 3 4 5; do sleep 0.1 || exit 1; done; touch cleaned; exit 0";
+    let script = &format!("trap '{trap}' TERM; echo $$ > trapped; while :; do sleep 0.01; done");
+    yard.runner.start(&yard.sh(script)).await.unwrap();
+    let main = yard.pid("trapped").await;
+    assert_eq!((yard.stop(LONG).await, gone(main)), (StopResult::Exited, true));
+    assert!(yard.path("cleaned").exists());
+}
+
 /// A daemon has no parent here and has a session of its own.
 const DAEMON: &str = "setsid sh -c 'echo $$ > daemon; TRAP exec sleep 600' < /dev/null &";
 

@@ -387,7 +387,8 @@ impl Monitor {
 }
 
 impl StopProgress {
-    /// Every process gets the signal once, also those that were made since; after the grace all of them are killed.
+    /// Sends the signal once to each process that is there. A process that the program makes after its own signal is a part of
+    /// its orderly end (a shell's trap runs programs) and gets TERM when the program has ended. After the grace all are killed.
     fn signal_members(
         &mut self,
         members: &BTreeSet<ProcessId>,
@@ -400,9 +401,11 @@ impl StopProgress {
         } else {
             StopOutcome::Gracefully
         };
+        let is_program_ending = main.is_some_and(|main| self.signalled.contains(main));
         for alive in members {
             let signal = match signal {
                 _ if kill => Signal::KILL,
+                _ if is_program_ending && main != Some(alive) => continue,
                 StopSignal::Term => Signal::TERM,
                 // Its other processes are its own business, while it is there.
                 _ if main.is_some_and(|main| main != alive) => continue,
