@@ -23,7 +23,7 @@ use crate::ops::host::error_code::{change_code, store_code};
 use crate::ops::host::rules::ChangeError;
 use crate::ops::init::InitError;
 use crate::plan::host_selection::SelectionError;
-use crate::world::journal::JournalError;
+use crate::world::journal_store::JournalError;
 use crate::world::link::LinkError;
 use crate::world::machine::MachineError;
 use crate::world::store::StoreError;

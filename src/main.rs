@@ -12,7 +12,10 @@ use switchman::ops::fleet::balancer_cache::CachedBalancer;
 use switchman::ops::host::api::LocalHost;
 use switchman::sys;
 use switchman::world::balancer::Balancer;
+use switchman::world::journal::Journal;
+use switchman::world::journal_store::JournalStore;
 use switchman::world::link::HostLink;
+use switchman::world::lock::FleetLock;
 use switchman::world::{FleetWorld, HostWorld};
 
 /// Limit of a single read from a load balancer.
@@ -84,14 +87,14 @@ fn build_fleet_world(params: FleetWorldParams) -> FleetWorld {
         }
     };
     let links = hosts.iter().map(|host| (host.name.clone(), link(&host.transport, &host.name))).collect();
-    let journal =
-        Arc::new(sys::journal::SqliteJournal::new(journal_dir.join(format!("{}.db", fleet.service))));
+    let file = journal_dir.join(format!("{}.db", fleet.service));
+    let journal: Arc<dyn JournalStore> = Arc::new(sys::journal::sqlite::SqliteJournal::new(file));
     FleetWorld {
         links,
         balancers,
-        lock: journal.clone(),
-        promotions: journal.clone(),
-        journal,
+        lock: FleetLock::new(journal.clone(), Arc::new(sys::identity::ProcIdentity)),
+        promotions: Journal::new(journal.clone()),
+        journal: Journal::new(journal),
         commands: Arc::new(sys::commands::LocalCommands::new(journal_dir.join("commands"))),
         outputs: Arc::new(sys::outputs::FileOutputs::new(journal_dir.join("rolls"))),
         archives: Arc::new(sys::archive::TarArchives),

@@ -80,7 +80,7 @@ async fn switch_forwards(
         let each = forward::switch_many(&world, &fleet, &hosts, switch, &options).await?;
         return context.renderer.print_switches(switch, each);
     };
-    if let Ok(Some(lock)) = world.lock.read_holder() {
+    if let Ok(Some(lock)) = world.lock.read_holder().await {
         context.renderer.report(&Event::Warning { text: format!("the fleet is locked by {}", lock.holder) });
     }
     let switched = match switch {

@@ -48,15 +48,15 @@ pub async fn run(args: &HistoryArgs, context: &Context) -> Result<(), Failure> {
     };
     let world = context.build_fleet_world(&file, &fleet, &[]);
     if let Some(id) = &args.roll {
-        let found = build_progress(&world.journal.load(id, 0)?);
+        let found = build_progress(&world.journal.load(id, 0).await?);
         let found = found.ok_or_else(|| Failure::UnknownRoll { roll: id.clone() })?;
         context.renderer.print_past_roll(&found);
         return Ok(());
     }
     context.renderer.print_history(
         &rows,
-        &roll::read_past(&world, args.limit)?,
-        &world.lock.load_notes(args.limit)?,
+        &roll::read_past(&world, args.limit).await?,
+        &world.lock.load_notes(args.limit).await?,
     );
     Ok(())
 }

@@ -39,13 +39,13 @@ pub async fn run(args: LockArgs, context: &Context) -> Result<(), Failure> {
     let world = context.build_fleet_world(&file, &fleet, &[]);
     let user = env::read_actor().user;
     match args.command {
-        LockCommand::Status => context.renderer.print_lock(world.lock.read_holder()?.as_ref()),
+        LockCommand::Status => context.renderer.print_lock(world.lock.read_holder().await?.as_ref()),
         LockCommand::Acquire { message } => {
             let holder = lock::acquire_for_person(&world, &user, &message).await?;
             context.renderer.print_remark(&format!("the fleet is locked by {holder}"));
         }
         LockCommand::Release { reason, .. } => {
-            let released = lock::release(&world, &user, reason.as_deref())?;
+            let released = lock::release(&world, &user, reason.as_deref()).await?;
             context.renderer.print_remark(&format!("released: {}", released.holder));
         }
     }

@@ -112,12 +112,15 @@ pub async fn run(args: PromoteArgs, context: &Context) -> Result<(), Failure> {
     let hosts = context.select_hosts_or_all(&fleet, &args.hosts)?;
     let (world, actor) = (context.build_fleet_world(&file, &fleet, &hosts), env::read_actor());
     if args.status {
-        let view = PromotionView { progress: promote::read_last(&world)?, lock: world.lock.read_holder()? };
+        let view = PromotionView {
+            progress: promote::read_last(&world).await?,
+            lock: world.lock.read_holder().await?,
+        };
         context.renderer.print_promotion_status(&view);
         return Ok(());
     }
     if args.approve {
-        let progress = promote::approve(&world, &actor)?;
+        let progress = promote::approve(&world, &actor).await?;
         context.renderer.print_approval(&progress);
         return Ok(());
     }

@@ -95,7 +95,8 @@ pub async fn run(args: RollArgs, context: &Context) -> Result<(), Failure> {
     let hosts = context.select_hosts(&fleet, args.hosts.select_or(HostSelection::All))?;
     if args.status {
         let world = context.build_fleet_world(&file, &fleet, &[]);
-        let view = RollView { progress: roll::read_last(&world)?, lock: world.lock.read_holder()? };
+        let view =
+            RollView { progress: roll::read_last(&world).await?, lock: world.lock.read_holder().await? };
         context.renderer.print_roll_status(&view);
         return Ok(());
     }

@@ -36,7 +36,7 @@ pub async fn run(args: StatusArgs, context: &Context) -> Result<(), Failure> {
         let statuses = hosts.iter().map(|host| status::read_status(&world, &fleet, host));
         let statuses = futures_util::future::join_all(statuses).await;
         // A journal that this user may not read hides the roll, not the hosts.
-        let (progress, lock) = match (roll::read_last(&world), world.lock.read_holder()) {
+        let (progress, lock) = match (roll::read_last(&world).await, world.lock.read_holder().await) {
             (Ok(progress), Ok(lock)) => (progress.filter(|progress| !progress.is_finished()), lock),
             (Err(error), _) | (_, Err(error)) => {
                 context.renderer.report(&Event::Warning { text: error.to_string() });

@@ -10,7 +10,7 @@ use crate::ops::fleet::promote::PromotionError;
 use crate::ops::fleet::roll::RollError;
 use crate::plan::switch::Refusal;
 use crate::world::archives::ArchiveError;
-use crate::world::journal::JournalError;
+use crate::world::journal_store::JournalError;
 use crate::world::store::StoreError;
 
 pub(super) fn describe_store(error: &StoreError) -> String {
@@ -30,17 +30,18 @@ pub(super) fn describe_store(error: &StoreError) -> String {
 
 pub(super) fn describe_journal(error: &JournalError) -> String {
     match error {
-        JournalError::Open { .. } | JournalError::Failed { .. } => error.to_string(),
-        JournalError::Newer { path, found, known } => format!(
-            "cannot read the journal `{}`: it has schema {found}; this switchman reads up to {known}",
-            path.display()
-        ),
-        JournalError::Damaged { path, reason } => {
-            format!("cannot read the journal `{}`: it is damaged: {reason}", path.display())
+        JournalError::Open { .. } | JournalError::Failed { .. } | JournalError::Unreachable { .. } => {
+            error.to_string()
         }
-        JournalError::Full { path } => {
-            format!("cannot write the journal `{}`: the disk is full", path.display())
+        JournalError::Newer { store, found, known } => {
+            format!(
+                "cannot read the journal {store}: it has schema {found}; this switchman reads up to {known}"
+            )
         }
+        JournalError::Damaged { store, reason } => {
+            format!("cannot read the journal {store}: it is damaged: {reason}")
+        }
+        JournalError::Full { store } => format!("cannot write the journal {store}: the disk is full"),
         JournalError::LockLost { .. } => format!("cannot write the journal: {error}"),
     }
 }

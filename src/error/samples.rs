@@ -22,7 +22,7 @@ use crate::proxy::error::ProxyError;
 use crate::templates::working_set::TemplateError;
 use crate::world::balancer::BalancerError;
 use crate::world::files::FilesError;
-use crate::world::journal::JournalError;
+use crate::world::journal_store::JournalError;
 use crate::world::link::LinkError;
 use crate::world::machine::MachineError;
 
@@ -509,17 +509,25 @@ fn list_lock_errors() -> Vec<Sample<LockError>> {
 }
 
 pub(super) fn list_journal_errors() -> Vec<Sample<JournalError>> {
-    let path = || ".switchman/shop.db".into();
+    let store = || "`.switchman/shop.db`".to_owned();
     let operator = make_lock(LockPurpose::Operator { message: "database migration".into() });
     samples!(JournalError {
-        Open: [JournalError::Open { path: path(), reason: "Permission denied (os error 13)".into() }],
-        Newer: [JournalError::Newer { path: path(), found: 99, known: 3 }],
-        Full: [JournalError::Full { path: path() }],
-        Damaged: [JournalError::Damaged { path: path(), reason: "file is not a database".into() }],
+        Open: [JournalError::Open {
+            path: ".switchman/shop.db".into(),
+            reason: "Permission denied (os error 13)".into()
+        }],
+        Newer: [JournalError::Newer { store: store(), found: 99, known: 3 }],
+        Full: [JournalError::Full { store: store() }],
+        Damaged: [JournalError::Damaged { store: store(), reason: "file is not a database".into() }],
         Failed: [JournalError::Failed {
             action: "write an entry",
-            path: path(),
+            store: store(),
             reason: "disk I/O error".into()
+        }],
+        Unreachable: [JournalError::Unreachable {
+            action: "record a step",
+            store: "etcd at 10.0.0.5:2379".to_owned(),
+            reason: "connection refused".into()
         }],
         LockLost: [
             JournalError::LockLost { holder: Some(Box::new(operator.holder)) },

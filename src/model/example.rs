@@ -244,6 +244,7 @@ pub fn make_holder(purpose: LockPurpose) -> Holder {
         boot_id: "boot".into(),
         pid: 1,
         start_ticks: 1,
+        pid_namespace: "pid:[4026531836]".into(),
         purpose,
         since: jiff::Timestamp::UNIX_EPOCH,
     }

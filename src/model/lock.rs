@@ -22,6 +22,9 @@ pub struct Holder {
     /// process.
     #[serde(alias = "started")]
     pub start_ticks: u64,
+    /// The process's pid namespace (pid_namespaces(7)): pids of another one, as of another container, mean nothing.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub pid_namespace: String,
     pub purpose: LockPurpose,
     pub since: jiff::Timestamp,
 }
@@ -49,6 +52,14 @@ pub struct LockView {
     /// Counted up while the holder lives; compared with an earlier sample, never with a clock.
     pub heartbeats: u64,
     pub liveness: Liveness,
+}
+
+/// Something that was done to the lock, for the history.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockNote {
+    pub at: jiff::Timestamp,
+    pub user: String,
+    pub text: String,
 }
 
 /// Whether the holder is still there.

@@ -8,6 +8,7 @@ pub mod exec;
 pub mod files;
 pub mod haproxy;
 pub mod haproxy_program;
+pub mod identity;
 pub mod iptables;
 pub mod journal;
 pub mod lines;

@@ -1,8 +1,10 @@
-//! The fleet's lock. It is in the same file as the journal, so that each write to the journal can check the holder.
+//! The fleet's lock. It is in the same store as the journal, so that each write to the journal can check the holder.
 
-use crate::model::lock::{Holder, LockPurpose, LockView};
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::journal::JournalError;
+use super::journal_store::{Acquisition, JournalError, JournalStore, LockRecord};
+use crate::model::lock::{Holder, Liveness, LockNote, LockPurpose, LockView};
 
 /// The result of an attempt to take the lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,32 +13,87 @@ pub enum AcquireResult {
     Busy(Box<LockView>),
 }
 
-/// Something that was done to the lock, for the history.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct LockNote {
-    pub at: jiff::Timestamp,
-    pub user: String,
-    pub text: String,
-}
-
-pub trait FleetLock: Send + Sync {
+/// Knows this process, and which other processes run on this machine.
+pub trait HolderIdentity: Send + Sync {
     /// This process, as the holder of a lock it may take.
     fn holder(&self, user: &str, purpose: LockPurpose, now: jiff::Timestamp) -> Holder;
 
-    /// Takes the lock when it is free, or held exactly as in `instead_of`: of two who see the same stale lock one wins,
-    /// and the loser removes nothing.
-    fn acquire(&self, holder: &Holder, instead_of: Option<&LockView>) -> Result<AcquireResult, JournalError>;
+    fn detect_liveness(&self, holder: &Holder) -> Liveness;
+}
+
+/// The lock of a fleet, as this process sees it.
+#[derive(Clone)]
+pub struct FleetLock {
+    store: Arc<dyn JournalStore>,
+    identity: Arc<dyn HolderIdentity>,
+}
+
+impl FleetLock {
+    pub fn new(store: Arc<dyn JournalStore>, identity: Arc<dyn HolderIdentity>) -> Self {
+        Self { store, identity }
+    }
+
+    /// This process, as the holder of a lock it may take.
+    pub fn holder(&self, user: &str, purpose: LockPurpose, now: jiff::Timestamp) -> Holder {
+        self.identity.holder(user, purpose, now)
+    }
+
+    /// Takes the lock when it is free, or held exactly as in `instead_of`.
+    pub async fn acquire(
+        &self,
+        holder: &Holder,
+        instead_of: Option<&LockView>,
+    ) -> Result<AcquireResult, JournalError> {
+        let expected = instead_of.map(to_record);
+        match self.store.acquire(holder, expected.as_ref()).await? {
+            Acquisition::Acquired => Ok(AcquireResult::Acquired),
+            Acquisition::Busy(held) => Ok(AcquireResult::Busy(Box::new(self.view(*held)))),
+        }
+    }
 
     /// Writes a heartbeat. Fails when another holder has the lock by now.
-    fn send_heartbeat(&self, holder: &Holder) -> Result<(), JournalError>;
+    pub async fn send_heartbeat(&self, holder: &Holder) -> Result<(), JournalError> {
+        self.store.renew(holder).await
+    }
 
     /// Releases the lock if this holder has it. Otherwise the error names the holder.
-    fn release(&self, holder: &Holder) -> Result<(), JournalError>;
+    pub async fn release(&self, holder: &Holder) -> Result<(), JournalError> {
+        self.store.release(holder).await
+    }
 
-    fn read_holder(&self) -> Result<Option<LockView>, JournalError>;
+    /// Releases the lock of a process that is about to end.
+    pub fn release_at_exit(&self, holder: &Holder) {
+        self.store.release_at_exit(holder);
+    }
 
-    fn add_note(&self, note: &LockNote) -> Result<(), JournalError>;
+    pub async fn read_holder(&self) -> Result<Option<LockView>, JournalError> {
+        Ok(self.store.read_lock().await?.map(|held| self.view(held)))
+    }
+
+    /// Returns when the lock may differ from `seen`, and at the latest after `timeout`.
+    pub async fn wait_for_change(
+        &self,
+        seen: Option<&LockView>,
+        timeout: Duration,
+    ) -> Result<(), JournalError> {
+        self.store.wait_for_lock_change(seen.map(to_record).as_ref(), timeout).await
+    }
+
+    pub async fn add_note(&self, note: &LockNote) -> Result<(), JournalError> {
+        self.store.add_note(note).await
+    }
 
     /// The latest `limit` notes, oldest first.
-    fn load_notes(&self, limit: u32) -> Result<Vec<LockNote>, JournalError>;
+    pub async fn load_notes(&self, limit: u32) -> Result<Vec<LockNote>, JournalError> {
+        self.store.load_notes(limit).await
+    }
+
+    fn view(&self, held: LockRecord) -> LockView {
+        let liveness = self.identity.detect_liveness(&held.holder);
+        LockView { holder: held.holder, heartbeats: held.heartbeats, liveness }
+    }
+}
+
+fn to_record(view: &LockView) -> LockRecord {
+    LockRecord { holder: view.holder.clone(), heartbeats: view.heartbeats }
 }

@@ -18,6 +18,7 @@ pub mod files;
 pub mod firewall;
 pub mod flows;
 pub mod journal;
+pub mod journal_store;
 pub mod link;
 pub mod lock;
 pub mod machine;
@@ -75,9 +76,9 @@ pub struct FleetWorld {
     pub links: BTreeMap<HostName, Arc<dyn link::HostLink>>,
     /// In the order of `switchman.yaml`; only those that can be read.
     pub balancers: Vec<Arc<dyn balancer::Balancer>>,
-    pub journal: Arc<dyn journal::Journal<RollEntry>>,
-    pub promotions: Arc<dyn journal::Journal<PromotionEntry>>,
-    pub lock: Arc<dyn lock::FleetLock>,
+    pub journal: journal::Journal<RollEntry>,
+    pub promotions: journal::Journal<PromotionEntry>,
+    pub lock: lock::FleetLock,
     pub commands: Arc<dyn commands::CommandRunner>,
     pub notifier: Arc<dyn notifier::Notifier>,
     pub outputs: Arc<dyn outputs::OutputStore>,

@@ -16,6 +16,7 @@ mod host_faults;
 mod hostile_input;
 mod init;
 mod interrupt;
+mod journal_store;
 mod lab;
 mod layering;
 mod metrics;

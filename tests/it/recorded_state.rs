@@ -2,6 +2,7 @@
 //! rehearsal of 0.1.0, in its own names, and a journal of schema 3.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use rusqlite::Connection;
 use serde::Serialize;
@@ -9,7 +10,7 @@ use serde::de::DeserializeOwned;
 use switchman::model::journal::{RollEntry, RollEntryKind};
 use switchman::model::promote::{PromotionEntry, PromotionEntryKind, PromotionResult};
 use switchman::plan::{promote, roll};
-use switchman::sys::journal::SqliteJournal;
+use switchman::sys::journal::sqlite::SqliteJournal;
 use switchman::sys::store::SqliteStore;
 use switchman::world::deployments::DeploymentStore;
 use switchman::world::journal::Journal;
@@ -37,22 +38,22 @@ fn host_record_of_0_1_0_is_read() {
     assert!(!store.load_history(None, 1_000).unwrap().is_empty());
 }
 
-#[test]
-fn journal_of_0_1_0_is_read() {
+#[tokio::test]
+async fn journal_of_0_1_0_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("shop.db");
     restore_database(&file, include_str!("../fixtures/recorded/journal.sql"), 2);
-    let journal = SqliteJournal::new(file);
-    let rolls = Journal::<RollEntry>::list(&journal, 100).unwrap();
+    let store = Arc::new(SqliteJournal::new(file));
+    let (journal, promotions) =
+        (Journal::<RollEntry>::new(store.clone()), Journal::<PromotionEntry>::new(store));
+    let rolls = journal.list(100).await.unwrap();
     assert!(rolls.len() > 1, "{rolls:?}");
     for id in &rolls {
-        let progress =
-            roll::progress::build_progress(&Journal::<RollEntry>::load(&journal, id, 0).unwrap()).unwrap();
+        let progress = roll::progress::build_progress(&journal.load(id, 0).await.unwrap()).unwrap();
         assert!(progress.is_finished(), "{progress:?}");
     }
-    let last = Journal::<PromotionEntry>::find_last(&journal).unwrap().expect("a promotion is recorded");
-    let progress =
-        promote::build_progress(&Journal::<PromotionEntry>::load(&journal, &last, 0).unwrap()).unwrap();
+    let last = promotions.find_last().await.unwrap().expect("a promotion is recorded");
+    let progress = promote::build_progress(&promotions.load(&last, 0).await.unwrap()).unwrap();
     assert_eq!(progress.result, Some(PromotionResult::RolledBack), "{progress:?}");
 }
 

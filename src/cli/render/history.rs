@@ -5,9 +5,9 @@ use serde::Serialize;
 use super::renderer::Renderer;
 use super::{roll, table};
 use crate::model::history::HistoryEntry;
+use crate::model::lock::LockNote;
 use crate::model::name::HostName;
 use crate::plan::roll::progress::RollProgress;
-use crate::world::lock::LockNote;
 
 impl Renderer {
     pub fn print_history(&self, rows: &[HistoryEntry], rolls: &[RollProgress], lock: &[LockNote]) {

@@ -10,7 +10,7 @@ use crate::ops::fleet::roll::RollError;
 use crate::plan::promote::PreflightError;
 use crate::plan::roll::PlanError;
 use crate::plan::switch::Refusal;
-use crate::world::journal::JournalError;
+use crate::world::journal_store::JournalError;
 
 /// The hint for a finished roll, which can neither be resumed nor aborted.
 pub const FINISHED_ROLL_HINT: &str = "`switchman status` shows every host: repair one that is out, then `switchman \
@@ -205,10 +205,12 @@ pub fn journal_hint(error: &JournalError) -> String {
         JournalError::Open { .. } | JournalError::Failed { .. } => {
             "name a writable directory with `--journal-dir DIR`, the same for every operator of this fleet"
         }
-        JournalError::Damaged { path, .. } => {
+        JournalError::Unreachable { .. } => {
+            "when the store answers again, `switchman roll --status` shows the progress and `switchman roll --resume` continues, on this machine or another one"
+        }
+        JournalError::Damaged { store, .. } => {
             return format!(
-                "move `{}` away with its `-wal` and `-shm` files; past rolls are lost, `switchman status` shows the hosts as they are",
-                path.display()
+                "move {store} away with its `-wal` and `-shm` files; past rolls are lost, `switchman status` shows the hosts as they are"
             );
         }
         JournalError::LockLost { .. } => {

@@ -43,8 +43,8 @@ async fn collect_facts(
         hosts: facts,
         balancers: fleet.balancers.iter().map(view).collect(),
         missing: list_local_files(fleet).into_iter().filter(|file| !files.exists(&file.path)).collect(),
-        roll: roll::read_last(world).map_err(ObservationError::new),
-        lock: world.lock.read_holder().map_err(ObservationError::new),
+        roll: roll::read_last(world).await.map_err(ObservationError::new),
+        lock: world.lock.read_holder().await.map_err(ObservationError::new),
         version: env!("CARGO_PKG_VERSION"),
     }
 }

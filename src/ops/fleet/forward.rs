@@ -313,7 +313,7 @@ async fn set_switch(
 ) -> Result<ChangeResult, SwitchError> {
     let detail: Vec<String> = overridden.iter().map(|refusal| format!("overrode: {refusal}")).collect();
     let owner = read_owner(world, fleet, host).await;
-    let actor = decide_actor(world, host, owner.as_ref(), &options.actor);
+    let actor = decide_actor(world, host, owner.as_ref(), &options.actor).await;
     // The command of a roll continues that roll; a maintenance that begins here is by hand, regardless of the environment.
     let is_continued = owner.is_some_and(|owner| actor.continues(&owner));
     let actor = if is_continued { actor } else { Actor { roll: None, ..actor } };

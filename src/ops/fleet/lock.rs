@@ -3,10 +3,10 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use crate::model::lock::{Holder, Liveness, LockPurpose, LockView};
+use crate::model::lock::{Holder, Liveness, LockNote, LockPurpose, LockView};
 use crate::world::FleetWorld;
-use crate::world::journal::JournalError;
-use crate::world::lock::{AcquireResult, LockNote};
+use crate::world::journal_store::JournalError;
+use crate::world::lock::AcquireResult;
 use crate::world::reporter::Event;
 
 /// The interval between two heartbeats.
@@ -34,7 +34,7 @@ pub async fn acquire(world: &FleetWorld, user: &str, purpose: LockPurpose) -> Re
     let holder = world.lock.holder(user, purpose, world.clock.now());
     let mut instead_of: Option<Box<LockView>> = None;
     loop {
-        let lock = match world.lock.acquire(&holder, instead_of.as_deref())? {
+        let lock = match world.lock.acquire(&holder, instead_of.as_deref()).await? {
             AcquireResult::Acquired => break,
             AcquireResult::Busy(lock) => lock,
         };
@@ -47,7 +47,7 @@ pub async fn acquire(world: &FleetWorld, user: &str, purpose: LockPurpose) -> Re
     }
     if let Some(dead) = instead_of {
         let text = format!("took the lock over from {}, which has ended", dead.holder);
-        write_note(world, user, &text)?;
+        write_note(world, user, &text).await?;
         world.reporter.report(&Event::Warning { text });
     }
     Ok(holder)
@@ -57,8 +57,12 @@ pub async fn acquire(world: &FleetWorld, user: &str, purpose: LockPurpose) -> Re
 async fn send_heartbeats(world: &FleetWorld, holder: &Holder) -> Infallible {
     loop {
         tokio::time::sleep(HEARTBEAT_INTERVAL).await;
-        if let Err(error @ (JournalError::Full { .. } | JournalError::Failed { .. })) =
-            world.lock.send_heartbeat(holder)
+        let sent = world.lock.send_heartbeat(holder).await;
+        if let Err(
+            error @ (JournalError::Full { .. }
+            | JournalError::Failed { .. }
+            | JournalError::Unreachable { .. }),
+        ) = sent
         {
             world
                 .reporter
@@ -68,8 +72,8 @@ async fn send_heartbeats(world: &FleetWorld, holder: &Holder) -> Infallible {
 }
 
 /// Releases the lock, unless another command has taken it by force since.
-pub fn release_own(world: &FleetWorld, holder: &Holder) {
-    match world.lock.release(holder) {
+pub async fn release_own(world: &FleetWorld, holder: &Holder) {
+    match world.lock.release(holder).await {
         Ok(()) | Err(JournalError::LockLost { .. }) => {}
         Err(error) => {
             world.reporter.report(&Event::Warning { text: format!("cannot release the lock: {error}") });
@@ -78,8 +82,8 @@ pub fn release_own(world: &FleetWorld, holder: &Holder) {
 }
 
 /// Fails while a live process on this machine holds the lock.
-pub(super) fn check_no_live_holder(world: &FleetWorld) -> Result<(), LockError> {
-    match world.lock.read_holder()? {
+pub(super) async fn check_no_live_holder(world: &FleetWorld) -> Result<(), LockError> {
+    match world.lock.read_holder().await? {
         Some(held) if held.liveness == Liveness::Live => Err(LockError::Locked { lock: Box::new(held) }),
         _ => Ok(()),
     }
@@ -105,11 +109,14 @@ pub(super) fn run_as_holder<T>(
     // The future of a whole roll or promotion is large.
     let work = Box::pin(work);
     async move {
-        let _held = HeldLock { world, holder };
-        tokio::select! {
+        let mut held = HeldLock { world, holder, is_released: false };
+        let ended = tokio::select! {
             ended = work => ended,
             never = send_heartbeats(world, holder) => match never {},
-        }
+        };
+        held.is_released = true;
+        release_own(world, holder).await;
+        ended
     }
 }
 
@@ -117,24 +124,27 @@ pub(super) fn run_as_holder<T>(
 struct HeldLock<'a> {
     world: &'a FleetWorld,
     holder: &'a Holder,
+    is_released: bool,
 }
 
 impl Drop for HeldLock<'_> {
     fn drop(&mut self) {
-        release_own(self.world, self.holder);
+        if !self.is_released {
+            self.world.lock.release_at_exit(self.holder);
+        }
     }
 }
 
 /// A person's lock, until released.
 pub async fn acquire_for_person(world: &FleetWorld, user: &str, message: &str) -> Result<Holder, LockError> {
     let holder = acquire(world, user, LockPurpose::Operator { message: message.to_owned() }).await?;
-    write_note(world, user, &format!("took the lock: {message}"))?;
+    write_note(world, user, &format!("took the lock: {message}")).await?;
     Ok(holder)
 }
 
 /// Releases the lock: the operator's own, or another holder's by force and with a reason, which the history keeps.
-pub fn release(world: &FleetWorld, user: &str, force: Option<&str>) -> Result<LockView, LockError> {
-    let lock = world.lock.read_holder()?.ok_or(LockError::NotLocked)?;
+pub async fn release(world: &FleetWorld, user: &str, force: Option<&str>) -> Result<LockView, LockError> {
+    let lock = world.lock.read_holder().await?.ok_or(LockError::NotLocked)?;
     let own = world.lock.holder(user, lock.holder.purpose.clone(), world.clock.now());
     let is_own = (&lock.holder.user, &lock.holder.machine) == (&own.user, &own.machine)
         && matches!(lock.holder.purpose, LockPurpose::Operator { .. });
@@ -146,8 +156,8 @@ pub fn release(world: &FleetWorld, user: &str, force: Option<&str>) -> Result<Lo
         }
         Some(reason) => format!("released by force the lock of {}: {reason}", lock.holder),
     };
-    world.lock.release(&lock.holder)?;
-    write_note(world, user, &text)?;
+    world.lock.release(&lock.holder).await?;
+    write_note(world, user, &text).await?;
     Ok(lock)
 }
 
@@ -165,10 +175,12 @@ async fn is_silent(world: &FleetWorld, lock: &LockView) -> Result<bool, LockErro
     }
     Ok(world
         .lock
-        .read_holder()?
+        .read_holder()
+        .await?
         .is_none_or(|now| now.holder == lock.holder && now.heartbeats == lock.heartbeats))
 }
 
-fn write_note(world: &FleetWorld, user: &str, text: &str) -> Result<(), JournalError> {
-    world.lock.add_note(&LockNote { at: world.clock.now(), user: user.to_owned(), text: text.to_owned() })
+async fn write_note(world: &FleetWorld, user: &str, text: &str) -> Result<(), JournalError> {
+    let note = LockNote { at: world.clock.now(), user: user.to_owned(), text: text.to_owned() };
+    world.lock.add_note(&note).await
 }

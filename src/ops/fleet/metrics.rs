@@ -9,17 +9,18 @@ use crate::model::lock::Liveness;
 use crate::plan::metrics::fleet::FleetMetrics;
 use crate::plan::metrics::fleet::snapshot::{HostSnapshot, JournalSnapshot, ServiceSnapshot};
 use crate::world::FleetWorld;
-use crate::world::journal::JournalError;
+use crate::world::journal_store::JournalError;
 
 /// Collects the numbers of one or more services on the same hosts, each with its journal. Hosts and journals that cannot be
 /// read are reported by metrics of their own.
 pub async fn collect_numbers(services: &[(Fleet, FleetWorld)], hosts: &[Host]) -> FleetMetrics {
     let snapshots = futures_util::future::join_all(hosts.iter().map(|host| read_host(services, host))).await;
-    let of_service = |(fleet, world): &(Fleet, FleetWorld)| ServiceSnapshot {
+    let of_service = async |(fleet, world): &(Fleet, FleetWorld)| ServiceSnapshot {
         service: fleet.service.clone(),
-        journal: read_journal(world).map_err(|error| error.to_string()),
+        journal: read_journal(world).await.map_err(|error| error.to_string()),
     };
-    FleetMetrics { hosts: snapshots, services: services.iter().map(of_service).collect() }
+    let services = futures_util::future::join_all(services.iter().map(of_service)).await;
+    FleetMetrics { hosts: snapshots, services }
 }
 
 /// Reads the views of all services over the link of the first one.
@@ -42,11 +43,11 @@ async fn read_host(services: &[(Fleet, FleetWorld)], host: &Host) -> HostSnapsho
     snapshot
 }
 
-fn read_journal(world: &FleetWorld) -> Result<JournalSnapshot, JournalError> {
-    let lock = world.lock.read_holder()?;
+async fn read_journal(world: &FleetWorld) -> Result<JournalSnapshot, JournalError> {
+    let lock = world.lock.read_holder().await?;
     Ok(JournalSnapshot {
-        roll: roll::read_last(world)?,
-        promotion: promote::read_last(world)?,
+        roll: roll::read_last(world).await?,
+        promotion: promote::read_last(world).await?,
         is_locked: lock.is_some(),
         is_holder_alive: lock.is_some_and(|lock| lock.liveness != Liveness::Dead),
     })

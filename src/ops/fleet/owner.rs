@@ -64,7 +64,7 @@ pub(super) async fn claim_hosts(
     let mut of_hosts = Vec::new();
     let mut owned = OwnedHosts::new();
     for (host, owner) in futures_util::future::join_all(read).await {
-        match claim_owner(owner.as_ref(), &derive_actor(world, owner.as_ref(), actor)) {
+        match claim_owner(owner.as_ref(), &derive_actor(world, owner.as_ref(), actor).await) {
             Ok(claim) => of_hosts.push((host, claim)),
             Err(refused) => owned.push((host, *refused.owner)),
         }
@@ -74,8 +74,13 @@ pub(super) async fn claim_hosts(
 }
 
 /// Returns the actor for a switch of a host with this owner, and reports whom the actor replaces.
-pub(super) fn decide_actor(world: &FleetWorld, host: &Host, owner: Option<&Owner>, actor: &Actor) -> Actor {
-    let derived = derive_actor(world, owner, actor);
+pub(super) async fn decide_actor(
+    world: &FleetWorld,
+    host: &Host,
+    owner: Option<&Owner>,
+    actor: &Actor,
+) -> Actor {
+    let derived = derive_actor(world, owner, actor).await;
     let Ok(claim) = claim_owner(owner, &derived) else { return Actor { takes_over: false, ..derived } };
     if let Ok(Some(replaced)) = check_owner(owner, &claim) {
         let text = format!("{}: taken over from {replaced}; reason: {}", host.name, claim.purpose);
@@ -86,10 +91,10 @@ pub(super) fn decide_actor(world: &FleetWorld, host: &Host, owner: Option<&Owner
 
 /// Returns the actor for a change of a host. A roll that this journal knows is continued where nothing else can: a finished one
 /// by every operator, and one that is stopped by the person who started it.
-fn derive_actor(world: &FleetWorld, owner: Option<&Owner>, actor: &Actor) -> Actor {
+async fn derive_actor(world: &FleetWorld, owner: Option<&Owner>, actor: &Actor) -> Actor {
     let Some(owner) = owner.filter(|owner| !actor.may_change(owner)) else { return actor.clone() };
     let Some(roll) = &owner.roll else { return actor.clone() };
-    let Some(progress) = build_progress(&world.journal.load(roll, 0).unwrap_or_default()) else {
+    let Some(progress) = build_progress(&world.journal.load(roll, 0).await.unwrap_or_default()) else {
         return actor.clone();
     };
     if progress.is_finished() {
@@ -98,7 +103,7 @@ fn derive_actor(world: &FleetWorld, owner: Option<&Owner>, actor: &Actor) -> Act
         return Actor { takes_over: true, purpose, ..actor.clone() };
     }
     let is_running =
-        world.lock.read_holder().ok().flatten().is_some_and(|lock| lock.liveness != Liveness::Dead);
+        world.lock.read_holder().await.ok().flatten().is_some_and(|lock| lock.liveness != Liveness::Dead);
     let is_same_person = (&owner.user, &owner.machine) == (&actor.user, &actor.machine);
     if is_same_person && !is_running {
         return Actor { roll: Some(roll.clone()), ..actor.clone() };

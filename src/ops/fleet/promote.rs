@@ -2,8 +2,8 @@
 //! becomes main. Every step is recorded before it is done. Unless its process is killed, a promotion leaves no canary
 //! without evaluation.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::Mutex;
 
 use serde::Serialize;
 use tokio::time::Instant;
@@ -20,7 +20,7 @@ use crate::model::promote::{
 };
 use crate::plan::promote::{PromotionProgress, build_progress};
 use crate::world::FleetWorld;
-use crate::world::journal::JournalError;
+use crate::world::journal_store::JournalError;
 use crate::world::reporter::Event;
 use crate::world::stop::StopToken;
 
@@ -116,26 +116,24 @@ pub async fn run(
     spec: &PromotionSpec,
     actor: &Actor,
 ) -> Result<PromotionReport, PromotionError> {
-    if let Some(progress) = read_unfinished(world)? {
+    if let Some(progress) = read_unfinished(world).await? {
         // One that is on its way is no business of `--resume`.
-        lock::check_no_live_holder(world)?;
+        lock::check_no_live_holder(world).await?;
         return Err(PromotionError::Unfinished { progress: Box::new(progress) });
     }
     let hosts = resolve_hosts(fleet, spec)?;
     with_lock(world, spec, actor, async |holder| {
         // Another process may have begun one between the first read and the lock.
-        if let Some(progress) = read_unfinished(world)? {
+        if let Some(progress) = read_unfinished(world).await? {
             return Err(PromotionError::Unfinished { progress: Box::new(progress) });
         }
         let target = check_ready(world, &hosts, spec).await?;
         let id = PromotionId::new(world.clock.now(), u16::try_from(actor.pid & 0xffff).unwrap_or(0));
         let promotion =
             PromotionRun::new(world, fleet, (id, spec.clone(), target.clone()), hosts, holder, actor);
-        promotion.record(&PromotionEntryKind::Began {
-            spec: Box::new(spec.clone()),
-            target,
-            actor: actor.clone(),
-        })?;
+        promotion
+            .record(&PromotionEntryKind::Began { spec: Box::new(spec.clone()), target, actor: actor.clone() })
+            .await?;
         promotion.run_to_end().await
     })
     .await
@@ -148,7 +146,7 @@ pub async fn resume(
     actor: &Actor,
 ) -> Result<PromotionReport, PromotionError> {
     continue_last(world, fleet, actor, "resume", async |promotion| {
-        promotion.record(&PromotionEntryKind::Resumed { actor: actor.clone() })?;
+        promotion.record(&PromotionEntryKind::Resumed { actor: actor.clone() }).await?;
         promotion.run_to_end().await
     })
     .await
@@ -160,33 +158,33 @@ pub async fn abort(
     fleet: &Fleet,
     actor: &Actor,
 ) -> Result<PromotionReport, PromotionError> {
-    let progress = require_unfinished(world, "abort")?;
+    let progress = require_unfinished(world, "abort").await?;
     let deadline = Instant::now() + ABORT_TIMEOUT;
     let mut asked = false;
     loop {
         let ended = continue_last(world, fleet, actor, "abort", async |promotion| {
-            promotion.append_entry(&PromotionEntryKind::Resumed { actor: actor.clone() })?;
+            promotion.append_entry(&PromotionEntryKind::Resumed { actor: actor.clone() }).await?;
             let reason = format!("aborted by {}", actor.user);
             promotion.halt(StopReason::RollBack { result: PromotionResult::Aborted, reason }).await
         })
         .await;
         match ended {
             Err(PromotionError::Lock(LockError::Locked { lock })) if is_promotion(&lock.holder) => {
-                match build_progress(&world.promotions.load(&progress.promotion, 0)?) {
+                match build_progress(&world.promotions.load(&progress.promotion, 0).await?) {
                     // Another one may hold it by now.
                     Some(ended) if ended.is_finished() && asked => {
                         return Ok(PromotionReport::from_progress(ended));
                     }
                     // A process that resumes it discards earlier requests.
                     Some(now) if !now.is_abort_requested() => {
-                        send_request(world, &progress.promotion, OperatorRequest::Abort, actor)?;
+                        send_request(world, &progress.promotion, OperatorRequest::Abort, actor).await?;
                         asked = true;
                     }
                     _ => {}
                 }
             }
             Err(PromotionError::Finished { .. }) if asked => {
-                let entries = world.promotions.load(&progress.promotion, 0)?;
+                let entries = world.promotions.load(&progress.promotion, 0).await?;
                 return Ok(PromotionReport::from_progress(build_progress(&entries).unwrap_or(progress)));
             }
             ended => return ended,
@@ -199,43 +197,46 @@ pub async fn abort(
 }
 
 /// Approves the step of the last promotion, which waits for approval.
-pub fn approve(world: &FleetWorld, actor: &Actor) -> Result<PromotionProgress, PromotionError> {
-    let progress = require_unfinished(world, "promote")?;
+pub async fn approve(world: &FleetWorld, actor: &Actor) -> Result<PromotionProgress, PromotionError> {
+    let progress = require_unfinished(world, "promote").await?;
     let Some(step) = progress.awaiting_approval.filter(|_| progress.rolling_back.is_none()) else {
         return Err(PromotionError::NotWaitingForApproval { promotion: progress.promotion });
     };
-    let held = world.lock.read_holder()?;
+    let held = world.lock.read_holder().await?;
     if !held.is_some_and(|held| held.liveness != Liveness::Dead && is_promotion(&held.holder)) {
         return Err(PromotionError::NotRunning { promotion: progress.promotion });
     }
-    send_request(world, &progress.promotion, OperatorRequest::Approve { step }, actor)?;
+    send_request(world, &progress.promotion, OperatorRequest::Approve { step }, actor).await?;
     Ok(progress)
 }
 
-fn send_request(
+async fn send_request(
     world: &FleetWorld,
     promotion: &PromotionId,
     request: OperatorRequest,
     actor: &Actor,
 ) -> Result<(), JournalError> {
     let (promotion, at, actor) = (promotion.clone(), world.clock.now(), actor.clone());
-    world.promotions.append_request(PromotionRequest { promotion, at, request, actor })
+    world.promotions.append_request(PromotionRequest { promotion, at, request, actor }).await
 }
 
 /// Returns the progress of the last promotion; `None` if there never was one.
-pub fn read_last(world: &FleetWorld) -> Result<Option<PromotionProgress>, JournalError> {
-    match world.promotions.find_last()? {
-        Some(promotion) => Ok(build_progress(&world.promotions.load(&promotion, 0)?)),
+pub async fn read_last(world: &FleetWorld) -> Result<Option<PromotionProgress>, JournalError> {
+    match world.promotions.find_last().await? {
+        Some(promotion) => Ok(build_progress(&world.promotions.load(&promotion, 0).await?)),
         None => Ok(None),
     }
 }
 
-fn read_unfinished(world: &FleetWorld) -> Result<Option<PromotionProgress>, JournalError> {
-    Ok(read_last(world)?.filter(|progress| !progress.is_finished()))
+async fn read_unfinished(world: &FleetWorld) -> Result<Option<PromotionProgress>, JournalError> {
+    Ok(read_last(world).await?.filter(|progress| !progress.is_finished()))
 }
 
-fn require_unfinished(world: &FleetWorld, verb: &'static str) -> Result<PromotionProgress, PromotionError> {
-    let progress = read_last(world)?.ok_or(PromotionError::NotFound { verb })?;
+async fn require_unfinished(
+    world: &FleetWorld,
+    verb: &'static str,
+) -> Result<PromotionProgress, PromotionError> {
+    let progress = read_last(world).await?.ok_or(PromotionError::NotFound { verb })?;
     if progress.is_finished() {
         return Err(PromotionError::Finished { promotion: progress.promotion, verb });
     }
@@ -273,10 +274,10 @@ async fn continue_last(
     verb: &'static str,
     work: impl AsyncFnOnce(&PromotionRun<'_>) -> Result<PromotionReport, PromotionError>,
 ) -> Result<PromotionReport, PromotionError> {
-    let spec = require_unfinished(world, verb)?.spec;
+    let spec = require_unfinished(world, verb).await?.spec;
     with_lock(world, &spec, actor, async |holder| {
         // What another process wrote until it lost the lock counts.
-        let PromotionProgress { promotion, spec, target, .. } = require_unfinished(world, verb)?;
+        let PromotionProgress { promotion, spec, target, .. } = require_unfinished(world, verb).await?;
         let hosts = resolve_hosts(fleet, &spec)?;
         work(&PromotionRun::new(world, fleet, (promotion, spec, target), hosts, holder, actor)).await
     })
@@ -302,14 +303,14 @@ impl<'a> PromotionRun<'a> {
         match self.run_steps().await {
             Ok(()) => {
                 let reason = "no worse than main at every share".to_owned();
-                self.finish(PromotionResult::Promoted, &reason)
+                self.finish(PromotionResult::Promoted, &reason).await
             }
             Err(halt) => self.halt(halt).await,
         }
     }
 
     async fn run_steps(&self) -> Result<(), StopReason> {
-        let progress = self.read_progress()?;
+        let progress = self.read_progress().await?;
         if let Some((result, reason)) = progress.rolling_back {
             return Err(StopReason::RollBack { result, reason });
         }
@@ -324,7 +325,7 @@ impl<'a> PromotionRun<'a> {
             for step in progress.step..self.spec.steps.shares().len() {
                 base = self.run_step(step, base).await?;
             }
-            self.append_entry(&PromotionEntryKind::Promoting)?;
+            self.append_entry(&PromotionEntryKind::Promoting).await?;
         }
         self.make_main().await
     }
@@ -335,27 +336,27 @@ impl<'a> PromotionRun<'a> {
         step: usize,
         base: Option<RequestCounts>,
     ) -> Result<Option<RequestCounts>, StopReason> {
-        self.record(&PromotionEntryKind::StepBegan { step })?;
+        self.record(&PromotionEntryKind::StepBegan { step }).await?;
         self.set_share(step).await?;
-        self.append_entry(&PromotionEntryKind::StepSet { step })?;
+        self.append_entry(&PromotionEntryKind::StepSet { step }).await?;
         let main = self.evaluate_step(step, base).await?;
-        self.append_entry(&PromotionEntryKind::StepPassed { step, main: main.clone() })?;
+        self.append_entry(&PromotionEntryKind::StepPassed { step, main: main.clone() }).await?;
         Ok(main)
     }
 
-    fn finish(&self, result: PromotionResult, reason: &str) -> Result<PromotionReport, PromotionError> {
-        self.append_entry(&PromotionEntryKind::Ended { result, reason: reason.to_owned() })?;
-        Ok(PromotionReport::from_progress(self.read_progress()?))
+    async fn finish(&self, result: PromotionResult, reason: &str) -> Result<PromotionReport, PromotionError> {
+        self.append_entry(&PromotionEntryKind::Ended { result, reason: reason.to_owned() }).await?;
+        Ok(PromotionReport::from_progress(self.read_progress().await?))
     }
 
-    fn read_progress(&self) -> Result<PromotionProgress, JournalError> {
-        let entries = self.world.promotions.load(&self.id, 0)?;
+    async fn read_progress(&self) -> Result<PromotionProgress, JournalError> {
+        let entries = self.world.promotions.load(&self.id, 0).await?;
         build_progress(&entries).ok_or(JournalError::LockLost { holder: None })
     }
 
     /// Records an entry and reports it.
-    fn record(&self, kind: &PromotionEntryKind) -> Result<(), JournalError> {
-        self.append_entry(kind)?;
+    async fn record(&self, kind: &PromotionEntryKind) -> Result<(), JournalError> {
+        self.append_entry(kind).await?;
         self.report_entry(kind);
         Ok(())
     }
@@ -367,16 +368,16 @@ impl<'a> PromotionRun<'a> {
     }
 
     /// Records an entry before its action is done.
-    fn append_entry(&self, kind: &PromotionEntryKind) -> Result<(), JournalError> {
+    async fn append_entry(&self, kind: &PromotionEntryKind) -> Result<(), JournalError> {
         let (promotion, at) = (self.id.clone(), self.world.clock.now());
         let entry = PromotionEntry { promotion, at, kind: kind.clone() };
-        self.world.promotions.append(self.holder, &entry)
+        self.world.promotions.append(self.holder, &entry).await
     }
 
     /// Reads the requests of other processes so far.
-    fn read_requests(&self) -> Result<std::sync::MutexGuard<'_, OperatorRequests>, JournalError> {
-        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
-        for entry in self.world.promotions.load(&self.id, requests.entries_read)? {
+    async fn read_requests(&self) -> Result<tokio::sync::MutexGuard<'_, OperatorRequests>, JournalError> {
+        let mut requests = self.requests.lock().await;
+        for entry in self.world.promotions.load(&self.id, requests.entries_read).await? {
             requests.entries_read += 1;
             match entry.kind {
                 PromotionEntryKind::Requested { ask, .. } => requests.requests.push(ask),
@@ -394,11 +395,11 @@ impl<'a> PromotionRun<'a> {
             () = self.world.stop.wait() => return Err(StopReason::Interrupt { reason: "interrupted".to_owned() }),
             () = tokio::time::sleep(pause) => {}
         }
-        self.check_not_aborted()
+        self.check_not_aborted().await
     }
 
-    fn check_not_aborted(&self) -> Result<(), StopReason> {
-        if self.read_requests()?.requests.contains(&OperatorRequest::Abort) {
+    async fn check_not_aborted(&self) -> Result<(), StopReason> {
+        if self.read_requests().await?.requests.contains(&OperatorRequest::Abort) {
             return Err(StopReason::RollBack {
                 result: PromotionResult::Aborted,
                 reason: "aborted".to_owned(),

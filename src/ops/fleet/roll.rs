@@ -21,7 +21,7 @@ use crate::plan::roll::progress::{HostProgress, HostTurn, RollProgress, build_pr
 use crate::plan::roll::{PlanError, RollPlan, plan_resumed, plan_roll};
 use crate::plan::switch::{Refusal, compute_wait_timeout};
 use crate::world::FleetWorld;
-use crate::world::journal::JournalError;
+use crate::world::journal_store::JournalError;
 use crate::world::notifier::Notice;
 use crate::world::reporter::{Event, RollEvent};
 use crate::world::stop::StopToken;
@@ -142,16 +142,16 @@ pub async fn run(
     actor: &Actor,
 ) -> Result<RollReport, RollError> {
     let plan = plan_roll(fleet, spec)?;
-    if let Some(progress) = read_unfinished(world)? {
+    if let Some(progress) = read_unfinished(world).await? {
         // One that is being run is no business of `--resume`.
-        lock::check_no_live_holder(world)?;
+        lock::check_no_live_holder(world).await?;
         return Err(RollError::Unfinished { progress: Box::new(progress) });
     }
     let id = RollId::new(world.clock.now(), derive_salt(actor));
     let roll = RollRun::new(world, fleet, id, plan, &spec.hosts, actor).await?;
     lock::run_as_holder(world, &roll.holder, async {
         // Another process may have begun one between the first read and the lock.
-        if let Some(progress) = read_unfinished(world)? {
+        if let Some(progress) = read_unfinished(world).await? {
             return Err(RollError::Unfinished { progress: Box::new(progress) });
         }
         roll.check_programs().await?;
@@ -169,7 +169,7 @@ pub async fn run(
         if matches!(spec.work, Work::Command { .. }) {
             routed_ports::warn_of_routed_ports(world, fleet, &roll.hosts).await;
         }
-        roll.record(None, &RollEntryKind::Began { spec: spec.clone(), actor: actor.clone() })?;
+        roll.record(None, &RollEntryKind::Began { spec: spec.clone(), actor: actor.clone() }).await?;
         let hook = hooks::run(world, fleet, &roll.id, Hook::BeforeRoll, None, &[]).await;
         if let Err(reason) = hook.map_err(|error| error.to_string()) {
             roll.end(RollResult::Aborted, reason.clone()).await?;
@@ -192,7 +192,7 @@ pub async fn resume(world: &FleetWorld, fleet: &Fleet, actor: &Actor) -> Result<
             roll.check_server_names(&going).await?;
         }
         roll.note_owners().await;
-        roll.record(None, &RollEntryKind::Resumed { actor: actor.clone() })?;
+        roll.record(None, &RollEntryKind::Resumed { actor: actor.clone() }).await?;
         roll.run_batches().await
     })
     .await
@@ -202,7 +202,7 @@ pub async fn resume(world: &FleetWorld, fleet: &Fleet, actor: &Actor) -> Result<
 pub async fn abort(world: &FleetWorld, fleet: &Fleet, actor: &Actor) -> Result<RollReport, RollError> {
     let (roll, progress) = lock_last_roll(world, fleet, actor, "abort").await?;
     lock::run_as_holder(world, &roll.holder, async {
-        roll.record(None, &RollEntryKind::Aborting { actor: actor.clone() })?;
+        roll.record(None, &RollEntryKind::Aborting { actor: actor.clone() }).await?;
         let out = |host: &&Host| progress.find_host(&host.name).is_some_and(HostProgress::may_be_out);
         let touched: Vec<&Host> = roll.hosts.iter().filter(out).collect();
         roll.report(RollEvent::Aborting { hosts: touched.iter().map(|host| host.name.clone()).collect() });
@@ -216,22 +216,25 @@ pub async fn abort(world: &FleetWorld, fleet: &Fleet, actor: &Actor) -> Result<R
 }
 
 /// Returns the progress of the last roll; `None` if there never was one.
-pub fn read_last(world: &FleetWorld) -> Result<Option<RollProgress>, JournalError> {
-    match world.journal.find_last()? {
-        Some(roll) => Ok(build_progress(&world.journal.load(&roll, 0)?)),
+pub async fn read_last(world: &FleetWorld) -> Result<Option<RollProgress>, JournalError> {
+    match world.journal.find_last().await? {
+        Some(roll) => Ok(build_progress(&world.journal.load(&roll, 0).await?)),
         None => Ok(None),
     }
 }
 
 /// The latest `limit` rolls, oldest first.
-pub fn read_past(world: &FleetWorld, limit: u32) -> Result<Vec<RollProgress>, JournalError> {
-    let rolls = world.journal.list(limit)?;
-    let read = |roll: &RollId| world.journal.load(roll, 0).map(|entries| build_progress(&entries));
-    Ok(rolls.iter().map(read).collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+pub async fn read_past(world: &FleetWorld, limit: u32) -> Result<Vec<RollProgress>, JournalError> {
+    let rolls = world.journal.list(limit).await?;
+    let mut past = Vec::new();
+    for roll in &rolls {
+        past.extend(build_progress(&world.journal.load(roll, 0).await?));
+    }
+    Ok(past)
 }
 
-fn read_unfinished(world: &FleetWorld) -> Result<Option<RollProgress>, JournalError> {
-    Ok(read_last(world)?.filter(|progress| !progress.is_finished()))
+async fn read_unfinished(world: &FleetWorld) -> Result<Option<RollProgress>, JournalError> {
+    Ok(read_last(world).await?.filter(|progress| !progress.is_finished()))
 }
 
 /// The last roll, under its own lock.
@@ -241,7 +244,7 @@ async fn lock_last_roll<'a>(
     actor: &Actor,
     verb: &'static str,
 ) -> Result<(RollRun<'a>, RollProgress), RollError> {
-    let progress = read_last(world)?.ok_or(RollError::NotFound { verb })?;
+    let progress = read_last(world).await?.ok_or(RollError::NotFound { verb })?;
     if progress.is_finished() {
         return Err(RollError::Finished { roll: progress.roll, verb });
     }
@@ -253,13 +256,13 @@ async fn lock_last_roll<'a>(
     };
     let roll = RollRun::new(world, fleet, progress.roll.clone(), plan, &names, actor).await?;
     // What another process wrote until it lost the lock counts.
-    match read_last(world)? {
+    match read_last(world).await? {
         Some(now) if now.roll == progress.roll && !now.is_finished() => {
             roll.lock_unfinished_commands().extend(now.unfinished_commands().cloned());
             Ok((roll, now))
         }
         _ => {
-            lock::release_own(world, &roll.holder);
+            lock::release_own(world, &roll.holder).await;
             Err(RollError::Finished { roll: progress.roll, verb })
         }
     }
@@ -319,7 +322,7 @@ impl<'a> RollRun<'a> {
     /// Runs batch after batch, each host from its current step.
     async fn run_batches(&self) -> Result<RollReport, RollError> {
         // Read once: while the lock is ours, no other process writes entries of a host that has not begun.
-        let groups = self.read_progress()?.remaining_turns();
+        let groups = self.read_progress().await?.remaining_turns();
         for (at, group) in groups.iter().enumerate() {
             if self.world.stop.is_requested() {
                 return self.stop("interrupted").await;
@@ -345,7 +348,7 @@ impl<'a> RollRun<'a> {
                 return self.stop("interrupted").await;
             }
         }
-        let failed = self.read_progress()?.count_failures();
+        let failed = self.read_progress().await?.count_failures();
         let result = if failed == 0 { RollResult::Done } else { RollResult::DoneWithFailures };
         let text = if failed == 0 { "done".to_owned() } else { format!("done, {failed} failed") };
         if let Err(error) = hooks::run(self.world, self.fleet, &self.id, Hook::AfterRoll, None, &[]).await {
@@ -417,43 +420,43 @@ impl<'a> RollRun<'a> {
         let replaced = self.replaced_owners.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let takes_over = owner.as_ref().is_some_and(|owner| replaced.contains(owner));
         let actor = Actor { takes_over, ..self.actor.clone() };
-        decide_actor(self.world, host, owner.as_ref(), &actor)
+        decide_actor(self.world, host, owner.as_ref(), &actor).await
     }
 
     async fn stop(&self, reason: &str) -> Result<RollReport, RollError> {
-        self.record(None, &RollEntryKind::Stopped { reason: reason.to_owned() })?;
+        self.record(None, &RollEntryKind::Stopped { reason: reason.to_owned() }).await?;
         self.build_report().await
     }
 
     async fn end(&self, result: RollResult, reason: String) -> Result<RollReport, RollError> {
-        self.record(None, &RollEntryKind::Ended { result, reason })?;
+        self.record(None, &RollEntryKind::Ended { result, reason }).await?;
         self.build_report().await
     }
 
     async fn build_report(&self) -> Result<RollReport, RollError> {
-        let progress = self.read_progress()?;
+        let progress = self.read_progress().await?;
         let took =
             Duration::try_from(progress.changed_at.duration_since(progress.began_at)).unwrap_or_default();
         Ok(RollReport { progress, took, undelivered: self.world.notifier.flush().await })
     }
 
-    fn read_progress(&self) -> Result<RollProgress, RollError> {
-        let entries = self.world.journal.load(&self.id, 0)?;
+    async fn read_progress(&self) -> Result<RollProgress, RollError> {
+        let entries = self.world.journal.load(&self.id, 0).await?;
         build_progress(&entries).ok_or(RollError::NotFound { verb: "read" })
     }
 
     /// Records an entry and announces it.
-    fn record(&self, host: Option<&HostName>, kind: &RollEntryKind) -> Result<(), JournalError> {
-        self.append_entry(host, kind)?;
+    async fn record(&self, host: Option<&HostName>, kind: &RollEntryKind) -> Result<(), JournalError> {
+        self.append_entry(host, kind).await?;
         self.announce(host, kind, Duration::ZERO);
         Ok(())
     }
 
     /// Records an entry before its action is done. After a failed write nothing more is done: see [`RollRun::check_journal`].
-    fn append_entry(&self, host: Option<&HostName>, kind: &RollEntryKind) -> Result<(), JournalError> {
+    async fn append_entry(&self, host: Option<&HostName>, kind: &RollEntryKind) -> Result<(), JournalError> {
         let at = self.world.clock.now();
         let entry = RollEntry { roll: self.id.clone(), at, host: host.cloned(), kind: kind.clone() };
-        let written = self.world.journal.append(&self.holder, &entry);
+        let written = self.world.journal.append(&self.holder, &entry).await;
         if let Err(error) = &written {
             let mut broken = self.journal_error.lock().unwrap_or_else(PoisonError::into_inner);
             broken.get_or_insert_with(|| error.clone());

@@ -29,6 +29,7 @@ use crate::world::fake::MS;
 use crate::world::fake::deployments::FakeArchives;
 use crate::world::fake::journal::FakeJournal;
 use crate::world::fake::paused::{EventRecorder, PausedClock, wait_until};
+use crate::world::journal::Journal;
 use crate::world::link::{HostLink, LinkError, SharedLineSink};
 use crate::world::notifier::{Notice, Notifier};
 use crate::world::outputs::OutputStore;
@@ -177,9 +178,9 @@ pub fn site(hosts: usize, balancers: usize) -> FakeSite {
         archives: Arc::new(FakeArchives),
         links: names.iter().map(link).collect(),
         balancers: specs.into_iter().map(balancer).collect(),
-        journal: journal.clone(),
-        lock: journal.clone(),
-        promotions: journal.clone(),
+        journal: Journal::new(journal.clone()),
+        lock: journal.fleet_lock(),
+        promotions: Journal::new(journal.clone()),
         commands: Arc::new(site.clone()),
         notifier: Arc::new(site.clone()),
         outputs: Arc::new(site.clone()),

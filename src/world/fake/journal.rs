@@ -1,12 +1,16 @@
 //! The journals and their lock in memory, on a disk that can be full.
 
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
 
 use crate::model::journal::{RollEntry, RollEntryKind};
-use crate::model::lock::{Holder, Liveness, LockPurpose, LockView};
+use crate::model::lock::{Holder, Liveness, LockNote, LockPurpose};
 use crate::model::promote::PromotionEntry;
-use crate::world::journal::{Journal, JournalError, Record};
-use crate::world::lock::{AcquireResult, FleetLock, LockNote};
+use crate::world::journal::Record;
+use crate::world::journal_store::{Acquisition, JournalError, JournalStore, LockRecord, Log, StoredEntry};
+use crate::world::lock::{FleetLock, HolderIdentity};
 
 /// Journals and lock in memory.
 #[derive(Debug, Default)]
@@ -37,19 +41,20 @@ impl FakeJournal {
         *self.liveness.lock().unwrap() = Some(Liveness::Dead);
     }
 
-    fn build_view(&self, (holder, beats): &(Holder, u64)) -> Box<LockView> {
-        let life = match &holder.purpose {
-            LockPurpose::Operator { .. } => Liveness::Live,
-            _ => self.liveness.lock().unwrap().unwrap_or(Liveness::Live),
-        };
-        Box::new(LockView { holder: holder.clone(), heartbeats: *beats, liveness: life })
+    pub fn fleet_lock(self: &Arc<Self>) -> FleetLock {
+        FleetLock::new(self.clone(), self.clone())
+    }
+
+    fn read_record(&self) -> Option<LockRecord> {
+        let lock = self.lock.lock().unwrap();
+        lock.as_ref().map(|(holder, beats)| LockRecord { holder: holder.clone(), heartbeats: *beats })
     }
 
     fn check_space(&self) -> Result<(), JournalError> {
         if let Some(room) = &mut *self.free_entries.lock().unwrap() {
             let Some(left) = room.checked_sub(1) else {
                 *self.has_gaps.lock().unwrap() = true;
-                return Err(JournalError::Full { path: "/fake.db".into() });
+                return Err(JournalError::Full { store: "`/fake.db`".into() });
             };
             *room = left;
         }
@@ -57,84 +62,60 @@ impl FakeJournal {
     }
 
     fn check_holder(&self, holder: &Holder) -> Result<(), JournalError> {
-        match &*self.lock.lock().unwrap() {
-            Some((held, _)) if held == holder => Ok(()),
-            held => {
-                Err(JournalError::LockLost { holder: held.as_ref().map(|(held, _)| Box::new(held.clone())) })
-            }
+        match self.read_record() {
+            Some(held) if held.holder == *holder => Ok(()),
+            held => Err(JournalError::LockLost { holder: held.map(|held| Box::new(held.holder)) }),
         }
     }
 }
 
-/// An entry that the fake keeps in a list.
-pub trait ListedRecord: Record {
-    fn lock_entries(journal: &FakeJournal) -> MutexGuard<'_, Vec<Self>>;
+fn store<R: Record>(entry: &R) -> StoredEntry {
+    let what = serde_json::to_string(entry.kind()).unwrap();
+    StoredEntry { id: entry.id().to_string(), at: entry.at(), host: entry.host().cloned(), what }
 }
 
-impl ListedRecord for RollEntry {
-    fn lock_entries(journal: &FakeJournal) -> MutexGuard<'_, Vec<Self>> {
-        journal.rolls.lock().unwrap()
-    }
+fn restore<R: Record>(entry: &StoredEntry) -> R {
+    let id = entry.id.parse().map_err(|_| "no id").unwrap();
+    R::from_parts(id, entry.at, entry.host.clone(), serde_json::from_str(&entry.what).unwrap())
 }
 
-impl ListedRecord for PromotionEntry {
-    fn lock_entries(journal: &FakeJournal) -> MutexGuard<'_, Vec<Self>> {
-        journal.promotions.lock().unwrap()
-    }
-}
-
-impl<R: ListedRecord> Journal<R> for FakeJournal {
-    fn append(&self, holder: &Holder, entry: &R) -> Result<(), JournalError> {
-        self.check_holder(holder)?;
-        self.check_space()?;
-        R::lock_entries(self).push(entry.clone());
-        Ok(())
-    }
-
-    fn append_request(&self, request: R::Request) -> Result<(), JournalError> {
-        R::lock_entries(self).push(request.into());
-        Ok(())
-    }
-
-    fn load(&self, id: &R::Id, skip: usize) -> Result<Vec<R>, JournalError> {
-        let entries = R::lock_entries(self);
-        Ok(entries.iter().filter(|entry| entry.id() == id).skip(skip).cloned().collect())
-    }
-
-    fn list(&self, limit: u32) -> Result<Vec<R::Id>, JournalError> {
-        let mut ids: Vec<R::Id> = Vec::new();
-        for entry in R::lock_entries(self).iter() {
-            if !ids.contains(entry.id()) {
-                ids.push(entry.id().clone());
-            }
-        }
-        Ok(ids.split_off(ids.len().saturating_sub(usize::try_from(limit).unwrap())))
-    }
-}
-
-impl FleetLock for FakeJournal {
+impl HolderIdentity for FakeJournal {
     fn holder(&self, user: &str, purpose: LockPurpose, now: jiff::Timestamp) -> Holder {
         let (user, machine, boot) = (user.to_owned(), "desk".to_owned(), "boot".to_owned());
-        Holder { user, machine, boot_id: boot, pid: 1, start_ticks: 1, purpose, since: now }
+        let pid_namespace = String::new();
+        Holder { user, machine, boot_id: boot, pid: 1, start_ticks: 1, pid_namespace, purpose, since: now }
     }
 
-    fn acquire(&self, holder: &Holder, instead_of: Option<&LockView>) -> Result<AcquireResult, JournalError> {
-        let mut lock = self.lock.lock().unwrap();
-        match &*lock {
-            Some(held)
-                if instead_of.is_none_or(|dead| (&dead.holder, dead.heartbeats) != (&held.0, held.1)) =>
-            {
-                Ok(AcquireResult::Busy(self.build_view(held)))
-            }
+    fn detect_liveness(&self, holder: &Holder) -> Liveness {
+        match &holder.purpose {
+            LockPurpose::Operator { .. } => Liveness::Live,
+            _ => self.liveness.lock().unwrap().unwrap_or(Liveness::Live),
+        }
+    }
+}
+
+#[async_trait]
+impl JournalStore for FakeJournal {
+    fn label(&self) -> String {
+        "`/fake.db`".to_owned()
+    }
+
+    async fn acquire(
+        &self,
+        holder: &Holder,
+        instead_of: Option<&LockRecord>,
+    ) -> Result<Acquisition, JournalError> {
+        match self.read_record() {
+            Some(held) if Some(&held) != instead_of => Ok(Acquisition::Busy(Box::new(held))),
             _ => {
-                *lock = Some((holder.clone(), 0));
+                *self.lock.lock().unwrap() = Some((holder.clone(), 0));
                 *self.liveness.lock().unwrap() = None;
-                Ok(AcquireResult::Acquired)
+                Ok(Acquisition::Acquired)
             }
         }
     }
 
-    fn send_heartbeat(&self, holder: &Holder) -> Result<(), JournalError> {
+    async fn renew(&self, holder: &Holder) -> Result<(), JournalError> {
         self.check_holder(holder)?;
         if let Some((_, beats)) = &mut *self.lock.lock().unwrap() {
             *beats += 1;
@@ -142,22 +123,81 @@ impl FleetLock for FakeJournal {
         Ok(())
     }
 
-    fn release(&self, holder: &Holder) -> Result<(), JournalError> {
+    async fn release(&self, holder: &Holder) -> Result<(), JournalError> {
         self.check_holder(holder)?;
         *self.lock.lock().unwrap() = None;
         Ok(())
     }
 
-    fn read_holder(&self) -> Result<Option<LockView>, JournalError> {
-        Ok(self.lock.lock().unwrap().as_ref().map(|held| *self.build_view(held)))
+    fn release_at_exit(&self, holder: &Holder) {
+        if self.check_holder(holder).is_ok() {
+            *self.lock.lock().unwrap() = None;
+        }
     }
 
-    fn add_note(&self, note: &LockNote) -> Result<(), JournalError> {
+    async fn read_lock(&self) -> Result<Option<LockRecord>, JournalError> {
+        Ok(self.read_record())
+    }
+
+    async fn wait_for_lock_change(
+        &self,
+        seen: Option<&LockRecord>,
+        timeout: Duration,
+    ) -> Result<(), JournalError> {
+        let deadline = tokio::time::Instant::now() + timeout;
+        while self.read_record().as_ref() == seen && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Ok(())
+    }
+
+    async fn append(
+        &self,
+        holder: Option<&Holder>,
+        log: Log,
+        entry: &StoredEntry,
+    ) -> Result<(), JournalError> {
+        if let Some(holder) = holder {
+            self.check_holder(holder)?;
+            self.check_space()?;
+        }
+        match log {
+            Log::Rolls => self.rolls.lock().unwrap().push(restore(entry)),
+            Log::Promotions => self.promotions.lock().unwrap().push(restore(entry)),
+        }
+        Ok(())
+    }
+
+    async fn load(&self, log: Log, id: &str, skip: usize) -> Result<Vec<StoredEntry>, JournalError> {
+        let entries: Vec<StoredEntry> = match log {
+            Log::Rolls => self.rolls.lock().unwrap().iter().map(store).collect(),
+            Log::Promotions => self.promotions.lock().unwrap().iter().map(store).collect(),
+        };
+        Ok(entries.into_iter().filter(|entry| entry.id == id).skip(skip).collect())
+    }
+
+    async fn list(&self, log: Log, limit: u32) -> Result<Vec<String>, JournalError> {
+        let all: Vec<String> = match log {
+            Log::Rolls => self.rolls.lock().unwrap().iter().map(|entry| entry.id().to_string()).collect(),
+            Log::Promotions => {
+                self.promotions.lock().unwrap().iter().map(|entry| entry.id().to_string()).collect()
+            }
+        };
+        let mut ids: Vec<String> = Vec::new();
+        for id in all {
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
+        Ok(ids.split_off(ids.len().saturating_sub(usize::try_from(limit).unwrap())))
+    }
+
+    async fn add_note(&self, note: &LockNote) -> Result<(), JournalError> {
         self.notes.lock().unwrap().push(note.clone());
         Ok(())
     }
 
-    fn load_notes(&self, _: u32) -> Result<Vec<LockNote>, JournalError> {
+    async fn load_notes(&self, _: u32) -> Result<Vec<LockNote>, JournalError> {
         Ok(self.notes.lock().unwrap().clone())
     }
 }

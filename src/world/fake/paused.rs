@@ -47,3 +47,8 @@ impl Reporter for EventRecorder {
         self.0.lock().unwrap().push(event.clone());
     }
 }
+
+/// The result of a future that waits for nothing, as those of the fakes' journal do.
+pub fn ready<T>(future: impl Future<Output = T>) -> T {
+    futures_util::FutureExt::now_or_never(future).expect("it waits for something")
+}

@@ -44,7 +44,7 @@ pub async fn check_assign(
     if let Some(spec) = &options.roll {
         plan_roll(fleet, spec).map_err(RollError::from)?;
     }
-    Ok(check_no_live_holder(world)?)
+    Ok(check_no_live_holder(world).await?)
 }
 
 /// Makes the target main on every one of the hosts and watches it; if it becomes unhealthy in its watch window, the old main

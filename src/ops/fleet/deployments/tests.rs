@@ -16,7 +16,7 @@ use crate::model::roll::{NewMain, RollSpec, Work};
 use crate::ops::testing::site::{FakeSite, site};
 use crate::ops::testing::site_link::build_locked_error;
 use crate::world::fake::MS;
-use crate::world::fake::paused::wait_until;
+use crate::world::fake::paused::{ready, wait_until};
 use crate::world::link::SharedLineSink;
 use crate::world::reporter::Event;
 
@@ -101,7 +101,7 @@ async fn assign_fails_when_another_command_changed_main() {
     let error = ended.unwrap_err();
     assert_eq!(error.to_string(), "cannot keep shop 2.0.0 as main: web2: another command made 0.9.0 main");
     assert_eq!(mains(&fake), ["2.0.0", "0.9.0", "2.0.0"]);
-    assert_eq!(fake.world.lock.read_holder(), Ok(None));
+    assert_eq!(ready(fake.world.lock.read_holder()), Ok(None));
 }
 
 /// Idle connections take a while to close, which a window may be shorter than.

@@ -8,7 +8,7 @@ use crate::model::promote::PromotionId;
 use crate::model::version::Version;
 use crate::ops::fleet::lock::LockError;
 use crate::plan::promote::{PreflightError, PromotionProgress};
-use crate::world::journal::JournalError;
+use crate::world::journal_store::JournalError;
 use crate::world::link::LinkError;
 
 /// Why there was no promotion at all, or why its state is not known.

@@ -31,7 +31,7 @@ impl PromotionRun<'_> {
         self.read_stats(&mut judge).await;
         loop {
             self.sleep_or_stop(pause).await?;
-            if passed && self.read_requests()?.requests.contains(&OperatorRequest::Approve { step }) {
+            if passed && self.read_requests().await?.requests.contains(&OperatorRequest::Approve { step }) {
                 return Ok(judge.baseline().cloned());
             }
             self.read_stats(&mut judge).await;
@@ -45,7 +45,7 @@ impl PromotionRun<'_> {
                 StepVerdict::Hold { reason } => Some(strip_digits(reason)),
                 _ => None,
             };
-            self.append_entry(&entry)?;
+            self.append_entry(&entry).await?;
             if hold.is_none() || hold != reported_hold {
                 self.report_entry(&entry);
             }
@@ -59,7 +59,7 @@ impl PromotionRun<'_> {
                 StepVerdict::Advance | StepVerdict::Done if passed => {}
                 StepVerdict::Advance | StepVerdict::Done => {
                     passed = true;
-                    self.record(&PromotionEntryKind::AwaitingApproval { step })?;
+                    self.record(&PromotionEntryKind::AwaitingApproval { step }).await?;
                 }
             }
         }

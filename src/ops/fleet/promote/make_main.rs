@@ -17,7 +17,7 @@ impl PromotionRun<'_> {
     /// A host's canary goes with it. What cannot be done on one host is taken back on all.
     pub(super) async fn make_main(&self) -> Result<(), StopReason> {
         let PromotionSpec { service, version, watch, .. } = &self.spec;
-        self.check_not_aborted()?;
+        self.check_not_aborted().await?;
         self.check_can_become_main().await?;
         self.report(format!("{service} {version} becomes main"));
         let options = AssignOptions::new_flip(*watch, &self.actor);

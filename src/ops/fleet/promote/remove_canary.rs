@@ -9,7 +9,7 @@ use crate::model::name::HostName;
 use crate::model::promote::{PromotionEntryKind, PromotionResult};
 use crate::model::traffic_split::{TrafficSplitChange, TrafficSplitRequest};
 use crate::ops::fleet::reach;
-use crate::world::journal::JournalError;
+use crate::world::journal_store::JournalError;
 use crate::world::link::LinkError;
 
 /// How often the change is sent to an unreachable host, and the interval between attempts.
@@ -24,8 +24,8 @@ impl PromotionRun<'_> {
             StopReason::Interrupt { reason } => {
                 self.report(format!("{reason}: main answers everything"));
                 let unreachable_hosts = self.remove_from_all(&reason, false).await;
-                self.append_entry(&PromotionEntryKind::Stopped { reason, unreachable_hosts })?;
-                Ok(PromotionReport::from_progress(self.read_progress()?))
+                self.append_entry(&PromotionEntryKind::Stopped { reason, unreachable_hosts }).await?;
+                Ok(PromotionReport::from_progress(self.read_progress().await?))
             }
             StopReason::Journal(error @ JournalError::LockLost { .. }) => Err(error.into()),
             StopReason::Journal(error) => {
@@ -41,19 +41,19 @@ impl PromotionRun<'_> {
         reason: String,
     ) -> Result<PromotionReport, PromotionError> {
         let rolling_back = PromotionEntryKind::RollingBack { result, reason: reason.clone() };
-        let written = self.append_entry(&rolling_back);
+        let written = self.append_entry(&rolling_back).await;
         if let Err(error @ JournalError::LockLost { .. }) = written {
             return Err(error.into());
         }
         self.report_entry(&rolling_back);
-        let promoting = self.read_progress().is_ok_and(|progress| progress.is_promoting);
+        let promoting = self.read_progress().await.is_ok_and(|progress| progress.is_promoting);
         let unreachable_hosts = self.remove_from_all(&reason, promoting).await;
         written?;
         if unreachable_hosts.is_empty() {
-            return self.finish(result, &reason);
+            return self.finish(result, &reason).await;
         }
-        self.append_entry(&PromotionEntryKind::Stopped { reason, unreachable_hosts })?;
-        Ok(PromotionReport::from_progress(self.read_progress()?))
+        self.append_entry(&PromotionEntryKind::Stopped { reason, unreachable_hosts }).await?;
+        Ok(PromotionReport::from_progress(self.read_progress().await?))
     }
 
     /// Removes the canary of every host; returns the hosts that could not be reached. `promoted`: also rolls main back, where the

@@ -43,7 +43,7 @@ impl PromotionRun<'_> {
             };
             if recorded.as_ref() != Some(&evidence) {
                 let passed = verdict == ComparisonVerdict::Same;
-                self.record(&PromotionEntryKind::Compared { passed, reason: reason.clone() })?;
+                self.record(&PromotionEntryKind::Compared { passed, reason: reason.clone() }).await?;
                 recorded = Some(evidence);
             }
             match verdict {

@@ -12,7 +12,7 @@ use crate::ops::testing::site_link::build_locked_error;
 use crate::ops::testing::site_traffic_split::{SiteProxy, VersionBehaviour};
 use crate::plan::promote::PromotionStepState;
 use crate::world::fake::MS;
-use crate::world::fake::paused::wait_until;
+use crate::world::fake::paused::{ready, wait_until};
 
 mod faults;
 mod random_faults;
@@ -75,7 +75,7 @@ fn is_back(fake: &FakeSite, report: &PromotionReport, why: &str) {
     assert_eq!(standing.result, Some(PromotionResult::RolledBack), "{standing:?}");
     assert!(standing.reason.contains(why), "{}", standing.reason);
     assert_eq!((shares(fake), mains(fake)), (vec![None; 3], vec!["1.0.0".to_owned(); 3]));
-    assert_eq!(fake.world.lock.read_holder(), Ok(None));
+    assert_eq!(ready(fake.world.lock.read_holder()), Ok(None));
 }
 
 #[tokio::test(start_paused = true)]
@@ -152,7 +152,7 @@ async fn promotion_holds_on_too_few_requests() {
         () = tokio::time::sleep(Duration::from_hours(3)) => {}
     }
     assert_eq!(list_shares(&fake, "web1"), "1%");
-    let held = read_last(&fake.world).unwrap().unwrap().steps[0].judgement.clone().unwrap();
+    let held = ready(read_last(&fake.world)).unwrap().unwrap().steps[0].judgement.clone().unwrap();
     assert_eq!(held.verdict.reason(), "5 requests to the canary in 1m, 100 are needed");
     assert!(said(&fake, "holding: 5 requests to the canary in 1m, 100 are needed"));
 }
@@ -232,7 +232,7 @@ async fn require_match_waits_for_samples_before_canary() {
 }
 
 async fn waits(fake: &FakeSite, step: usize) {
-    let awaiting = || read_last(&fake.world).unwrap().and_then(|standing| standing.awaiting_approval);
+    let awaiting = || ready(read_last(&fake.world)).unwrap().and_then(|standing| standing.awaiting_approval);
     wait_until(MS * 100, || awaiting() == Some(step)).await;
 }
 
@@ -245,17 +245,17 @@ async fn require_approval_pauses_each_step() {
             waits(&fake, step).await;
             tokio::time::sleep(Duration::from_hours(1)).await;
             assert_eq!(
-                read_last(&fake.world).unwrap().unwrap().awaiting_approval,
+                ready(read_last(&fake.world)).unwrap().unwrap().awaiting_approval,
                 Some(step),
                 "no approval was given"
             );
-            approve(&fake.world, &actor()).unwrap();
+            ready(approve(&fake.world, &actor())).unwrap();
             // Twice is once.
-            approve(&fake.world, &actor()).unwrap();
+            ready(approve(&fake.world, &actor())).unwrap();
         }
     });
     assert_eq!(report.unwrap().progress.result, Some(PromotionResult::Promoted));
-    let error = approve(&fake.world, &actor()).unwrap_err();
+    let error = ready(approve(&fake.world, &actor())).unwrap_err();
     assert!(matches!(error, PromotionError::Finished { .. }), "{error}");
 }
 
@@ -265,7 +265,7 @@ async fn promotion_rolls_back_on_breach_while_waiting_for_approval() {
     let work = PromotionSpec { require_approval: true, ..spec() };
     let (report, ()) = tokio::join!(roll_out(&fake, work.clone()), async {
         waits(&fake, 0).await;
-        approve(&fake.world, &actor()).unwrap();
+        ready(approve(&fake.world, &actor())).unwrap();
         waits(&fake, 1).await;
         tokio::time::sleep(Duration::from_hours(2)).await;
         canary(&fake, |canary| canary.error_every = 10);
@@ -280,12 +280,12 @@ async fn approve_refuses_when_step_is_not_waiting() {
     let work = PromotionSpec { require_approval: true, ..spec() };
     let (_, ()) = tokio::join!(roll_out(&fake, work.clone()), async {
         wait_until(MS * 100, || !list_shares(&fake, "web1").is_empty()).await;
-        let error = approve(&fake.world, &actor()).unwrap_err();
+        let error = ready(approve(&fake.world, &actor())).unwrap_err();
         assert!(matches!(error, PromotionError::NotWaitingForApproval { .. }), "{error}");
         waits(&fake, 0).await;
         fake.stopper.stop();
     });
-    let error = approve(&fake.world, &actor()).unwrap_err();
+    let error = ready(approve(&fake.world, &actor())).unwrap_err();
     assert!(matches!(error, PromotionError::NotWaitingForApproval { .. }), "no process runs it: {error}");
 }
 
@@ -334,7 +334,10 @@ async fn promotion_refuses_unready_hosts() {
         let error = roll_out(&fake, spec()).await.unwrap_err().to_string();
         assert!(error.starts_with("cannot start the promotion: ") && error.contains(why), "{error}");
         assert_eq!(list_shares(&fake, "web1"), "");
-        assert_eq!((read_last(&fake.world), fake.world.lock.read_holder()), (Ok(None), Ok(None)));
+        assert_eq!(
+            (ready(read_last(&fake.world)), ready(fake.world.lock.read_holder())),
+            (Ok(None), Ok(None))
+        );
     }
 
     let fake = site(3, 1);

@@ -93,7 +93,7 @@ impl RollRun<'_> {
             }
             step = now.next_step();
         }
-        if self.append_entry(Some(&host.name), &RollEntryKind::Done).is_err() {
+        if self.append_entry(Some(&host.name), &RollEntryKind::Done).await.is_err() {
             return HostOutcome::Stopped;
         }
         self.announce(Some(&host.name), &RollEntryKind::Done, began.elapsed());
@@ -109,7 +109,7 @@ impl RollRun<'_> {
     }
 
     async fn run_step(&self, host: &Host, step: Step, walk: &mut StepContext<'_>) -> Result<(), HostOutcome> {
-        if self.record(Some(&host.name), &RollEntryKind::StepBegan { step }).is_err() {
+        if self.record(Some(&host.name), &RollEntryKind::StepBegan { step }).await.is_err() {
             return Err(self
                 .handle_journal_failure(host, step > Step::ForwardOff && step.is_out_of_service())
                 .await);
@@ -120,7 +120,7 @@ impl RollRun<'_> {
         };
         match performed {
             Ok(detail) => {
-                if self.record(Some(&host.name), &RollEntryKind::StepDone { step, detail }).is_err() {
+                if self.record(Some(&host.name), &RollEntryKind::StepDone { step, detail }).await.is_err() {
                     return Err(self.handle_journal_failure(host, step.is_out_of_service()).await);
                 }
                 Ok(())
@@ -138,7 +138,7 @@ impl RollRun<'_> {
         let lost = matches!(
             self.check_journal(),
             Err(crate::ops::fleet::roll::RollError::Journal(
-                crate::world::journal::JournalError::LockLost { .. }
+                crate::world::journal_store::JournalError::LockLost { .. }
             ))
         );
         if !lost && out {
@@ -153,7 +153,7 @@ impl RollRun<'_> {
         let failed = RollEntryKind::StepFailed { step, reason: reason.clone() };
         let recorded = self.append_entry(Some(&host.name), &failed);
         self.announce(Some(&host.name), &failed, Duration::ZERO);
-        if recorded.is_err() {
+        if recorded.await.is_err() {
             return self.handle_journal_failure(host, step.is_out_of_service() && !overtaken).await;
         }
         if overtaken {

@@ -18,7 +18,7 @@ use crate::plan::roll::progress::StepState;
 use crate::ops::testing::site::{FakeSite, site};
 use crate::ops::testing::site_fault::HostFault;
 use crate::world::fake::MS;
-use crate::world::lock::FleetLock as _;
+use crate::world::fake::paused::ready;
 
 fn spec(hosts: usize) -> RollSpec {
     let names: Vec<String> = (1..=hosts).map(|number| format!("web{number}")).collect();
@@ -51,7 +51,7 @@ async fn roll_processes_hosts_one_by_one() {
     assert!(state.hosts.values().all(|host| host.commands == ["began", "ended"]), "{:?}", state.hosts);
     let notices: Vec<&str> = state.notices.iter().map(|notice| notice.text.as_str()).collect();
     assert_eq!(notices.len(), 5, "{notices:?}");
-    assert_eq!(fake.journal.read_holder(), Ok(None), "the lock is given back");
+    assert_eq!(ready(fake.world.lock.read_holder()), Ok(None), "the lock is given back");
 }
 
 /// Every host of the site has versions: a script that exchanges the vhosts of port 8080 would report success for nothing.
@@ -221,7 +221,7 @@ async fn killed_roll_is_finished_by_resume_and_restored_by_abort() {
                 return;
             }
             fake.journal.kill();
-            let report = match (verb, read_last(&fake.world).unwrap()) {
+            let report = match (verb, ready(read_last(&fake.world)).unwrap()) {
                 (_, None) => roll(&fake, spec(3)).await,
                 ("resume", _) => resume(&fake.world, &fake.fleet, &actor()).await,
                 _ => abort(&fake.world, &fake.fleet, &actor()).await,
@@ -251,7 +251,7 @@ async fn full_disk_stops_roll_with_host_restored_and_journal_correct() {
         let ended = roll(&fake, spec(2)).await;
         assert!(matches!(ended, Err(RollError::Journal(JournalError::Full { .. }))), "{room}: {ended:?}");
         assert_eq!(in_service(&fake), [true; 2], "{room}");
-        assert_eq!(fake.journal.read_holder(), Ok(None));
+        assert_eq!(ready(fake.world.lock.read_holder()), Ok(None));
         *fake.journal.free_entries.lock().unwrap() = None;
         let report = match room {
             0 => roll(&fake, spec(2)).await,
@@ -266,13 +266,13 @@ async fn lost_lock_stops_roll_without_changes() {
     let fake = site(3, 1);
     let (ended, ()) = tokio::join!(roll(&fake, spec(3)), async {
         tokio::time::sleep(MS * 1000).await;
-        lock::release(&fake.world, "boss", Some("wrong version")).unwrap();
+        ready(lock::release(&fake.world, "boss", Some("wrong version"))).unwrap();
     });
     assert!(matches!(ended, Err(RollError::Journal(JournalError::LockLost { holder: None }))), "{ended:?}");
     assert_eq!(in_service(&fake), [false, true, true], "as it stood");
     assert!(abort(&fake.world, &fake.fleet, &actor()).await.unwrap().is_complete());
     assert_eq!(in_service(&fake), [true; 3]);
-    let notes = fake.journal.load_notes(9).unwrap();
+    let notes = ready(fake.world.lock.load_notes(9)).unwrap();
     assert!(
         notes[0].text.contains("released by force the lock of ops on desk")
             && notes[0].text.ends_with("wrong version"),
@@ -290,8 +290,8 @@ async fn roll_refuses_while_lock_is_held() {
             && error.ends_with("measuring, back at 9"),
         "{error}"
     );
-    assert!(matches!(lock::release(&fake.world, "ops", None), Err(LockError::OtherHolder { .. })));
-    lock::release(&fake.world, "anna", None).unwrap();
+    assert!(matches!(ready(lock::release(&fake.world, "ops", None)), Err(LockError::OtherHolder { .. })));
+    ready(lock::release(&fake.world, "anna", None)).unwrap();
 
     let (first, second) = tokio::join!(roll(&fake, spec(3)), async {
         tokio::time::sleep(MS * 100).await;
@@ -310,7 +310,7 @@ async fn remote_holder_is_judged_by_heartbeat() {
     *fake.journal.liveness.lock().unwrap() = Some(Liveness::Remote);
     let (refused, ()) = tokio::join!(lock::acquire(&fake.world, "ops", purpose()), async {
         tokio::time::sleep(Duration::from_secs(3)).await;
-        fake.journal.send_heartbeat(&other).unwrap();
+        ready(fake.world.lock.send_heartbeat(&other)).unwrap();
     });
     assert!(matches!(refused, Err(LockError::Locked { .. })), "{refused:?}");
     *fake.journal.liveness.lock().unwrap() = Some(Liveness::Remote);
@@ -474,7 +474,7 @@ async fn host_without_server_lines_is_refused_before_the_first_host() {
     let RollError::Refused { refusals } = &refused else { panic!("{refused:?}") };
     assert!(refusals.iter().all(|refusal| matches!(refusal, Refusal::NoServer { .. })), "{refusals:?}");
     assert!(refused.to_string().contains("has no server `main-www4`"), "{refused}");
-    assert_eq!(read_last(&fake.world), Ok(None), "nothing began");
+    assert_eq!(ready(read_last(&fake.world)), Ok(None), "nothing began");
     assert_eq!(in_service(&fake), [true; 3]);
 }
 
@@ -492,7 +492,7 @@ async fn missing_program_is_found_before_the_first_host() {
                 "cannot start the roll: the command{place} cannot run: there is no program file `./missing.sh`"
             )
         );
-        assert_eq!(read_last(&fake.world), Ok(None), "nothing began");
+        assert_eq!(ready(read_last(&fake.world)), Ok(None), "nothing began");
         let mut fake = site(2, 1);
         fake.fleet.hooks.on_failure = vec!["./page.sh".into()];
         fake.site.lock().has_no_programs = true;

@@ -139,7 +139,7 @@ async fn approve_after_kill_is_refused() {
     let fake = site(3, 1);
     let work = PromotionSpec { require_approval: true, ..spec() };
     fake.kill_when(roll_out(&fake, work), waits(&fake, 0)).await;
-    let error = approve(&fake.world, &actor()).unwrap_err();
+    let error = ready(approve(&fake.world, &actor())).unwrap_err();
     assert!(matches!(error, PromotionError::NotRunning { .. }), "{error}");
 }
 
@@ -206,7 +206,7 @@ async fn lost_lock_stops_promotion_without_changes() {
     let (ended, ()) = tokio::join!(roll_out(&fake, spec()), async {
         at_share(&fake, "web3", "5%").await;
         tokio::time::sleep(Duration::from_secs(5)).await;
-        lock::release(&fake.world, "other", Some("stuck")).unwrap();
+        ready(lock::release(&fake.world, "other", Some("stuck"))).unwrap();
     });
     let error = ended.unwrap_err();
     assert!(matches!(error, PromotionError::Journal(JournalError::LockLost { .. })), "{error}");

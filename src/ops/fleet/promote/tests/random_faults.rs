@@ -136,7 +136,7 @@ async fn walk(happenings: &[(usize, u64, Happens)], again: &[(usize, u64, Happen
     assert_eq!(shares(&fake), [None; 3], "{end:?}");
     let main = if end.result == Some(PromotionResult::Promoted) { "2.0.0" } else { "1.0.0" };
     assert_eq!(mains(&fake), [main; 3], "{end:?}");
-    assert_eq!(fake.world.lock.read_holder(), Ok(None));
+    assert_eq!(ready(fake.world.lock.read_holder()), Ok(None));
 }
 
 proptest! {

@@ -78,7 +78,7 @@ async fn resume_stops_mirror_of_comparison() {
     let fake = site(3, 1);
     let work = shadowed(&fake, Some(&evidence(1_000, 0)));
     let compared_well = || {
-        let stands = read_last(&fake.world).unwrap();
+        let stands = ready(read_last(&fake.world)).unwrap();
         stands.and_then(|stands| stands.comparison).is_some_and(|(passed, _)| passed)
     };
     fake.kill_when(roll_out(&fake, work), wait_until(Duration::from_micros(100), compared_well)).await;
@@ -108,7 +108,7 @@ async fn require_match_rolls_back_on_error_and_holds_on_unreachable_host() {
     });
     let start = async {
         // It was ready when it began.
-        wait_until(Duration::from_micros(100), || read_last(&fake.world).unwrap().is_some()).await;
+        wait_until(Duration::from_micros(100), || ready(read_last(&fake.world)).unwrap().is_some()).await;
         fake.site.with_host("web2", |host| host.is_reachable = false);
         tokio::time::sleep(Duration::from_mins(10)).await;
         assert!(said(&fake, "holding: cannot read every host: `web2`: the connection broke"));
@@ -141,8 +141,8 @@ impl Reporter for Impatient {
     fn report(&self, event: &Event) {
         if matches!(event, Event::DeploymentProgress { text, .. } if text.ends_with(" began") || text.ends_with(" goes on"))
         {
-            let stands = read_last(&self.0).unwrap().unwrap();
-            send_request(&self.0, &stands.promotion, OperatorRequest::Abort, &actor()).unwrap();
+            let stands = ready(read_last(&self.0)).unwrap().unwrap();
+            ready(send_request(&self.0, &stands.promotion, OperatorRequest::Abort, &actor())).unwrap();
         }
         self.0.reporter.report(event);
     }
@@ -174,7 +174,7 @@ async fn lock_as_other(world: &FleetWorld) -> Holder {
 
 fn append(world: &FleetWorld, holder: &Holder, promotion: &PromotionId, kind: PromotionEntryKind) {
     let entry = PromotionEntry { promotion: promotion.clone(), at: world.clock.now(), kind };
-    world.promotions.append(holder, &entry).unwrap();
+    ready(world.promotions.append(holder, &entry)).unwrap();
 }
 
 /// A process that resumes the promotion discards earlier requests.
@@ -183,7 +183,7 @@ async fn abort_is_requested_again_after_resume() {
     let fake = site(3, 1);
     killed_at_the_flip(&fake).await;
     let (world, actor) = (&fake.world, actor());
-    let stands = || read_last(world).unwrap().unwrap();
+    let stands = || ready(read_last(world)).unwrap().unwrap();
     let holder = lock_as_other(world).await;
     let (aborted, ()) = tokio::join!(abort(world, &fake.fleet, &actor), async {
         let asked = || wait_until(MS, || stands().is_abort_requested());
@@ -193,7 +193,7 @@ async fn abort_is_requested_again_after_resume() {
         assert!(!stands().is_abort_requested());
         tokio::time::timeout(Duration::from_secs(5), asked()).await.expect("no request again");
         row(PromotionEntryKind::Ended { result: PromotionResult::Aborted, reason: "aborted".into() });
-        lock::release_own(world, &holder);
+        ready(lock::release_own(world, &holder));
     });
     assert_eq!(aborted.unwrap().progress.result, Some(PromotionResult::Aborted));
 }
@@ -204,7 +204,7 @@ async fn abort_of_finished_promotion_ignores_other_lock_holder() {
     let fake = site(3, 1);
     killed_at_the_flip(&fake).await;
     let (world, actor) = (&fake.world, actor());
-    let promotion = read_last(world).unwrap().unwrap().promotion;
+    let promotion = ready(read_last(world)).unwrap().unwrap().promotion;
     let holder = lock_as_other(world).await;
     let (aborted, ()) = tokio::join!(abort(world, &fake.fleet, &actor), async {
         tokio::time::sleep(MS * 500).await;
@@ -213,7 +213,7 @@ async fn abort_of_finished_promotion_ignores_other_lock_holder() {
         tokio::time::sleep(Duration::from_secs(1)).await;
     });
     assert_eq!(aborted.unwrap().progress.result, Some(PromotionResult::RolledBack), "as soon as it is known");
-    lock::release_own(world, &holder);
+    ready(lock::release_own(world, &holder));
 }
 
 fn other() -> Actor {

@@ -5,6 +5,7 @@ use crate::model::failure::ErrorCode;
 use crate::model::port_forward::Switch;
 use crate::ops::fleet::forward::{self, SwitchError, SwitchOptions};
 use crate::ops::fleet::owner;
+use crate::world::fake::paused::ready;
 use crate::world::link::LinkError;
 
 fn operator(user: &str, machine: &str) -> Actor {
@@ -58,7 +59,9 @@ async fn roll_over_maintenance_of_another_operator_is_refused() {
     assert!(text.contains("`web1` was taken out of service by alice on ops1, by hand"), "{text}");
     assert!(text.ends_with(": new disk"), "{text}");
     assert!(fake.site.lock().hosts.values().all(|host| host.commands.is_empty()), "nothing is touched");
-    assert!(fake.journal.rolls.lock().unwrap().is_empty() && fake.journal.read_holder() == Ok(None));
+    assert!(
+        fake.journal.rolls.lock().unwrap().is_empty() && ready(fake.world.lock.read_holder()) == Ok(None)
+    );
 
     let report = run(&fake.world, &fake.fleet, &spec(3), &with_force(bob())).await.unwrap();
     assert_eq!(ends(&report), [DONE; 3]);

@@ -21,6 +21,7 @@ use crate::plan::roll::progress::StepState;
 use crate::world::FleetWorld;
 use crate::world::balancer::Balancer;
 use crate::world::fake::MS;
+use crate::world::fake::paused::ready;
 use crate::world::reporter::{Event, Reporter};
 use crate::world::stop;
 
@@ -97,7 +98,7 @@ impl Story {
     /// Some commands while the faults come and go, then one without any.
     async fn play(&mut self) -> Result<(), String> {
         for _ in 0..=self.dice.below(4) {
-            let verb = match read_last(&self.fake.world).map_err(|error| error.to_string())? {
+            let verb = match ready(read_last(&self.fake.world)).map_err(|error| error.to_string())? {
                 None => Verb::Run,
                 Some(now) if now.is_finished() => break,
                 Some(_) if self.dice.percent(75) => Verb::Resume,
@@ -168,7 +169,7 @@ impl Story {
         if !free && outcome.is_some() {
             return Err("the lock was not given back".to_owned());
         }
-        let Some(standing) = read_last(&self.fake.world).map_err(|error| error.to_string())? else {
+        let Some(standing) = ready(read_last(&self.fake.world)).map_err(|error| error.to_string())? else {
             return Ok(());
         };
         in_order(&self.fake, &standing.spec)?;
@@ -194,7 +195,7 @@ impl Story {
             self.weather.ends(&self.fake, mended);
             tokio::time::sleep(MS * 1000).await;
         }
-        let verb = match read_last(&self.fake.world).map_err(|error| error.to_string())? {
+        let verb = match ready(read_last(&self.fake.world)).map_err(|error| error.to_string())? {
             None => Verb::Run,
             Some(now) if now.is_finished() => return self.enable_all().await,
             Some(_) => self.dice.pick(&[Verb::Resume, Verb::Abort]),

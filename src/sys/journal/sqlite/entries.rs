@@ -1,0 +1,62 @@
+//! The entries of rolls and of promotions as rows of their tables.
+
+use rusqlite::{Connection, Row as SqlRow, params};
+
+use super::columns::parse_column;
+use crate::world::journal_store::{Log, StoredEntry};
+
+pub(super) fn insert(connection: &Connection, log: Log, entry: &StoredEntry) -> rusqlite::Result<()> {
+    let StoredEntry { id, at, host, what } = entry;
+    let host = host.as_ref().map(ToString::to_string);
+    let at = at.to_string();
+    match log {
+        Log::Rolls => connection.execute(
+            "INSERT INTO journal (roll, at, host, what) VALUES (?1, ?2, ?3, ?4)",
+            params![id, at, host, what],
+        ),
+        Log::Promotions => connection.execute(
+            "INSERT INTO promotions (promotion, at, what) VALUES (?1, ?2, ?3)",
+            params![id, at, what],
+        ),
+    }
+    .map(|_| ())
+}
+
+/// Reads the entries of one id, oldest first, without the first `skip`.
+pub(super) fn select(
+    connection: &Connection,
+    log: Log,
+    id: &str,
+    skip: usize,
+) -> rusqlite::Result<Vec<StoredEntry>> {
+    // A table of entries only grows, so that the first ones stay the first ones.
+    let sql = match log {
+        Log::Rolls => {
+            "SELECT roll, at, host, what FROM journal WHERE roll = ?1 ORDER BY id LIMIT -1 OFFSET ?2"
+        }
+        Log::Promotions => {
+            "SELECT promotion, at, NULL, what FROM promotions WHERE promotion = ?1 ORDER BY number LIMIT -1 OFFSET ?2"
+        }
+    };
+    let skip = i64::try_from(skip).unwrap_or(i64::MAX);
+    connection.prepare(sql)?.query_map(params![id, skip], read_entry)?.collect()
+}
+
+fn read_entry(row: &SqlRow<'_>) -> rusqlite::Result<StoredEntry> {
+    let host: Option<String> = row.get(2)?;
+    let host = host.map(|_| parse_column(row, 2)).transpose()?;
+    Ok(StoredEntry { id: row.get(0)?, at: parse_column(row, 1)?, host, what: row.get(3)? })
+}
+
+/// Reads the latest ids, oldest first.
+pub(super) fn select_ids(connection: &Connection, log: Log, limit: u32) -> rusqlite::Result<Vec<String>> {
+    let (table, key, number) = match log {
+        Log::Rolls => ("journal", "roll", "id"),
+        Log::Promotions => ("promotions", "promotion", "number"),
+    };
+    let sql = format!(
+        "SELECT {key} FROM (SELECT {key}, min({number}) AS first FROM {table} GROUP BY {key}
+         ORDER BY first DESC LIMIT ?1) ORDER BY first"
+    );
+    connection.prepare(&sql)?.query_map([limit], |row| row.get(0))?.collect()
+}

@@ -1,0 +1,125 @@
+//! The place that keeps a fleet's journals and its lock: a file, another machine, or a server that several operators share.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::model::lock::{Holder, LockNote};
+use crate::model::name::HostName;
+
+/// Why the journal could not be read or written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JournalError {
+    #[error("cannot open the journal `{path}`: {reason}")]
+    Open { path: PathBuf, reason: String },
+    #[error("the journal {store} has schema {found}; this switchman reads up to {known}")]
+    Newer { store: String, found: i64, known: i64 },
+    #[error("the disk that holds the journal {store} is full")]
+    Full { store: String },
+    #[error("the journal {store} is damaged: {reason}")]
+    Damaged { store: String, reason: String },
+    /// After a failed write nothing of it is recorded.
+    #[error("cannot {action} in {store}: {reason}")]
+    Failed { action: &'static str, store: String, reason: String },
+    /// A write that was under way may or may not be recorded.
+    #[error("cannot {action} in {store}: no answer: {reason}")]
+    Unreachable { action: &'static str, store: String, reason: String },
+    /// An operator released the lock by force, or took it over, or it expired.
+    #[error("the fleet lock was lost: it is held by {}", .holder.as_ref().map_or("no process".to_owned(), ToString::to_string))]
+    LockLost { holder: Option<Box<Holder>> },
+}
+
+/// Which of a fleet's journals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Log {
+    Rolls,
+    Promotions,
+}
+
+/// An entry as a store keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredEntry {
+    /// The roll or the promotion.
+    pub id: String,
+    pub at: jiff::Timestamp,
+    /// `None`: about the roll or promotion as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostName>,
+    /// What happened, as JSON text.
+    pub what: String,
+}
+
+/// The lock as a store keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockRecord {
+    pub holder: Holder,
+    /// Counted up by the holder.
+    pub heartbeats: u64,
+}
+
+/// The result of an attempt to take the lock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Acquisition {
+    Acquired,
+    Busy(Box<LockRecord>),
+}
+
+/// Every call is bounded in time by the adapter. A write is durable when the call returns, and whole or not there at all.
+///
+/// The holder is the fencing token: it names one process of one boot of one machine at one time, and no write of a holder is
+/// accepted after the lock is another's or nobody's.
+#[async_trait]
+pub trait JournalStore: Send + Sync {
+    /// The store for people: `` `.switchman/shop.db` ``, `PostgreSQL at db1`.
+    fn label(&self) -> String;
+
+    /// Takes the lock when it is free, or held exactly as in `instead_of`: of two who see the same stale lock one wins, and the
+    /// loser removes nothing. Idempotent for the holder that has it already.
+    async fn acquire(
+        &self,
+        holder: &Holder,
+        instead_of: Option<&LockRecord>,
+    ) -> Result<Acquisition, JournalError>;
+
+    /// Counts the heartbeats up. Fails when another holder has the lock by now.
+    async fn renew(&self, holder: &Holder) -> Result<(), JournalError>;
+
+    /// Releases the lock if this holder has it. Otherwise the error names the holder.
+    async fn release(&self, holder: &Holder) -> Result<(), JournalError>;
+
+    /// Releases the lock of a process that is about to end, within 2 s and without the caller's runtime. A store that cannot
+    /// do so leaves the lock to be found silent.
+    fn release_at_exit(&self, holder: &Holder);
+
+    async fn read_lock(&self) -> Result<Option<LockRecord>, JournalError>;
+
+    /// Returns when the lock may differ from `seen`, and at the latest after `timeout`.
+    async fn wait_for_lock_change(
+        &self,
+        seen: Option<&LockRecord>,
+        timeout: Duration,
+    ) -> Result<(), JournalError>;
+
+    /// Adds an entry; with a holder, only if it has the lock in the same transaction.
+    async fn append(
+        &self,
+        holder: Option<&Holder>,
+        log: Log,
+        entry: &StoredEntry,
+    ) -> Result<(), JournalError>;
+
+    /// Returns the entries of one id, oldest first, without the first `skip`.
+    async fn load(&self, log: Log, id: &str, skip: usize) -> Result<Vec<StoredEntry>, JournalError>;
+
+    /// Returns the latest `limit` ids by their first entry, oldest first.
+    async fn list(&self, log: Log, limit: u32) -> Result<Vec<String>, JournalError>;
+
+    async fn add_note(&self, note: &LockNote) -> Result<(), JournalError>;
+
+    /// The latest `limit` notes, oldest first.
+    async fn load_notes(&self, limit: u32) -> Result<Vec<LockNote>, JournalError>;
+}
