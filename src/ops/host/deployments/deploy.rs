@@ -14,6 +14,7 @@ use crate::ops::host::rules::{self, ChangeError};
 use crate::ops::host::warn::warn;
 use crate::plan::versions::{self, DeployDecision, DeployRefusal, find_role, parse_local_port};
 use crate::world::HostWorld;
+use crate::world::store::HistoryNote;
 
 pub async fn deploy(world: &HostWorld, request: &DeployRequest) -> Result<DeployResponse, HostDeployError> {
     let _held = lock_service(world, &request.service, "deploy").await?;
@@ -79,7 +80,25 @@ pub async fn deploy(world: &HostWorld, request: &DeployRequest) -> Result<Deploy
         warn(world, format!("{}: old releases stay: {error}", request.service));
     }
     let role = find_role(&world.store.load_records()?, &deployment);
+    if role == Role::Shadow {
+        record_shadow(world, &deployment, request);
+    }
     Ok(DeployResponse { deployment, known: false, role })
+}
+
+/// Records a deploy that changed no rule. The first version of a service is in the history as a change of its routes.
+fn record_shadow(world: &HostWorld, deployment: &Deployment, request: &DeployRequest) {
+    let Deployment { service, version, id, .. } = deployment;
+    let note = HistoryNote {
+        service: service.clone(),
+        actor: request.actor.clone(),
+        action: "deploy",
+        detail: format!("{service} {version} ({id}) is a shadow"),
+    };
+    // The version is deployed, even if the history cannot be written.
+    if let Err(error) = world.store.add_note(&note, world.clock.now()) {
+        warn(world, format!("{service}: {version} is not in the history: {error}"));
+    }
 }
 
 fn decide_new_role(world: &HostWorld, deployment: &Deployment) -> Result<Role, HostDeployError> {

@@ -9,6 +9,7 @@ fn listen(fake: &FakeWorld, number: u16) {
     fake.host.listeners.lock().unwrap().push((port(number), process));
 }
 
+/// Rows: D20.
 #[tokio::test(start_paused = true)]
 async fn deploy_passes_over_ports_in_use() {
     let fake = fake();
