@@ -32,6 +32,7 @@ use hint::fleet::{
     FINISHED_ROLL_HINT, journal_hint, lock_hint, not_promoted_hint, promotion_hint, roll_hint,
 };
 use hint::host::error_code_hint;
+pub use subject::Subject;
 
 mod hint;
 mod message;
@@ -39,6 +40,7 @@ mod message;
 mod samples;
 #[cfg(test)]
 mod snapshots;
+mod subject;
 
 /// 0 done or already so; 1 refused or failed; 2 usage, or too few samples for a verdict (`compare`); 3 partly done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,7 +127,7 @@ pub enum Failure {
     NoSuchService { requested: ServiceName, known: Vec<ServiceName> },
     /// `action`: what the command was to do, for causes that do not name it.
     #[error("{}", message::describe_deployments(.action, .error))]
-    Deployments { action: String, error: FleetDeployError },
+    Deployments { action: String, subject: Option<Subject>, error: FleetDeployError },
     /// A question was answered with no: seed row R20 (docs/design/seed-systems.md#restate).
     #[error("{0}")]
     Declined(&'static str),
@@ -212,7 +214,10 @@ impl Failure {
                 ExitStatus::Usage
             }
             Self::Deployments {
-                error: FleetDeployError::Partial { .. } | FleetDeployError::RollIncomplete { done: 1.., .. },
+                error:
+                    FleetDeployError::Partial { .. }
+                    | FleetDeployError::PartlyRead { .. }
+                    | FleetDeployError::RollIncomplete { done: 1.., .. },
                 ..
             }
             | Self::SwitchedPartially { done: 1.., .. }
@@ -232,7 +237,10 @@ impl Failure {
             Self::Config(error) => hint::config_hint(error).into(),
             Self::HostSelection(error) => hint::selection_hint(error).into(),
             Self::Lab(error) => hint::lab_hint(error).into(),
-            Self::Deployments { error, .. } => deployments_hint(error),
+            Self::Deployments { error, subject, .. } => {
+                let hint = deployments_hint(error);
+                subject.as_ref().map_or_else(|| hint.clone(), |subject| subject.fill(&hint))
+            }
             Self::Promotion(error) => promotion_hint(error),
             Self::NotPromoted { service, version, unreached_hosts, finished, .. } => {
                 not_promoted_hint(service, version, unreached_hosts, *finished)

@@ -83,6 +83,7 @@ pub(super) fn list_failures() -> Vec<Sample<Failure>> {
         wrap(lab::list_lab_errors(), Failure::Lab),
         wrap(fleet::list_deploy_errors(), |error| Failure::Deployments {
             action: "deploy shop 2.0.0".into(),
+            subject: None,
             error,
         }),
         list_own_failures(),

@@ -6,6 +6,7 @@ mod activity;
 mod agent_check;
 mod agent_link;
 mod check;
+mod completion;
 mod docs;
 mod drain;
 mod examples;

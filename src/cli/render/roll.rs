@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::live_table::{LiveTable, RollFollower};
 use super::renderer::{Renderer, SCHEMA_VERSION};
 use super::table;
+use super::time_format::TimeFormat;
 use crate::error::Failure;
 use crate::model::duration::format;
 use crate::model::journal::{HostOutcome, RollResult};
@@ -107,11 +108,11 @@ impl Renderer {
     }
 
     pub fn print_roll_status(&self, view: &RollView) {
-        self.print("roll-status", view, || format_roll_status(view, &self.service_flag));
+        self.print("roll-status", view, || format_roll_status(view, &self.service_flag, self.time_format));
     }
 
     pub fn print_past_roll(&self, roll: &RollProgress) {
-        self.print("roll", roll, || format_roll(roll, &self.service_flag));
+        self.print("roll", roll, || format_roll(roll, &self.service_flag, self.time_format));
     }
 
     pub fn print_lock(&self, lock: Option<&LockView>) {
@@ -128,7 +129,7 @@ impl Renderer {
         if self.is_json {
             self.print_text(&format_event_line("roll", None, rolled));
         } else {
-            self.print_text(&format_roll(&rolled.progress, &self.service_flag));
+            self.print_text(&format_roll(&rolled.progress, &self.service_flag, self.time_format));
         }
         for undelivered in &rolled.undelivered {
             self.print_remark(&format!("{} {undelivered}", "warning:".yellow()));
@@ -204,10 +205,10 @@ fn describe_host_end(end: HostOutcome) -> &'static str {
 }
 
 /// The progress of a roll, and the holder of the fleet lock. `flag`: the ` --service NAME` that the next command line needs.
-pub(super) fn format_roll_status(view: &RollView, flag: &str) -> String {
+pub(super) fn format_roll_status(view: &RollView, flag: &str, time: TimeFormat) -> String {
     let mut text = match &view.progress {
         None => "no roll yet\n".to_owned(),
-        Some(progress) => format_roll(progress, flag),
+        Some(progress) => format_roll(progress, flag, time),
     };
     if let Some(lock) = &view.lock {
         let _ = write!(text, "lock: {}", format_lock(lock));
@@ -238,7 +239,7 @@ pub(super) fn format_lock(lock: &LockView) -> String {
     format!("held by {} ({life})\n", lock.holder)
 }
 
-fn format_roll(progress: &RollProgress, flag: &str) -> String {
+fn format_roll(progress: &RollProgress, flag: &str, time: TimeFormat) -> String {
     let mut text = String::new();
     let spec = &progress.spec;
     let took = format_duration_between(progress.began_at, progress.changed_at);
@@ -249,10 +250,10 @@ fn format_roll(progress: &RollProgress, flag: &str) -> String {
     };
     let _ = writeln!(
         text,
-        "{} by {} at {:.0}: {}: {state}, {} of {} done, {took}",
+        "{} by {} at {}: {}: {state}, {} of {} done, {took}",
         progress.roll.bold(),
         progress.actor.user,
-        progress.began_at,
+        time.format(progress.began_at),
         spec.command_line().join(" "),
         progress.count_done(),
         Count(progress.hosts.len(), "host"),

@@ -20,12 +20,12 @@ pub fn deployments_hint(error: &FleetDeployError) -> String {
         FleetDeployError::Partial { .. } => {
             "the hosts that are done were changed: `switchman ls --wide` shows every host; repair the others first"
         }
-        FleetDeployError::Hosts(failed) | FleetDeployError::Unread { hosts: failed, .. } => {
-            match failed.first() {
-                Some((_, error)) => return link_hint(error),
-                None => "`switchman ls --wide` shows every host",
-            }
-        }
+        FleetDeployError::Hosts(failed)
+        | FleetDeployError::Unread { hosts: failed, .. }
+        | FleetDeployError::PartlyRead { unread: failed, .. } => match failed.first() {
+            Some((_, error)) => return link_hint(error),
+            None => "`switchman ls --wide` shows every host",
+        },
         FleetDeployError::Owned { hosts } => {
             let host = hosts.first().map(|(host, _)| host.to_string()).unwrap_or_default();
             return format!(

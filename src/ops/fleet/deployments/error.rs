@@ -30,6 +30,9 @@ pub enum FleetDeployError {
     /// An incomplete list is not a success. `missing`: hosts that were read and do not have the version.
     #[error("cannot read every host: {}{}", join_errors(.hosts), describe_missing(.missing))]
     Unread { hosts: Vec<(HostName, LinkError)>, missing: Vec<HostName> },
+    /// What the other hosts answered is printed already.
+    #[error("cannot read every host: {read} of {} answered; {}", Count(read + unread.len(), "host"), join_errors(.unread))]
+    PartlyRead { read: usize, unread: Vec<(HostName, LinkError)> },
     /// Seed row D18 (docs/design/seed-systems.md#mvi-and-daeploy).
     #[error("No services match the given name and version.")]
     NoMatch,
