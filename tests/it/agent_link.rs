@@ -333,6 +333,7 @@ fn malformed_requests_are_answered_in_json() {
     });
 }
 
+/// Rows: R32.
 #[test]
 fn agent_replaces_socket_of_dead_agent_only() {
     run_in_namespace(|| async {

@@ -197,6 +197,7 @@ fn program_that_ignores_term_is_killed() {
     fails(&["sh", "-c", "trap '' TERM; sleep 600 & while :; do wait; done"], "cannot connect");
 }
 
+/// Rows: D35.
 #[test]
 fn program_that_answers_500_fails_deploy() {
     fails(&["python3", "500.py"], "answered 500, expected 200");

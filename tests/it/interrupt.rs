@@ -161,6 +161,7 @@ fn check_deploy_is_aborted(host: &Host, signal: Signal) {
     assert!(!host.list().contains("1.0.0"), "{}", host.list());
 }
 
+/// Rows: D25.
 #[test]
 fn second_signal_aborts_deploy_and_removes_it() {
     run_in_namespace(|| async {

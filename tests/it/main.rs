@@ -31,6 +31,7 @@ mod roll;
 mod roll_cli;
 mod roll_faults;
 mod rule_repair;
+mod seeds;
 mod server_lines;
 mod single_host;
 mod site;

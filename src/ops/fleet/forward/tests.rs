@@ -95,6 +95,7 @@ fn assert_refused(ended: &Result<SwitchReport, SwitchError>, expected: ErrorCode
     assert_eq!(*code, expected, "{ended:?}");
 }
 
+/// Rows: H1.
 #[tokio::test(start_paused = true)]
 async fn disable_and_enable_wait_for_every_balancer() {
     let scene = scene().await;
@@ -112,6 +113,7 @@ async fn disable_and_enable_wait_for_every_balancer() {
     assert_eq!(scene.phases().last(), Some(&Phase::Done));
 }
 
+/// Rows: Z16.
 #[tokio::test(start_paused = true)]
 async fn repeated_switch_changes_nothing() {
     let scene = scene().await;
@@ -223,6 +225,7 @@ async fn full_disk_stops_switch_before_kernel_change() {
     assert_eq!(scene.state(), ON);
 }
 
+/// Rows: H2.
 #[tokio::test(start_paused = true)]
 async fn drain_waits_for_last_request() {
     let scene = scene().await;
@@ -306,6 +309,7 @@ async fn wait_uses_computed_timeout_for_unreadable_balancer() {
     assert_eq!(began.elapsed().as_secs(), 8, "(3-1) x 2s + 2s + 2s");
 }
 
+/// Rows: D27, D34.
 #[tokio::test(start_paused = true)]
 async fn restore_repairs_drift_and_keeps_maintenance() {
     let scene = scene().await;
