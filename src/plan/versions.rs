@@ -15,11 +15,13 @@ use crate::model::version::Version;
 use crate::templates::vhost;
 
 mod merge;
+mod recovered;
 mod routes;
 mod trial_outcome;
 mod uri;
 
 pub use merge::{ReleaseDifference, find_release_difference, plan_merge};
+pub use recovered::project_recovery;
 pub use routes::{
     detach, end_trial, find_last_good, find_rollback_target, move_instance, plan_assign, plan_first,
     plan_rollback, restore_routes,
