@@ -6,7 +6,7 @@ use std::fmt;
 use crate::model::name::HostName;
 use crate::model::version::Version;
 
-/// What a rollback of one host alone would do.
+/// The effect of a rollback of one host alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostRollback {
     pub host: HostName,
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     fn choose(hosts: &[(&str, &str)]) -> Option<(String, Vec<String>)> {
-        let version = |text: &str| (!text.is_empty()).then(|| text.parse().unwrap());
+        let version = |text: &str| (!text.is_empty()).then(|| format!("{text}.0.0").parse().unwrap());
         let turn = |(number, (main, target)): (usize, &(&str, &str))| HostRollback {
             host: format!("web{}", number + 1).parse().unwrap(),
             main: version(main),
@@ -72,7 +72,7 @@ mod tests {
     }
 
     fn to(version: &str, hosts: &[&str]) -> Option<(String, Vec<String>)> {
-        Some((version.to_owned(), hosts.iter().map(|host| (*host).to_owned()).collect()))
+        Some((format!("{version}.0.0"), hosts.iter().map(|host| (*host).to_owned()).collect()))
     }
 
     #[test]

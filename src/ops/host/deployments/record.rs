@@ -1,7 +1,7 @@
 //! Reads of the record: deployments of this host.
 
 use super::error::HostDeployError;
-use super::finish::system_actor;
+use super::system_actor::system_actor;
 use crate::model::api::deployments::DeploymentRef;
 use crate::model::deployment::{Deployment, DeploymentId};
 use crate::model::forward::ServiceRecord;
