@@ -39,8 +39,8 @@ pub fn deployments_hint(error: &FleetDeployError) -> String {
         }
         FleetDeployError::Roll(error) => return roll_hint(error),
         FleetDeployError::RollIncomplete { finished: false, .. } => {
-            "`switchman roll --resume` continues it (with `--service NAME` where it is not the first); `switchman rollback \
-             NAME --host HOST` goes back on a host that is done"
+            "`switchman roll --resume` continues it (with `--service NAME` where it is not the first); `switchman roll --abort`, then \
+             `switchman rollback NAME`, makes the old main answer on every host"
         }
         FleetDeployError::NoVersion { service, version } => {
             return format!(

@@ -124,7 +124,7 @@ struct RollRun<'a> {
     failures: Mutex<u32>,
     /// The hosts where the command began and its end is not known: it may still be running.
     unfinished_commands: Mutex<BTreeSet<HostName>>,
-    /// What `--force` overrode.
+    /// The refusals that `--force` overrode.
     overridden: Mutex<Vec<String>>,
     /// The first write to the journal that failed: nothing may be done any more that is not recorded.
     journal_error: Mutex<Option<JournalError>>,
@@ -420,7 +420,7 @@ impl<'a> RollRun<'a> {
         }
     }
 
-    /// Before anything is touched: a host that another operation took out of service is left to it.
+    /// Refuses, before anything is touched, hosts that another operation took out of service.
     async fn check_owners(&self) -> Result<(), RollError> {
         let actor = Actor { takes_over: self.takes_over, ..self.actor.clone() };
         let owned = require_owned(self.world, self.fleet, &self.hosts, &actor).await;

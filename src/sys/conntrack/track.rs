@@ -84,7 +84,7 @@ enum TrackedState {
 }
 
 impl TrackedState {
-    /// From net/tcp_states.h.
+    /// Maps a state of net/tcp_states.h.
     const fn from_socket(state: u8) -> Self {
         match state {
             3 => Self::SynReceived,

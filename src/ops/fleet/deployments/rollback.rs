@@ -49,7 +49,7 @@ pub(super) async fn roll_back_hosts(
     Ok(restored)
 }
 
-/// What a rollback did.
+/// The result of a rollback.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RollbackReport {
     /// Main of every host now.
@@ -115,7 +115,7 @@ fn warn_of_open_roll(world: &FleetWorld, service: &ServiceName) {
     }
 }
 
-/// What each host would do by itself, in the order of the hosts.
+/// The rollback of each host by itself, in the order of the hosts.
 struct HostRollbacks(Vec<HostRollback>);
 
 impl HostRollbacks {

@@ -1,4 +1,4 @@
-//! What `--force` of a roll overrides: reported, recorded in the journal, and in the history of every host.
+//! The refusals that `--force` of a roll overrides: reported, recorded in the journal, and in the history of every host.
 
 use std::sync::PoisonError;
 

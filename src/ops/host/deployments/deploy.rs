@@ -134,16 +134,19 @@ pub(super) fn find_free_port(
         if all.iter().flat_map(Deployment::instances).any(|instance| instance.port == port) {
             return Ok(port);
         }
-        return match describe_port_owner(world, port) {
+        return match describe_port_owner(world, port)? {
             None => Ok(port),
             owner => Err(DeployRefusal::PortTaken { port, owner }.into()),
         };
     }
     let taken = versions::collect_used_ports(existing, &records, site);
-    let free =
-        versions::list_candidate_ports(site, &taken).find(|port| describe_port_owner(world, *port).is_none());
+    for port in versions::list_candidate_ports(site, &taken) {
+        if describe_port_owner(world, port)?.is_none() {
+            return Ok(port);
+        }
+    }
     let (first, last) = site.port_range;
-    Ok(free.ok_or(DeployRefusal::NoPort { first, last })?)
+    Err(DeployRefusal::NoPort { first, last }.into())
 }
 
 /// Removes the releases that nothing uses, beyond the last few.
