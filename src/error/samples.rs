@@ -6,6 +6,7 @@ use super::{Failure, ServerKind};
 use crate::agent::serve::ServeError;
 use crate::config::{ConfigError, ConfigProblem};
 use crate::model::example;
+use crate::model::failure::ErrorCode;
 use crate::model::lock::{Holder, Liveness, LockPurpose, LockView};
 use crate::model::port_conflict::{PortConflict, PortSetting, PortSide};
 use crate::model::port_forward::Switch;
@@ -392,6 +393,16 @@ fn list_switch_errors() -> Vec<Sample<SwitchError>> {
     let host = || "web1".to_owned();
     let (off, on) = (Switch::Off, Switch::On);
     let late = || BalancerWaitError::TimedOut { waited: secs(8), missing: vec![make_missing_observation()] };
+    let contradicted = |switch| SwitchError::Contradicted {
+        host: host(),
+        switch,
+        source: LinkError::Refused {
+            code: ErrorCode::ForwardContradicted,
+            message: format!(
+                "kernel and record have the forward {switch}, and packets find otherwise: a packet to the data port 8080 is refused (IPv4)"
+            ),
+        },
+    };
     let mut all = samples!(SwitchError {
         Refused: [SwitchError::Refused {
             host: host(),
@@ -403,6 +414,7 @@ fn list_switch_errors() -> Vec<Sample<SwitchError>> {
             switch: on,
             source: LinkError::TimedOut { via: "ssh web1".into(), waited: secs(15) },
         }],
+        Contradicted: [contradicted(off), contradicted(on)],
         NotObserved: [
             SwitchError::NotObserved { host: host(), switch: off, source: late() },
             SwitchError::NotObserved { host: host(), switch: on, source: late() },
@@ -426,7 +438,11 @@ fn list_switch_errors() -> Vec<Sample<SwitchError>> {
 
 /// One of each form, for a switch of several hosts.
 fn list_switch_errors_for_many() -> Vec<SwitchError> {
-    list_switch_errors().into_iter().map(|(_, error)| error).take(5).collect()
+    let mut of_each: Vec<SwitchError> =
+        list_switch_errors().into_iter().map(|(_, error)| error).take(7).collect();
+    // One of the two contradictions is enough.
+    of_each.remove(2);
+    of_each
 }
 
 fn make_missing_observation() -> MissingObservation {

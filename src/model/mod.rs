@@ -20,6 +20,7 @@ pub mod forward;
 pub mod health;
 pub mod history;
 pub mod host;
+pub mod host_main;
 pub mod journal;
 pub mod latencies;
 pub mod lock;

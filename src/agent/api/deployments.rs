@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::line_stream::{LineStream, stream_run};
 use super::operation::adapt_schema;
-use super::respond::{refuse_body, refuse_request, run_to_completion};
+use super::respond::{refuse_body, refuse_request};
 use super::route::{ApiRoute, Call, Object, serve, serve_object};
 use super::state::{ApiState, Host};
 use crate::model::api::RunOutcome;
@@ -48,14 +48,12 @@ pub(super) fn build_routes() -> Vec<ApiRoute> {
         serve(&LOGS, stream_logs),
         serve(&SERVICES, |state, _| async move { Ok(state.host.list_deployments().await?.services) }),
         serve(&SERVICE, get_service),
-        serve(&ACCESS, |state, call| {
-            run_to_completion(async move { state.host.set_access(&call.path, &call.body).await })
-        }),
+        serve(&ACCESS, |state, call| async move { state.host.set_access(&call.path, &call.body).await }),
         serve_object(&ASSIGN, (describe_assign_body, true), assign),
         serve_object(&ROLLBACK, (build_schema::<RollbackRequest>, false), roll_back),
         serve(&WATCH, watch),
-        serve(&TRAFFIC_SPLIT, |state, call| {
-            run_to_completion(async move { state.host.change_traffic_split(&call.path, &call.body).await })
+        serve(&TRAFFIC_SPLIT, |state, call| async move {
+            state.host.change_traffic_split(&call.path, &call.body).await
         }),
         serve(&EVIDENCE, |state, call| async move {
             let (service, id) = call.path;
@@ -195,7 +193,7 @@ async fn merge(
     let mut body = call.body;
     body.fields.insert("id".to_owned(), Value::from(call.path.as_str()));
     let request = body.parse()?;
-    run_to_completion(async move { state.host.merge(&request).await }).await
+    state.host.merge(&request).await
 }
 
 async fn assign(
@@ -216,7 +214,7 @@ async fn assign(
     {
         return Err(refuse_request(format!("the path is about `{service}`, the body about `{named}`")));
     }
-    run_to_completion(async move { state.host.assign(&service, &request).await }).await
+    state.host.assign(&service, &request).await
 }
 
 async fn roll_back(
@@ -224,7 +222,7 @@ async fn roll_back(
     call: Call<ServiceName, NoQuery, Object<RollbackRequest>>,
 ) -> LinkResult<AssignResponse> {
     let (service, request) = (call.path, call.body.parse()?);
-    run_to_completion(async move { state.host.rollback(&service, &request).await }).await
+    state.host.rollback(&service, &request).await
 }
 
 /// Returns `None` while the watch window is open: the caller repeats the request.

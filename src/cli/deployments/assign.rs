@@ -245,10 +245,7 @@ pub async fn rollback(args: RollbackArgs, context: &Context) -> Result<(), Failu
     let actor = env::read_actor();
     let put = deployments::rollback(&place.world, &place.fleet, &place.hosts, &args.name, &actor).await;
     let put = put.map_err(fail_version(format!("roll {} back", args.name), &args.name, None))?;
-    for (_, assigned) in put.iter().take(1) {
-        let version = &assigned.deployment.version;
-        context.renderer.print_line(&format!("Changed main version to {} {version}", args.name));
-    }
+    context.renderer.print_line(&format!("Changed main version to {} {}", args.name, put.version));
     let listing = place.list().await.filter(Some(&args.name), None);
     context.renderer.print_listing(&listing, false);
     Ok(())

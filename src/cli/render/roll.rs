@@ -51,6 +51,7 @@ enum AuxiliaryEvent<'a> {
     Observed { host: &'a HostName, balancer: &'a BalancerName, server: &'a str, state: &'a str },
     Draining { host: &'a HostName, in_flight: u64, busy_sockets: u64 },
     Warning { text: &'a str },
+    Overridden { refusal: &'a str },
 }
 
 impl Renderer {
@@ -96,6 +97,7 @@ impl Renderer {
                 format_line(AuxiliaryEvent::Draining { host, in_flight, busy_sockets })
             }
             Event::Warning { text } => format_line(AuxiliaryEvent::Warning { text }),
+            Event::Overridden { refusal } => format_line(AuxiliaryEvent::Overridden { refusal }),
             _ => return,
         };
         self.print_text(&text);
@@ -258,6 +260,9 @@ fn format_roll(progress: &RollProgress, flag: &str, time: TimeFormat) -> String 
         progress.count_done(),
         Count(progress.hosts.len(), "host"),
     );
+    for refusal in &progress.overridden {
+        let _ = writeln!(text, "overridden by --force: {refusal}");
+    }
     let unfinished = !progress.is_finished();
     let row = |host| format_host_row(host, &spec.work, unfinished, flag);
     let rows = progress.hosts.iter().map(row).collect();

@@ -16,11 +16,18 @@ use crate::model::forward::{KernelForward, Route, Routes, ServiceRecord};
 use crate::model::percent::Percent;
 use crate::model::port_forward::Switch;
 use crate::ops::fleet::status::{BalancerStatus, HostStatus};
+use crate::plan::mains::MainsDifference;
 
 impl Renderer {
-    pub fn print_status(&self, hosts: &[HostStatus], roll: Option<&RollView>, watching: bool) {
+    pub fn print_status(
+        &self,
+        hosts: &[HostStatus],
+        mains: Option<&MainsDifference>,
+        roll: Option<&RollView>,
+        watching: bool,
+    ) {
         if self.is_json {
-            return self.print_json("status", &StatusDocument { hosts, roll });
+            return self.print_json("status", &StatusDocument { hosts, mains_difference: mains, roll });
         }
         if watching && std::io::stdout().is_terminal() {
             // Home, and clear to the end: the screen does not flicker as a full clear would.
@@ -28,6 +35,9 @@ impl Renderer {
         }
         if hosts.len() > 1 {
             self.print_text(&format!("{}\n", format_summary(hosts)));
+        }
+        if let Some(difference) = mains {
+            self.print_text(&format_mains(difference));
         }
         for status in hosts {
             self.print_text(&format_host_status(status, self.time_format));
@@ -44,8 +54,17 @@ impl Renderer {
 #[derive(Serialize)]
 struct StatusDocument<'a> {
     hosts: &'a [HostStatus],
+    /// The groups of hosts with different mains, and the operation that explains them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mains_difference: Option<&'a MainsDifference>,
     /// The last roll, while it is not finished, and the holder of the fleet lock.
     roll: Option<&'a RollView>,
+}
+
+fn format_mains(difference: &MainsDifference) -> String {
+    let text = difference.to_string();
+    let text = if difference.cause.is_some() { text } else { text.red().to_string() };
+    format!("{text}\nnext: {}\n\n", difference.describe_next())
 }
 
 /// A line for each host: what serves its users.

@@ -39,8 +39,8 @@ pub fn deployments_hint(error: &FleetDeployError) -> String {
         }
         FleetDeployError::Roll(error) => return roll_hint(error),
         FleetDeployError::RollIncomplete { finished: false, .. } => {
-            "`switchman roll --resume` continues it (with `--service NAME` where it is not the first); `switchman rollback \
-             NAME --host HOST` goes back on a host that is done"
+            "`switchman roll --resume` continues it (with `--service NAME` where it is not the first); `switchman roll --abort`, then \
+             `switchman rollback NAME`, makes the old main answer on every host"
         }
         FleetDeployError::NoVersion { service, version } => {
             return format!(
@@ -57,9 +57,9 @@ pub fn deployments_hint(error: &FleetDeployError) -> String {
         FleetDeployError::MatchNotProven { verdict: ComparisonVerdict::Insufficient, .. } => {
             INSUFFICIENT_SAMPLES_HINT
         }
-        FleetDeployError::MatchNotProven { .. } | FleetDeployError::RolledBack { .. } => {
-            return version_hint(error);
-        }
+        FleetDeployError::MatchNotProven { .. }
+        | FleetDeployError::RolledBack { .. }
+        | FleetDeployError::RollbackSplit { .. } => return version_hint(error),
         FleetDeployError::WeightNotSet { source, .. } => {
             return format!("{}; weights that were set before stay, `--off` sets 100", weight_hint(source));
         }
@@ -115,6 +115,10 @@ fn version_hint(error: &FleetDeployError) -> String {
         FleetDeployError::RolledBack { service, version, .. } => {
             format!("`switchman logs {service} {version}` shows what it wrote")
         }
+        FleetDeployError::RollbackSplit { service, .. } => format!(
+            "nothing was changed; `switchman assign {service} VERSION` makes one version main on every host, `switchman rollback \
+             {service} --host HOST` goes back on one"
+        ),
         _ => String::new(),
     }
 }

@@ -37,7 +37,8 @@ pub const fn error_code_hint(code: ErrorCode) -> &'static str {
             "find who: `iptables-save -t nat | grep SWITCHMAN`, then run the command again"
         }
         ErrorCode::ForwardContradicted => {
-            "remove the cause, then run the command again; `switchman check` lists the rules of other programs"
+            "the forward stays as it is now; remove the cause, then run the command again; `switchman check` lists the rules of other \
+             programs"
         }
         ErrorCode::RevertFailed => {
             "kernel and record may disagree: `switchman status` shows it, `switchman restore` repairs it"

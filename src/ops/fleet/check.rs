@@ -11,6 +11,7 @@ use crate::world::FleetWorld;
 use crate::world::files::FileSystem;
 use crate::world::link::{HostLink, LinkError};
 
+use super::promote;
 use super::reach::{build_status_request, find_link, read_balancers};
 use super::roll;
 use crate::lint::{self, HaproxyCfg};
@@ -45,6 +46,8 @@ async fn collect_facts(
         missing: list_local_files(fleet).into_iter().filter(|file| !files.exists(&file.path)).collect(),
         roll: roll::read_last(world).map_err(ObservationError::new),
         lock: world.lock.read_holder().map_err(ObservationError::new),
+        // The same file as the rolls: an error is reported once.
+        promotion: promote::read_last(world).ok().flatten(),
         version: env!("CARGO_PKG_VERSION"),
     }
 }

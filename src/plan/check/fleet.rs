@@ -5,14 +5,17 @@ use std::path::{Path, PathBuf};
 use super::balancers::{check_capacity_floor, check_policy, check_servers, expects_main_up, require_view};
 use super::clock::{ClockOffset, check_clock};
 use super::finding::{build_finding, build_note, build_ok, build_problem, build_warning};
+use super::mains::check_mains;
 use crate::model::api::{Hello, HostView};
 use crate::model::balancer::{BackendView, BalancerSpec};
 use crate::model::finding::{Finding, Severity};
 use crate::model::fleet::Fleet;
 use crate::model::host::{Host, Transport};
+use crate::model::host_main::HostMain;
 use crate::model::lock::{Liveness, LockView};
 use crate::model::observation::ObservationError;
 use crate::model::port_forward::Switch;
+use crate::plan::promote::PromotionProgress;
 use crate::plan::roll::progress::RollProgress;
 
 /// A snapshot of a fleet. A part that could not be read is its error.
@@ -27,6 +30,8 @@ pub struct FleetFacts {
     /// The last roll.
     pub roll: Result<Option<RollProgress>, ObservationError>,
     pub lock: Result<Option<LockView>, ObservationError>,
+    /// The last promotion; `None` also where the journal cannot be read.
+    pub promotion: Option<PromotionProgress>,
     /// The version of this program.
     pub version: &'static str,
 }
@@ -44,6 +49,12 @@ pub struct HostFacts {
 }
 
 impl HostFacts {
+    /// Returns main of a host that was read.
+    fn find_main(&self) -> Option<HostMain> {
+        let view = self.view.as_ref()?.as_ref().ok()?;
+        Some(HostMain { host: self.host.name.clone(), version: view.main_version.clone() })
+    }
+
     fn expects_main_up(&self) -> bool {
         let view = self.view.as_ref().and_then(|view| view.as_ref().ok());
         view.is_some_and(|view| {
@@ -111,6 +122,9 @@ pub fn collect_findings(fleet: &Fleet, facts: &FleetFacts) -> Vec<Finding> {
             Ok(view) => all.extend(check_balancer(fleet, spec, view, &facts.hosts)),
         }
     }
+    let mains: Vec<HostMain> = facts.hosts.iter().filter_map(HostFacts::find_main).collect();
+    let roll = facts.roll.as_ref().ok().and_then(Option::as_ref);
+    all.extend(check_mains(fleet, &mains, &facts.balancers, roll, facts.promotion.as_ref()));
     all.extend(check_policy(fleet));
     all.extend(facts.missing.iter().map(build_missing_file_finding));
     all.extend(check_journal(facts));

@@ -38,7 +38,7 @@ pub use kill::{KillOptions, KilledDeployment, check_kill, find_unserved_backups,
 pub use list::{FleetDeployment, Listing, VersionStatus, list_answered, list_deployments};
 pub use logs::{HostHistories, read_histories, stream_logs};
 pub use merge::merge;
-pub use rollback::rollback;
+pub use rollback::{RollbackReport, rollback};
 pub use traffic_split::{HostSplit, SplitOptions, split};
 pub(super) use traffic_split::{apply_split_under_lock, wait_until_inserted};
 pub use update::{UpdateOptions, update};

@@ -1,4 +1,5 @@
 mod calls;
+mod fleet_rollback;
 mod kill_order;
 mod one_version;
 mod statuses;
@@ -11,6 +12,7 @@ use super::*;
 use crate::model::api::deployments::{AccessRequest, LogsRequest};
 use crate::model::deployment::{Deployment, RunSpec, RunSpecChange};
 use crate::model::example::{self, make_actor as actor};
+use crate::model::host::Host;
 use crate::model::name::HostName;
 use crate::model::roll::{NewMain, RollSpec, Work};
 use crate::ops::testing::site::{FakeSite, site};

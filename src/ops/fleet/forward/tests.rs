@@ -397,3 +397,17 @@ async fn switch_with_other_ports_is_refused() {
     let forced = scene.disable(&SwitchOptions { force: true, wait: false, ..options() }).await.unwrap();
     assert_eq!(forced.overridden.len(), 1);
 }
+
+/// The forward is as requested, so the error must not read as if it were not.
+#[tokio::test(start_paused = true)]
+async fn contradicted_switch_states_what_kernel_and_record_have() {
+    let site = crate::ops::testing::site::site(1, 1);
+    let message = "kernel and record have the forward on, and packets find otherwise: a cause".to_owned();
+    let contradicted = LinkError::Refused { code: ErrorCode::ForwardContradicted, message };
+    site.site.with_host("web1", |host| host.switch_error = Some(contradicted));
+    let error = enable(&site.world, &site.fleet, &site.fleet.hosts[0], &options()).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "cannot confirm the switch of `web1`: kernel and record have the forward on, and packets find otherwise: a cause"
+    );
+}

@@ -42,6 +42,7 @@ fn good() -> FleetFacts {
         missing: vec![],
         roll: Ok(None),
         lock: Ok(None),
+        promotion: None,
         version: "1.0.0",
     }
 }
@@ -190,7 +191,7 @@ fn missing_operator_files_are_reported() {
 fn add_unfinished_roll(facts: &mut FleetFacts, holder: Option<Liveness>, machine: &str) {
     let roll = RollId::new(jiff::Timestamp::UNIX_EPOCH, 1);
     let spec = example::make_roll_spec(&["web1", "web2"]);
-    let kind = RollEntryKind::Began { spec, actor: example::make_actor() };
+    let kind = RollEntryKind::Began { spec, actor: example::make_actor(), overridden: vec![] };
     let entry = RollEntry { roll: roll.clone(), at: jiff::Timestamp::UNIX_EPOCH, host: None, kind };
     facts.roll = Ok(build_progress(&[entry]));
     let holder = holder.map(|liveness| {
@@ -253,4 +254,46 @@ pub(in crate::plan::check) fn list_samples() -> Vec<Finding> {
         facts.roll = Err(ObservationError::new("the journal `.switchman/shop.db` is damaged"));
     }));
     all
+}
+
+/// A fleet whose first host has another main than the second.
+fn with_two_mains() -> FleetFacts {
+    let mut facts = good();
+    for (host, version) in facts.hosts.iter_mut().zip(["2.0.0", "1.0.0"]) {
+        let Some(Ok(view)) = &mut host.view else { panic!() };
+        view.main_version = Some(version.parse().unwrap());
+    }
+    facts
+}
+
+fn find_mains(facts: &FleetFacts) -> Option<Finding> {
+    collect_findings(&fleet(), facts).into_iter().find(|one| one.id == "mains-differ")
+}
+
+#[test]
+fn different_mains_are_a_warning_unless_an_operation_explains_them() {
+    assert_eq!(find_mains(&good()), None);
+    let mut facts = with_two_mains();
+    let found = find_mains(&facts).unwrap();
+    assert_eq!(found.severity, Severity::Warning);
+    assert_eq!(found.reason, "hosts have different mains: 1.0.0 on web2; 2.0.0 on web1");
+    assert!(found.fix.contains("`switchman assign shop 2.0.0 --host web2`"), "{}", found.fix);
+
+    // A roll of a command explains nothing; a rolling assign does.
+    let mut rows = example::make_roll_entries(&["web1", "web2"], 0, vec![]);
+    facts.roll = Ok(build_progress(&rows));
+    assert_eq!(find_mains(&facts).unwrap().severity, Severity::Warning);
+    if let RollEntryKind::Began { spec, .. } = &mut rows[0].kind {
+        let (version, trial) = ("2.0.0".parse().unwrap(), std::time::Duration::ZERO);
+        spec.work = crate::model::roll::Work::Assign(crate::model::roll::NewMain { version, trial });
+    }
+    facts.roll = Ok(build_progress(&rows));
+    let found = find_mains(&facts).unwrap();
+    assert_eq!(found.severity, Severity::Note);
+    assert!(found.reason.contains("is not finished"), "{}", found.reason);
+
+    // A host that cannot be read has no main that is known.
+    let mut facts = with_two_mains();
+    facts.hosts[0].view = None;
+    assert_eq!(find_mains(&facts), None);
 }
