@@ -295,7 +295,7 @@ impl<'a> RollRun<'a> {
             (Mutex::new(0), Mutex::default(), Mutex::new(None));
         let to_the_end = FleetWorld { stop: StopToken::without_handle(), ..world.clone() };
         let takes_over = actor.takes_over;
-        let purpose = plan.spec.command_line().join(" ");
+        let purpose = plan.spec.format_command();
         let purpose = if takes_over { format!("{purpose} ({})", actor.purpose) } else { purpose };
         let actor =
             Actor { roll: Some(id.clone()), purpose, takes_over: false, replaces: vec![], ..actor.clone() };
