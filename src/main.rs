@@ -34,7 +34,7 @@ fn main() -> ExitCode {
             },
         },
     );
-    sys::link::wait_for_noisy_ssh(NOISY_SSH_TIMEOUT);
+    sys::ssh::stderr::wait_for_noisy_ssh(NOISY_SSH_TIMEOUT);
     ExitCode::from(ended as u8)
 }
 
