@@ -254,6 +254,28 @@ fn switch_keeps_the_kernel_and_ends_its_wait() {
     });
 }
 
+/// SQLite waits for the lock of another process on the thread that runs the command.
+#[test]
+fn signal_is_answered_while_the_journal_is_locked() {
+    run_in_namespace(|| async {
+        let host = Host::new();
+        assert_eq!(host.run(&["enable-forward"]).status.code(), Some(0));
+        assert_eq!(host.run(&["roll", "--", "true"]).status.code(), Some(0));
+        let journal = host.dir.path().join(".switchman/shop.db");
+        let locked = rusqlite::Connection::open(&journal).unwrap();
+        locked.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let mut roll = host.start(&["roll", "--", "true"]);
+        let files = format!("/proc/{}/fd", roll.child.id());
+        wait_until(|| {
+            let mut files = std::fs::read_dir(&files).unwrap().flatten();
+            files.any(|file| std::fs::read_link(file.path()).is_ok_and(|file| file == journal))
+        });
+        roll.expect_answer(Signal::SIGINT, "interrupted: ");
+        locked.execute_batch("ROLLBACK").unwrap();
+        assert_eq!(roll.wait().0, Some(1));
+    });
+}
+
 /// The operator's machine answers, even while a host does not.
 #[test]
 fn signal_is_answered_while_a_host_is_silent() {
