@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let ended = cli::run(Cli::parse(), world_factory);
-    sys::link::wait_for_noisy_ssh(NOISY_SSH_TIMEOUT);
+    sys::ssh::stderr::wait_for_noisy_ssh(NOISY_SSH_TIMEOUT);
     ExitCode::from(ended as u8)
 }
 

@@ -59,6 +59,9 @@ pub(super) const fn lab_hint(error: &LabError) -> &'static str {
         LabError::Exec(_) => {
             "the lab needs iproute2, iptables, haproxy and nginx: `make setup` installs them"
         }
+        LabError::Up { .. } => {
+            "remove it with `switchman lab down --name NAME`, or take another name: `switchman lab up --name NAME`"
+        }
         LabError::InUse { .. } => "wait for it, or take another name: `switchman lab up --name NAME`",
         LabError::Process(_)
         | LabError::Command { .. }

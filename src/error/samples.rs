@@ -11,6 +11,7 @@ use crate::model::lock::{Holder, Liveness, LockPurpose, LockView};
 use crate::model::port_conflict::{PortConflict, PortSetting, PortSide};
 use crate::model::port_forward::Switch;
 use crate::model::socket::PeerConnections;
+use crate::model::ssh::SshFailure;
 use crate::ops::fleet::balancer_wait::{BalancerWaitError, MissingObservation};
 use crate::ops::fleet::drain::DrainError;
 use crate::ops::fleet::forward::{SwitchError, SwitchManyError};
@@ -30,6 +31,7 @@ use crate::world::machine::MachineError;
 mod fleet;
 mod host;
 mod lab;
+mod link;
 
 /// The name of a variant, as `RollError::Refused`, with a sample of it.
 pub(super) type Sample<E> = (String, E);
@@ -361,13 +363,11 @@ fn list_link_errors() -> Vec<Sample<LinkError>> {
     let ssh = || "ssh web1".to_owned();
     let mut all = samples!(LinkError {
         Unreachable: [
-            LinkError::Unreachable {
-                via: ssh(),
-                reason: "exit status 255: Permission denied (publickey)".into()
-            },
+            link::make_ssh_failure(SshFailure::AuthDenied),
             LinkError::Unreachable {
                 via: "https://10.0.0.1:8443".into(),
-                reason: "Connection refused".into()
+                reason: "Connection refused".into(),
+                ssh: None
             },
         ],
         Broken: [LinkError::Broken { via: ssh(), reason: "unexpected end of file".into() }],
@@ -385,6 +385,7 @@ fn list_link_errors() -> Vec<Sample<LinkError>> {
             message: "a reason of a newer switchman".into(),
         }],
     });
+    all.extend(link::list_ssh_failures());
     all.extend(wrap(host::list_host_errors(), LinkError::from));
     all
 }

@@ -100,7 +100,7 @@ fn lint_variant(
     syntax::lint_syntax(cfg, report);
     references::lint_references(cfg, report);
     report_environment(cfg, report);
-    global::lint_global(cfg, report);
+    global::lint_global(cfg, fleet, report);
     endpoint::lint_endpoints(cfg, fleet, report);
     let site = Site { cfg, addresses };
     track::lint_tracks(&site, report);

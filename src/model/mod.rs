@@ -40,6 +40,8 @@ pub mod release;
 pub mod roll;
 pub mod rules;
 mod run_id;
+pub mod shell;
 pub mod socket;
+pub mod ssh;
 pub mod traffic_split;
 pub mod version;

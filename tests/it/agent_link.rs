@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 
 use crate::testing::run_in_namespace;
 
+mod balancer;
 mod ssh;
 mod tls;
 mod upload;

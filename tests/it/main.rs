@@ -5,6 +5,7 @@
 mod activity;
 mod agent_check;
 mod agent_link;
+mod balancer_ssh;
 mod check;
 mod completion;
 mod docs;

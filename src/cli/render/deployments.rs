@@ -10,6 +10,7 @@ use crate::model::deployment::{Access, ProcessState, Workload};
 use crate::model::name::HostName;
 use crate::model::observation::ObservationError;
 use crate::model::plural::Count;
+use crate::model::shell::join_words;
 use crate::ops::fleet::deployments::{
     AppliedWeights, AssignReport, DeployReport, FleetDeployment, HostSplit, KilledDeployment, Listing,
     ServerWeight,
@@ -306,7 +307,7 @@ fn format_description(row: &FleetDeployment, time: TimeFormat) -> String {
 
 fn format_runs(runs: &Workload) -> String {
     match runs {
-        Workload::Command { argv } => argv.join(" "),
+        Workload::Command { argv } => join_words(argv),
         Workload::Vhost { server } => format!("{server:?} serves the release").to_lowercase(),
         Workload::External { uri } => format!("{uri}, not managed by switchman"),
     }

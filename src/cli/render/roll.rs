@@ -256,7 +256,7 @@ fn format_roll(progress: &RollProgress, flag: &str, time: TimeFormat) -> String 
         progress.roll.bold(),
         progress.actor.user,
         time.format(progress.began_at),
-        spec.command_line().join(" "),
+        spec.format_command(),
         progress.count_done(),
         Count(progress.hosts.len(), "host"),
     );
@@ -354,7 +354,7 @@ pub(super) fn format_past_rolls(rolls: &[RollProgress]) -> String {
         vec![
             roll.roll.to_string(),
             roll.actor.user.clone(),
-            truncate_command(&roll.spec.command_line().join(" ")),
+            truncate_command(&roll.spec.format_command()),
             result,
             format!("{} of {}", roll.count_done(), roll.hosts.len()),
             format_duration_between(roll.began_at, roll.changed_at),

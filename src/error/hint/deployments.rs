@@ -86,7 +86,9 @@ pub fn deployments_hint(error: &FleetDeployError) -> String {
         FleetDeployError::NoBalancer => "add `haproxy:` to an entry of `load_balancers` in switchman.yaml",
         FleetDeployError::NoWeights(error) => share_hint(error),
         FleetDeployError::WeightsNotAllowed(_) => {
-            "write `level admin` at its stats socket in haproxy.cfg, or share by request without `--via haproxy`"
+            "add an admin socket that no network reaches: `stats socket /run/haproxy/switchman.sock user USER mode 600 level \
+             admin` in haproxy.cfg, and `haproxy: ssh://USER@HOST/run/haproxy/switchman.sock` in switchman.yaml; or share by \
+             request without `--via haproxy`"
         }
         FleetDeployError::Interrupted => "nothing was changed; run the command again",
         FleetDeployError::TaskFailed(_) => "run the command again; `-vv` logs every step",

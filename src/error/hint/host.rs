@@ -5,9 +5,7 @@ use crate::world::link::LinkError;
 
 pub fn link_hint(error: &LinkError) -> String {
     match error {
-        LinkError::Unreachable { via, .. } if via.starts_with("ssh ") => format!(
-            "try it: `{via} switchman agent --stdio </dev/null`; ssh needs a key, because switchman does not prompt for a password"
-        ),
+        LinkError::Unreachable { ssh: Some(attempt), .. } => attempt.advice(),
         LinkError::Unreachable { .. } => {
             "nothing was changed; start the agent there: `systemctl start switchman`, or `switchman agent` without systemd"
                 .into()

@@ -76,11 +76,11 @@ async fn read_host_view(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Resul
 
 fn classify_link_error(error: LinkError) -> LinkFailure {
     match error {
-        LinkError::Unreachable { reason, .. } => LinkFailure::Unreachable(reason),
+        LinkError::Unreachable { reason, ssh, .. } => LinkFailure::Unreachable { reason, ssh },
         LinkError::VersionMismatch { .. } => LinkFailure::VersionMismatch(error.to_string()),
         LinkError::Refused { message, .. } => LinkFailure::Refused(message),
         LinkError::Broken { .. } | LinkError::TimedOut { .. } | LinkError::Abandoned { .. } => {
-            LinkFailure::Unreachable(error.to_string())
+            LinkFailure::Unreachable { reason: error.to_string(), ssh: None }
         }
     }
 }

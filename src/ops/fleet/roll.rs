@@ -321,7 +321,7 @@ impl<'a> RollRun<'a> {
         let overridden = Mutex::default();
         let to_the_end = FleetWorld { stop: StopToken::without_handle(), ..world.clone() };
         let takes_over = actor.takes_over;
-        let purpose = plan.spec.command_line().join(" ");
+        let purpose = plan.spec.format_command();
         let purpose = if takes_over { format!("{purpose} ({})", actor.purpose) } else { purpose };
         let actor =
             Actor { roll: Some(id.clone()), purpose, takes_over: false, replaces: vec![], ..actor.clone() };

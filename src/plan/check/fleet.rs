@@ -15,6 +15,7 @@ use crate::model::host_main::HostMain;
 use crate::model::lock::{Liveness, LockView};
 use crate::model::observation::ObservationError;
 use crate::model::port_forward::Switch;
+use crate::model::ssh::SshAttempt;
 use crate::plan::promote::PromotionProgress;
 use crate::plan::roll::progress::RollProgress;
 
@@ -67,8 +68,8 @@ impl HostFacts {
 /// Why a host did not answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkFailure {
-    /// No connection could be made, or no agent answers on it.
-    Unreachable(String),
+    /// No connection could be made, or no agent answers on it. `ssh` is the call of ssh that failed.
+    Unreachable { reason: String, ssh: Option<Box<SshAttempt>> },
     /// The agent answers, and speaks another version of the API.
     VersionMismatch(String),
     /// The agent answers, and refuses the request.
@@ -135,7 +136,7 @@ fn check_reachable_host(fleet: &Fleet, facts: &FleetFacts, host: &HostFacts) -> 
     let subject = host.host.name.as_str();
     let hello = match &host.hello {
         Ok(hello) => hello,
-        Err(unheard) => return vec![check_unreachable_host(fleet, host, unheard)],
+        Err(unheard) => return vec![check_unreachable_host(host, unheard)],
     };
     let (theirs, ours, via) = (&hello.version, facts.version, &host.transport);
     let mut all = vec![if theirs == ours {
@@ -157,7 +158,7 @@ fn check_reachable_host(fleet: &Fleet, facts: &FleetFacts, host: &HostFacts) -> 
     all
 }
 
-fn check_unreachable_host(fleet: &Fleet, host: &HostFacts, unheard: &LinkFailure) -> Finding {
+fn check_unreachable_host(host: &HostFacts, unheard: &LinkFailure) -> Finding {
     let subject = host.host.name.as_str();
     match unheard {
         LinkFailure::VersionMismatch(error) => {
@@ -169,27 +170,16 @@ fn check_unreachable_host(fleet: &Fleet, host: &HostFacts, unheard: &LinkFailure
             error.clone(),
             "see `agents:` in switchman.yaml, and the agent's flags",
         ),
-        LinkFailure::Unreachable(error) => {
-            let fix = match &host.host.transport {
-                Transport::Ssh(_) => format!(
-                    "this must answer, without a password: `{} {} agent --stdio </dev/null`",
-                    host.transport,
-                    format_remote_command(fleet, &host.host)
-                ),
-                Transport::Socket(_) | Transport::Tls(_) => {
+        LinkFailure::Unreachable { reason, ssh: attempt } => {
+            let fix = match (&host.host.transport, attempt) {
+                (_, Some(attempt)) => attempt.advice(),
+                (Transport::Socket(_) | Transport::Tls(_), None) => {
                     "start `switchman agent` there, and correct `agent:`".to_owned()
                 }
-                Transport::Local => "see the error".to_owned(),
+                (Transport::Ssh(_) | Transport::Local, None) => "see the error".to_owned(),
             };
-            build_problem("host-unreachable", subject, error.clone(), fix)
+            build_problem("host-unreachable", subject, reason.clone(), fix)
         }
-    }
-}
-
-fn format_remote_command(fleet: &Fleet, host: &Host) -> String {
-    match fleet.reach.remote_switchman.as_slice() {
-        [] => "switchman".to_owned(),
-        words => words.join(" ").replace("{host}", host.name.as_str()),
     }
 }
 

@@ -5,6 +5,7 @@ use crate::model::journal::{RollEntry, RollEntryKind};
 use crate::model::lock::{Holder, LockPurpose};
 use crate::model::observation::ObservationError;
 use crate::model::roll::{Batch, RollId};
+use crate::model::ssh::SshFailure;
 use crate::plan::roll::progress::build_progress;
 
 fn fleet() -> Fleet {
@@ -81,19 +82,17 @@ fn healthy_fleet_has_one_finding_per_host_and_balancer() {
 #[test]
 fn unreachable_host_finding_has_a_fix() {
     let lost = |facts: &mut FleetFacts| {
-        facts.hosts[1].hello = Err(LinkFailure::Unreachable("ssh: Permission denied (publickey).".into()));
+        facts.hosts[1].hello = Err(make_ssh_failure());
         facts.hosts[1].view = None;
     };
     assert_eq!(with(lost), ["Problem web2 host-unreachable"]);
-    let (mut facts, mut fleet) = (good(), fleet());
+    let mut facts = good();
     lost(&mut facts);
-    fleet.reach.remote_switchman = ["sudo", "-n", "switchman"].map(str::to_owned).to_vec();
     let found =
-        collect_findings(&fleet, &facts).into_iter().find(|one| one.id == "host-unreachable").unwrap();
-    assert_eq!(
-        found.fix,
-        "this must answer, without a password: `ssh deploy@web2 sudo -n switchman agent --stdio </dev/null`"
-    );
+        collect_findings(&fleet(), &facts).into_iter().find(|one| one.id == "host-unreachable").unwrap();
+    let command =
+        "ssh -o BatchMode=yes -F /home/ops/fleet deploy@web2 sudo -n switchman agent --stdio </dev/null";
+    assert!(found.fix.contains("a key of yours") && found.fix.contains(command), "{}", found.fix);
     let other = |unheard: LinkFailure| with(|facts| facts.hosts[0].hello = Err(unheard))[0].clone();
     assert_eq!(other(LinkFailure::VersionMismatch("x".into())), "Problem web1 version-skew");
     assert_eq!(other(LinkFailure::Refused("x".into())), "Problem web1 host-refuses");
@@ -213,6 +212,19 @@ fn abandoned_roll_is_reported() {
     );
 }
 
+fn make_ssh_failure() -> LinkFailure {
+    let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    LinkFailure::Unreachable {
+        reason: "ssh reports: deploy@web2: Permission denied (publickey)".into(),
+        ssh: Some(Box::new(SshAttempt {
+            destination: "deploy@web2".into(),
+            options: owned(&["-F", "/home/ops/fleet"]),
+            remote: owned(&["sudo", "-n", "switchman", "agent", "--stdio"]),
+            failure: SshFailure::AuthDenied,
+        })),
+    }
+}
+
 /// Samples of the findings that only a check of the fleet makes.
 pub(in crate::plan::check) fn list_samples() -> Vec<Finding> {
     let collect = |change: &dyn Fn(&mut FleetFacts)| {
@@ -221,7 +233,7 @@ pub(in crate::plan::check) fn list_samples() -> Vec<Finding> {
         collect_findings(&fleet(), &facts)
     };
     let failures = [
-        LinkFailure::Unreachable("ssh: Permission denied (publickey).".into()),
+        make_ssh_failure(),
         LinkFailure::VersionMismatch(
             "its switchman 0.3.0 speaks API 4..5, this one (0.1.0) speaks 2..2".into(),
         ),
