@@ -16,7 +16,6 @@ mod switch;
 mod table;
 
 pub use compare::format_html_page;
-pub use init::ExampleAddresses;
 pub use promote::PromotionView;
 pub use renderer::Renderer;
 pub use roll::RollView;
