@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use crate::config::ConfigError;
 use crate::lab::LabError;
+use crate::lint::AdoptionError;
 use crate::model::failure::ErrorCode;
 use crate::model::name::{HostName, ServiceName};
 use crate::model::plural::Count;
@@ -32,6 +33,7 @@ use hint::fleet::{
     FINISHED_ROLL_HINT, journal_hint, lock_hint, not_promoted_hint, promotion_hint, roll_hint,
 };
 use hint::host::error_code_hint;
+use hint::init::{adoption_hint, init_hint};
 pub use subject::Subject;
 
 mod hint;
@@ -114,6 +116,12 @@ pub enum Failure {
     InsufficientSamples { reason: String },
     #[error(transparent)]
     Init(InitError),
+    /// `init --from`.
+    #[error("cannot take the configuration from haproxy.cfg: {0}")]
+    Adoption(AdoptionError),
+    /// `init --add-host`.
+    #[error("cannot add a host to `{}`: {reason}", .file.display())]
+    AddHost { file: PathBuf, reason: String },
     #[error(transparent)]
     Lab(#[from] LabError),
     /// The rehearsal's report is printed already.
@@ -287,14 +295,10 @@ impl Failure {
     const fn constant_hint(&self) -> &'static str {
         match self {
             Self::Machine(_) => "run it as root, and with `/proc` mounted",
-            Self::Init(InitError::AlreadyExists { .. }) => {
-                "nothing was written; name another directory, or replace them with `--force`"
-            }
-            Self::Init(InitError::Files(_)) => {
-                "nothing was left in the directory; check who may write there, or name another: `switchman init DIR`"
-            }
-            Self::Init(_) => {
-                "nothing was left in the directory; report this: a template of this switchman is wrong"
+            Self::Init(error) => init_hint(error),
+            Self::Adoption(error) => adoption_hint(error),
+            Self::AddHost { .. } => {
+                "nothing was changed; add the entry to `hosts` by hand, as NAME: {address: ADDRESS}, then run `switchman check`"
             }
             Self::DemoFailed { .. } => {
                 "the report shows every step; `switchman -vv lab demo` logs what they do"

@@ -15,6 +15,7 @@ use crate::world::link::LinkError;
 pub mod deployments;
 pub mod fleet;
 pub mod host;
+pub mod init;
 
 pub(super) const fn config_hint(error: &ConfigError) -> &'static str {
     match error {

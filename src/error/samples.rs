@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{Failure, ServerKind};
 use crate::agent::serve::ServeError;
+use crate::config::host_edit::HostEditError;
 use crate::config::{ConfigError, ConfigProblem};
 use crate::model::example;
 use crate::model::failure::ErrorCode;
@@ -16,20 +17,18 @@ use crate::ops::fleet::balancer_wait::{BalancerWaitError, MissingObservation};
 use crate::ops::fleet::drain::DrainError;
 use crate::ops::fleet::forward::{SwitchError, SwitchManyError};
 use crate::ops::fleet::lock::LockError;
-use crate::ops::init::InitError;
 use crate::plan::drain::NotDrainedReason;
 use crate::plan::host_selection::SelectionError;
 use crate::plan::switch::Refusal;
 use crate::proxy::error::ProxyError;
-use crate::templates::working_set::TemplateError;
 use crate::world::balancer::BalancerError;
-use crate::world::files::FilesError;
 use crate::world::journal::JournalError;
 use crate::world::link::LinkError;
 use crate::world::machine::MachineError;
 
 mod fleet;
 mod host;
+mod init;
 mod lab;
 mod link;
 
@@ -82,7 +81,8 @@ pub(super) fn list_failures() -> Vec<Sample<Failure>> {
         wrap(fleet::list_promotion_errors(), Failure::Promotion),
         wrap(list_journal_errors(), Failure::Journal),
         wrap(list_lock_errors(), Failure::Lock),
-        wrap(list_init_errors(), Failure::Init),
+        wrap(init::list_init_errors(), Failure::Init),
+        wrap(init::list_adoption_errors(), Failure::Adoption),
         wrap(lab::list_lab_errors(), Failure::Lab),
         wrap(fleet::list_deploy_errors(), |error| Failure::Deployments {
             action: "deploy shop 2.0.0".into(),
@@ -156,6 +156,11 @@ fn list_own_failures() -> Vec<Sample<Failure>> {
             reason: "only 12 of 100 answers compared".into(),
         }],
         Init: [],
+        Adoption: [],
+        AddHost: [Failure::AddHost {
+            file: "/srv/shop/switchman.yaml".into(),
+            reason: HostEditError::NoHosts.to_string(),
+        }],
         Lab: [],
         DemoFailed: [Failure::DemoFailed { faults: vec!["3 requests failed in `roll`".into()] }],
         UnknownService: [
@@ -543,20 +548,5 @@ pub(super) fn list_journal_errors() -> Vec<Sample<JournalError>> {
             JournalError::LockLost { holder: Some(Box::new(operator.holder)) },
             JournalError::LockLost { holder: None },
         ],
-    })
-}
-
-fn list_init_errors() -> Vec<Sample<InitError>> {
-    samples!(InitError {
-        AlreadyExists: [InitError::AlreadyExists {
-            paths: vec!["/srv/shop/switchman.yaml".into(), "/srv/shop/haproxy.cfg".into()],
-        }],
-        Template: [TemplateError { placeholder: "{{check_port}}".into() }.into()],
-        Files: [FilesError {
-            action: "write",
-            path: "/srv/shop/haproxy.cfg".into(),
-            reason: not_found().to_string()
-        }
-        .into()],
     })
 }

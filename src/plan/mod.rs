@@ -6,6 +6,7 @@ pub mod compare;
 pub mod drain;
 pub mod firewall;
 pub mod host_selection;
+pub mod init_steps;
 pub mod input_filter;
 pub mod mains;
 pub mod metrics;

@@ -104,6 +104,25 @@ fn web_servers_accept_generated_vhosts() {
     }
 }
 
+/// The programs of the units are installed here; systemd itself does not run.
+#[test]
+fn systemd_accepts_generated_units() {
+    for server in ["nginx", "apache", "caddy"] {
+        let dir = tempfile::tempdir().unwrap();
+        assert_accepts(&init(dir.path(), &["--server", server]), "init");
+        let units = ["main", "backup"].map(|role| format!("set/systemd/shop-{role}.service"));
+        let verified = run(dir.path(), "systemd-analyze", &["verify", "--man=no", &units[0], &units[1]]);
+        assert_accepts(&verified, server);
+        let text = String::from_utf8_lossy(&verified.stderr);
+        assert!(!text.contains("shop-"), "{server}: {text}");
+        let main = std::fs::read_to_string(dir.path().join(&units[0])).unwrap();
+        assert!(
+            main.contains("After=network.target switchman-restore.service shop-backup.service\n"),
+            "{main}"
+        );
+    }
+}
+
 /// Seed row D3 (docs/design/seed-systems.md#mvi-and-daeploy): the question, word for word; the end of input is no answer
 /// (seed row D12).
 /// Rows: D3.

@@ -17,6 +17,7 @@ mod haproxy_versions;
 mod host_faults;
 mod hostile_input;
 mod init;
+mod init_from;
 mod interrupt;
 mod lab;
 mod layering;

@@ -17,7 +17,6 @@ mod table;
 mod time_format;
 
 pub use compare::format_html_page;
-pub use init::ExampleAddresses;
 pub use promote::PromotionView;
 pub use renderer::Renderer;
 pub use roll::RollView;
