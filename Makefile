@@ -109,9 +109,9 @@ host-test: ## Test the package on a real Debian with systemd in a container (roo
 
 # Ratios from one run, interleaved; never a test. `cargo bench` also builds $(BIN), by the profile `bench`.
 .PHONY: bench
-bench: nextest ## Measure switches, sockets, rolls, versions and a simulated fleet (root)
+bench: nextest ## Measure switches, Ctrl-C, sockets, rolls, versions and a simulated fleet (root)
 	sh tests/setup.sh bench
-	$(CARGO) bench --locked --bench switch --bench sockets --bench roll --bench versions
+	$(CARGO) bench --locked --bench switch --bench interrupt --bench sockets --bench roll --bench versions
 	$(NEXTEST) --cargo-profile bench --profile long --lib --run-ignored only --no-capture -E 'test(/::simulation::/)'
 
 # Ten minutes, best on a machine with nothing else to do. A copy is measured: `cargo bench` builds $(BIN) again, with the features

@@ -4,6 +4,8 @@
 # Needs root. Uses a Docker daemon of its own, with its own data, in a network namespace of its own: the machine's rules,
 # bridges and images stay as they are, and all of it is removed at the end. The base image is made with debootstrap and
 # `docker import`, so nothing is pulled.
+#
+# Rows: Z4, Z5, Z12, Z14.
 set -eu
 cd "$(dirname "$0")/.."
 

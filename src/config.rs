@@ -9,6 +9,7 @@ pub mod check;
 pub mod env;
 mod fields;
 pub mod file;
+pub mod host_edit;
 pub mod problem;
 mod syntax;
 

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use crate::config::ConfigError;
 use crate::lab::LabError;
+use crate::lint::AdoptionError;
 use crate::model::failure::ErrorCode;
 use crate::model::name::{HostName, ServiceName};
 use crate::model::plural::Count;
@@ -32,6 +33,8 @@ use hint::fleet::{
     FINISHED_ROLL_HINT, journal_hint, lock_hint, not_promoted_hint, promotion_hint, roll_hint,
 };
 use hint::host::error_code_hint;
+use hint::init::{adoption_hint, init_hint};
+pub use subject::Subject;
 
 mod hint;
 mod message;
@@ -39,6 +42,7 @@ mod message;
 mod samples;
 #[cfg(test)]
 mod snapshots;
+mod subject;
 
 /// 0 done or already so; 1 refused or failed; 2 usage, or too few samples for a verdict (`compare`); 3 partly done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +116,12 @@ pub enum Failure {
     InsufficientSamples { reason: String },
     #[error(transparent)]
     Init(InitError),
+    /// `init --from`.
+    #[error("cannot take the configuration from haproxy.cfg: {0}")]
+    Adoption(AdoptionError),
+    /// `init --add-host`.
+    #[error("cannot add a host to `{}`: {reason}", .file.display())]
+    AddHost { file: PathBuf, reason: String },
     #[error(transparent)]
     Lab(#[from] LabError),
     /// The rehearsal's report is printed already.
@@ -125,7 +135,7 @@ pub enum Failure {
     NoSuchService { requested: ServiceName, known: Vec<ServiceName> },
     /// `action`: what the command was to do, for causes that do not name it.
     #[error("{}", message::describe_deployments(.action, .error))]
-    Deployments { action: String, error: FleetDeployError },
+    Deployments { action: String, subject: Option<Subject>, error: FleetDeployError },
     /// A question was answered with no: seed row R20 (docs/design/seed-systems.md#restate).
     #[error("{0}")]
     Declined(&'static str),
@@ -212,7 +222,10 @@ impl Failure {
                 ExitStatus::Usage
             }
             Self::Deployments {
-                error: FleetDeployError::Partial { .. } | FleetDeployError::RollIncomplete { done: 1.., .. },
+                error:
+                    FleetDeployError::Partial { .. }
+                    | FleetDeployError::PartlyRead { .. }
+                    | FleetDeployError::RollIncomplete { done: 1.., .. },
                 ..
             }
             | Self::SwitchedPartially { done: 1.., .. }
@@ -232,7 +245,10 @@ impl Failure {
             Self::Config(error) => hint::config_hint(error).into(),
             Self::HostSelection(error) => hint::selection_hint(error).into(),
             Self::Lab(error) => hint::lab_hint(error).into(),
-            Self::Deployments { error, .. } => deployments_hint(error),
+            Self::Deployments { error, subject, .. } => {
+                let hint = deployments_hint(error);
+                subject.as_ref().map_or_else(|| hint.clone(), |subject| subject.fill(&hint))
+            }
             Self::Promotion(error) => promotion_hint(error),
             Self::NotPromoted { service, version, unreached_hosts, finished, .. } => {
                 not_promoted_hint(service, version, unreached_hosts, *finished)
@@ -279,14 +295,10 @@ impl Failure {
     const fn constant_hint(&self) -> &'static str {
         match self {
             Self::Machine(_) => "run it as root, and with `/proc` mounted",
-            Self::Init(InitError::AlreadyExists { .. }) => {
-                "nothing was written; name another directory, or replace them with `--force`"
-            }
-            Self::Init(InitError::Files(_)) => {
-                "nothing was left in the directory; check who may write there, or name another: `switchman init DIR`"
-            }
-            Self::Init(_) => {
-                "nothing was left in the directory; report this: a template of this switchman is wrong"
+            Self::Init(error) => init_hint(error),
+            Self::Adoption(error) => adoption_hint(error),
+            Self::AddHost { .. } => {
+                "nothing was changed; add the entry to `hosts` by hand, as NAME: {address: ADDRESS}, then run `switchman check`"
             }
             Self::DemoFailed { .. } => {
                 "the report shows every step; `switchman -vv lab demo` logs what they do"

@@ -25,19 +25,20 @@ const BALANCER_READ_TIMEOUT: Duration = Duration::from_secs(2);
 const NOISY_SSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
-    let ended = cli::run(
-        Cli::parse(),
-        WorldFactory {
-            build_host_world,
-            build_fleet_world,
-            supervise: sys::supervisor::supervise,
-            check_haproxy_config: |program, files| {
-                let checked = sys::haproxy_program::check_config(program, files);
-                Box::pin(async { checked.await.map_err(|error| error.to_string()) })
-            },
+    let world_factory = WorldFactory {
+        build_host_world,
+        build_fleet_world,
+        supervise: sys::supervisor::supervise,
+        check_haproxy_config: |program, files| {
+            let checked = sys::haproxy_program::check_config(program, files);
+            Box::pin(async { checked.await.map_err(|error| error.to_string()) })
         },
-    );
-    sys::link::wait_for_noisy_ssh(NOISY_SSH_TIMEOUT);
+    };
+    if cli::answer_shell(std::env::args_os().collect(), world_factory) {
+        return ExitCode::SUCCESS;
+    }
+    let ended = cli::run(Cli::parse(), world_factory);
+    sys::ssh::stderr::wait_for_noisy_ssh(NOISY_SSH_TIMEOUT);
     ExitCode::from(ended as u8)
 }
 

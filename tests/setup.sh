@@ -28,10 +28,12 @@ setpriv:util-linux
 
 # Other programs' firewalls: for the tests alone, and never left to start at the next boot.
 others='dockerd:docker.io ufw:ufw firewalld:firewalld dbus-daemon:dbus-daemon'
+# Shells whose completion is tested, without bash.
+shells='zsh:zsh fish:fish'
 # Linters and tools for examples/: for the tests alone.
 examples='make:make shellcheck:shellcheck ansible-playbook:ansible-core ansible-lint:ansible-lint systemd-analyze:systemd
 python3:python3-venv npm:npm'
-[ "${1:-}" != test ] || needed="$needed $others $examples"
+[ "${1:-}" != test ] || needed="$needed $others $shells $examples"
 
 [ "${1:-}" != bench ] || needed="$needed ansible-community:ansible"
 [ "${1:-}" != bench-proxy ] || needed="$needed python3:python3-venv setpriv:util-linux taskset:util-linux"

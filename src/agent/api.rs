@@ -34,7 +34,7 @@ pub(super) mod state;
 
 use description::build_document;
 use line_stream::stream_run;
-use respond::{refuse_request, respond_error, run_to_completion};
+use respond::{refuse_request, respond_error};
 use route::{ApiRoute, Call, mount_routes, serve, serve_upload};
 use state::{ApiState, Host};
 
@@ -149,7 +149,7 @@ async fn set_forward(
         let named = &request.forward.service;
         return Err(refuse_request(format!("the path is about `{service}`, the body about `{named}`")));
     }
-    run_to_completion(async move { state.host.set_forward(&request).await }).await
+    state.host.set_forward(&request).await
 }
 
 #[cfg(test)]

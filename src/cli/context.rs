@@ -73,8 +73,9 @@ impl Context {
 
     /// Prompts the operator for a line of text. The end of input and a signal abort, because they are no answer.
     pub(super) async fn prompt(&self, question: &str) -> Result<String, Failure> {
-        self.renderer.prompt(question)?;
+        // First, because a signal may come as soon as the question is read.
         self.prompt.set(true);
+        self.renderer.prompt(question)?;
         let reading = tokio::task::spawn_blocking(|| {
             let mut line = String::new();
             std::io::stdin().read_line(&mut line).map(|bytes| (bytes, line))

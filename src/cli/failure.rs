@@ -4,7 +4,9 @@ use std::io;
 use std::path::Path;
 
 use crate::agent::serve::ServeError;
-use crate::error::{Failure, ServerKind};
+use crate::error::{Failure, ServerKind, Subject};
+use crate::model::name::ServiceName;
+use crate::model::version::Version;
 use crate::ops::fleet::deployments::FleetDeployError;
 use crate::proxy::error::ProxyError;
 
@@ -20,7 +22,20 @@ pub(super) fn fail_system(action: &'static str) -> impl Fn(io::Error) -> Failure
 
 /// Returns the conversion of an error about versions into `cannot ACTION: ERROR`.
 pub(super) fn fail_deployments(action: impl Into<String>) -> impl FnOnce(FleetDeployError) -> Failure {
-    move |error| Failure::Deployments { action: action.into(), error }
+    move |error| Failure::Deployments { action: action.into(), subject: None, error }
+}
+
+/// Returns the conversion of an error about a service or one of its versions into `cannot ACTION: ERROR`, with their names in the
+/// commands of its hint.
+pub(super) fn fail_version<'a>(
+    action: impl Into<String> + 'a,
+    service: &'a ServiceName,
+    version: Option<&'a Version>,
+) -> impl FnOnce(FleetDeployError) -> Failure + 'a {
+    move |error| {
+        let subject = Subject { service: service.clone(), version: version.cloned() };
+        Failure::Deployments { action: action.into(), subject: Some(subject), error }
+    }
 }
 
 /// Builds the failure for an argument that clap accepts.

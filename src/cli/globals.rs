@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ValueEnum};
 
+use super::render::TimeFormat;
 use crate::model::name::ServiceName;
 
 #[derive(Debug, Args)]
@@ -36,6 +37,9 @@ pub struct GlobalArgs {
     /// Print results to stdout in this format
     #[arg(long, global = true, value_enum, default_value_t = OutputFormat::Table)]
     pub(super) output: OutputFormat,
+    /// Print times in this format; JSON has RFC 3339
+    #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t = TimeFormat::Human)]
+    pub(super) time_format: TimeFormat,
     /// Answer every question with yes
     #[arg(short, long, global = true)]
     pub(super) yes: bool,

@@ -10,6 +10,7 @@ use super::host_args::HostArgs;
 use crate::config::ConfigError;
 use crate::error::Failure;
 use crate::model::fleet::Fleet;
+use crate::model::history::HistoryEntry;
 use crate::model::name::ServiceName;
 use crate::model::roll::RollId;
 use crate::ops::fleet::deployments::{FleetDeployError, read_histories};
@@ -41,11 +42,13 @@ pub async fn run(args: &HistoryArgs, context: &Context) -> Result<(), Failure> {
     // A host without a configuration has no rolls to list.
     let (file, fleet) = match context.load_config() {
         Err(Failure::Config(ConfigError::NotFound)) if args.roll.is_none() => {
+            require_known(args.service.as_ref(), &rows, None)?;
             context.renderer.print_history(&rows, &[], &[]);
             return Ok(());
         }
         read => read?,
     };
+    require_known(args.service.as_ref(), &rows, Some(&fleet))?;
     let world = context.build_fleet_world(&file, &fleet, &[]);
     if let Some(id) = &args.roll {
         let found = build_progress(&world.journal.load(id, 0).await?);
@@ -61,6 +64,21 @@ pub async fn run(args: &HistoryArgs, context: &Context) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Returns an error for a service that neither the configuration nor the history has (seed row D13,
+/// docs/design/seed-systems.md#mvi-and-daeploy).
+fn require_known(
+    service: Option<&ServiceName>,
+    rows: &[HistoryEntry],
+    fleet: Option<&Fleet>,
+) -> Result<(), Failure> {
+    let Some(service) = service else { return Ok(()) };
+    let is_configured = fleet.is_some_and(|fleet| fleet.service_names().any(|known| known == service));
+    if is_configured || !rows.is_empty() {
+        return Ok(());
+    }
+    Err(FleetDeployError::NoMain(service.clone()).into())
+}
+
 /// Prints the changes of a service, as each host has recorded them.
 async fn show_host_histories(
     args: &HistoryArgs,
@@ -73,13 +91,8 @@ async fn show_host_histories(
     let world = context.build_fleet_world(file, fleet, &hosts);
     let histories = read_histories(&world, &hosts, service, args.limit).await;
     context.renderer.print_histories(&histories.hosts);
-    if histories.unread.is_empty() {
-        Ok(())
-    } else {
-        Err(fail_deployments(format!("show the history of {service}"))(FleetDeployError::Hosts(
-            histories.unread,
-        )))
-    }
+    let answered = histories.require_answers();
+    answered.map_err(fail_deployments(format!("show the history of {service}")))
 }
 
 #[cfg(test)]

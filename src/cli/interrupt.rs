@@ -1,10 +1,12 @@
 //! Reactions to Ctrl-C, TERM and a closed terminal: what a command finishes first, and what a second signal does.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::future::OptionFuture;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::UnboundedSender;
 
 use super::failure::fail_system;
 use super::render::Renderer;
@@ -78,8 +80,8 @@ impl InterruptPolicy {
     }
 }
 
-/// Answers each signal with the notice of the policy, and passes the request on. Further hang-ups change nothing, for the
-/// kernel and the shell each send one.
+/// Answers each signal with the notice of the policy, on a thread of its own: that of the command may be blocked by a file that
+/// another process has locked. The request is passed on in the command's thread, between two steps of its work.
 pub(super) fn handle_signals(
     policy: InterruptPolicy,
     stopper: StopHandle,
@@ -87,35 +89,100 @@ pub(super) fn handle_signals(
     renderer: Arc<Renderer>,
 ) -> Result<(), Failure> {
     let failed = fail_system("listen for signals");
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(&failed)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(&failed)?;
-    let hangup = if is_ignored(SignalKind::hangup()) { None } else { Some(signal(SignalKind::hangup())) };
-    let mut hangup = hangup.transpose().map_err(failed)?;
+    let (ready, is_ready) = std::sync::mpsc::channel();
+    let (requests, mut received) = tokio::sync::mpsc::unbounded_channel();
+    let answer = move || {
+        let listened =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
+                runtime.block_on(async {
+                    let signals = Signals::listen()?;
+                    // The receiver waits for this.
+                    let _ = ready.send(Ok(()));
+                    signals.answer_each(policy, &requests, &prompt, &renderer).await
+                })
+            });
+        if let Err(error) = listened {
+            let _ = ready.send(Err(error));
+        }
+    };
+    std::thread::Builder::new().name("swm-signals".to_owned()).spawn(answer).map_err(&failed)?;
+    is_ready.recv().unwrap_or_else(|ended| Err(io::Error::other(ended))).map_err(failed)?;
     tokio::spawn(async move {
-        let mut signals = 0;
-        loop {
-            let before = signals;
-            tokio::select! {
-                _ = interrupt.recv() => signals += 1,
-                _ = terminate.recv() => signals += 1,
-                Some(_) = OptionFuture::from(hangup.as_mut().map(Signal::recv)) => signals = signals.max(1),
-            }
-            if signals == before {
-                continue;
-            }
-            if let Some(notice) = policy.find_notice(signals)
-                && !prompt.is_prompting()
-            {
-                renderer.print_remark(notice);
-            }
-            match signals - policy.count_refused().min(signals) {
-                0 => {}
-                1 => stopper.stop(),
-                _ => stopper.stop_at_once(),
+        while let Some(request) = received.recv().await {
+            match request {
+                Request::Stop => stopper.stop(),
+                Request::StopAtOnce => stopper.stop_at_once(),
             }
         }
     });
     Ok(())
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Request {
+    Stop,
+    StopAtOnce,
+}
+
+/// The signals that request a stop.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    /// `None` where the parent process set it to be ignored.
+    hangup: Option<Signal>,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        let hangup =
+            if is_ignored(SignalKind::hangup()) { None } else { Some(signal(SignalKind::hangup())?) };
+        let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        Ok(Self { interrupt, terminate, hangup })
+    }
+
+    /// Further hang-ups change nothing, for the kernel and the shell each send one.
+    async fn answer_each(
+        mut self,
+        policy: InterruptPolicy,
+        requests: &UnboundedSender<Request>,
+        prompt: &PromptState,
+        renderer: &Renderer,
+    ) -> io::Result<()> {
+        let mut signals = 0;
+        loop {
+            let before = signals;
+            tokio::select! {
+                _ = self.interrupt.recv() => signals += 1,
+                _ = self.terminate.recv() => signals += 1,
+                Some(_) = OptionFuture::from(self.hangup.as_mut().map(Signal::recv)) => signals = signals.max(1),
+            }
+            if signals > before {
+                let print = |notice: &str| renderer.print_remark(notice);
+                answer_signal(policy, signals, prompt.is_prompting(), print, |request| {
+                    // Without a receiver the command has ended.
+                    let _ = requests.send(request);
+                });
+            }
+        }
+    }
+}
+
+/// Prints the notice before the request is passed on: no work that the request starts or ends delays the answer.
+fn answer_signal(
+    policy: InterruptPolicy,
+    signals: u32,
+    is_prompting: bool,
+    print: impl FnOnce(&str),
+    pass_on: impl FnOnce(Request),
+) {
+    if let Some(notice) = policy.find_notice(signals).filter(|_| !is_prompting) {
+        print(notice);
+    }
+    match signals - policy.count_refused().min(signals) {
+        0 => {}
+        1 => pass_on(Request::Stop),
+        _ => pass_on(Request::StopAtOnce),
+    }
 }
 
 /// Whether the parent process set the signal to be ignored, as nohup(1) does: proc(5), `SigIgn` of /proc/PID/status.
@@ -202,6 +269,25 @@ mod tests {
         }
         assert!(DEPLOY.find_notice(1).unwrap().contains("a second Ctrl-C aborts"));
         assert!(DEPLOY.find_notice(2).unwrap().contains("a third Ctrl-C"));
+    }
+
+    /// `make bench` measures the time; the order needs no clock.
+    #[test]
+    fn notice_is_printed_before_work_is_stopped() {
+        for policy in [ROLL, PROMOTE, ASSIGN, SWITCH, KILL, UPDATE, CHANGE, LAB, DEPLOY, DEPLOY_AND_ASSIGN] {
+            let log = std::cell::RefCell::new(Vec::new());
+            for signals in 1..=3 {
+                let pass_on = |request| log.borrow_mut().push(Some(request));
+                answer_signal(policy, signals, false, |_| log.borrow_mut().push(None), pass_on);
+            }
+            let (first, rest) = ([None], [None, Some(Request::Stop), Some(Request::StopAtOnce)]);
+            let expected = match policy.count_refused() {
+                0 => [&rest[..], &[Some(Request::StopAtOnce)]].concat(),
+                _ => [&first[..], &rest].concat(),
+            };
+            assert_eq!(log.into_inner(), expected, "{policy:?}");
+            answer_signal(policy, 1, true, |_| panic!("a prompt is its own answer"), |_| {});
+        }
     }
 
     #[tokio::test]

@@ -23,7 +23,7 @@ pub struct LabArgs {
 enum LabCommand {
     /// Build a lab and leave it running
     ///
-    /// A lab has network namespaces, HAProxy and web hosts with both vhosts.
+    /// A lab has network namespaces, HAProxy and web hosts with both vhosts. Refused while a lab of that name is up.
     Up(UpArgs),
     /// Remove a lab, even one that a crash left behind
     Down(NameArgs),
@@ -86,9 +86,8 @@ pub async fn run(args: LabArgs, context: &Context) -> Result<(), Failure> {
         LabCommand::Up(args) => {
             let lab = start_lab(&args, context).await?;
             Operator::start(&lab, LabTransport::Ssh, "").await?;
-            context.renderer.print_lab_up(&args.name.name, lab.dir());
-            lab.keep_running();
-            Ok(())
+            context.renderer.print_lab_up(&args.name.name, lab.dir(), lab.switchman());
+            Ok(lab.keep_running()?)
         }
         LabCommand::Down(args) => Ok(lab::tear_down(&args.name).await?),
         LabCommand::Status(args) => {
@@ -115,6 +114,9 @@ pub async fn run(args: LabArgs, context: &Context) -> Result<(), Failure> {
 }
 
 async fn start_lab(args: &UpArgs, context: &Context) -> Result<Lab, Failure> {
+    if lab::is_up(&args.name.name) {
+        return Err(lab::LabError::Up { name: args.name.name.to_string() }.into());
+    }
     let switchman = std::env::current_exe().map_err(fail_system("find the program of switchman"))?;
     let options = LabOptions {
         hosts: args.hosts,

@@ -1,5 +1,6 @@
 //! The command line: flags -> options -> one operation -> render.
 
+use std::ffi::OsString;
 use std::sync::Arc;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -17,7 +18,9 @@ mod deployments;
 mod failure;
 mod forward;
 mod globals;
+mod haproxy_files;
 mod history;
+mod host_address_arg;
 mod host_args;
 mod init;
 mod interrupt;
@@ -200,6 +203,8 @@ enum Command {
     /// Print the JSON Schema of switchman.yaml
     Schema,
     /// Print shell completions
+    ///
+    /// Names of hosts and services come from switchman.yaml. Versions and ids are read from the hosts, in at most a second.
     Completions(completions::CompletionsArgs),
     /// Print the manual page, or write all pages into a directory
     Man(man::ManArgs),
@@ -247,6 +252,11 @@ impl Command {
     }
 }
 
+/// Answers a shell that completes a command line. Returns `false` if no shell requested it, so that the command is to be run.
+pub fn answer_shell(words: Vec<OsString>, world_factory: WorldFactory) -> bool {
+    completions::answer_shell(words, Cli::command, world_factory)
+}
+
 /// Runs one command line to its end.
 pub fn run(cli: Cli, world_factory: WorldFactory) -> ExitStatus {
     let Cli { globals, command } = cli;
@@ -254,6 +264,7 @@ pub fn run(cli: Cli, world_factory: WorldFactory) -> ExitStatus {
     let render = Arc::new(Renderer::new(
         globals.output == OutputFormat::Json,
         globals.no_color,
+        globals.time_format,
         globals.service.as_ref(),
     ));
     if let Command::Supervise(args) = &command {
@@ -326,7 +337,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::History(args) => history::run(&args, context).await,
         Command::Lab(args) => lab::run(args, context).await,
         Command::Schema => schema::run(context),
-        Command::Completions(args) => completions::run(&args, &Cli::command(), context),
+        Command::Completions(args) => completions::run(&args, context),
         Command::Man(args) => man::run(&args, Cli::command(), context),
         // `run` has handled it before the runtime exists.
         Command::Supervise(_) => Ok(()),

@@ -46,6 +46,7 @@ impl RefreshArgs {
 mod tests {
     use super::*;
 
+    /// Rows: R23.
     #[test]
     fn r23_interval_is_a_duration_or_plain_seconds() {
         assert_eq!(parse_interval("2"), Ok(Duration::from_secs(2)));

@@ -44,7 +44,8 @@ pub async fn run(args: StatusArgs, context: &Context) -> Result<(), Failure> {
             }
         };
         let view = (progress.is_some() || lock.is_some()).then_some(RollView { progress, lock });
-        context.renderer.print_status(&statuses, view.as_ref(), args.refresh.watch);
+        let mains = status::find_mains_difference(&world, &fleet, &statuses).await;
+        context.renderer.print_status(&statuses, mains.as_ref(), view.as_ref(), args.refresh.watch);
         if !args.refresh.watch || !args.refresh.wait_for_next(context).await? {
             return Ok(());
         }

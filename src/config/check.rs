@@ -37,7 +37,7 @@ pub fn build_fleet(file: ConfigFile) -> Result<Fleet, ConfigFault> {
         check_unique(&mut seen, entry.name.value.as_str(), &entry.name, || {
             format!("load_balancers[{at}].name")
         })?;
-        balancers.push(build_balancer(at, entry)?);
+        balancers.push(build_balancer(at, entry, &file.ssh.options)?);
     }
     let reach = build_connect_config(&file)?;
     let health = health::build_health(&file.health)?;
@@ -244,9 +244,16 @@ fn build_transport(name: &HostName, entry: &HostEntry, ca: Option<&Path>) -> Res
     Ok(Transport::Ssh(ssh.value.clone()))
 }
 
-fn build_balancer(at: usize, entry: &LoadBalancer) -> Result<BalancerSpec, ConfigFault> {
+fn build_balancer(
+    at: usize,
+    entry: &LoadBalancer,
+    ssh_options: &[String],
+) -> Result<BalancerSpec, ConfigFault> {
     let key = |field: &str| format!("load_balancers[{at}].{field}");
-    let access = entry.haproxy.as_ref().map(|access| access.0.clone());
+    let mut access = entry.haproxy.as_ref().map(|access| access.0.clone());
+    if let Some(StatsEndpoint::Ssh(socket)) = &mut access {
+        socket.options = ssh_options.to_vec();
+    }
     if !is_haproxy_name(&entry.backend.value) {
         let found = quote(&entry.backend.value);
         return Err(build_wrong_value(
@@ -298,7 +305,7 @@ fn is_local_endpoint(access: &StatsEndpoint) -> bool {
         StatsEndpoint::Tcp { host, .. } => {
             host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
         }
-        StatsEndpoint::Http(_) => false,
+        StatsEndpoint::Ssh(_) | StatsEndpoint::Http(_) => false,
     }
 }
 

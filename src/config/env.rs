@@ -20,6 +20,11 @@ pub fn read_variable(name: &str) -> Option<String> {
     read_text(name)
 }
 
+/// Reads the index of the word that a shell completes.
+pub fn read_completion_index() -> Option<usize> {
+    read_text("_CLAP_COMPLETE_INDEX")?.parse().ok()
+}
+
 /// Reads the log filter from `SWITCHMAN_LOG`, in the syntax of `env_logger`.
 pub fn read_log_filter() -> Option<String> {
     read_text("SWITCHMAN_LOG")

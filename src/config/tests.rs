@@ -102,7 +102,7 @@ health: {rise: 0}
 -> switchman.yaml:2: `health.rise`: found 0, expected a number from 1 to 100
 load_balancers:
 - {name: l, backend: b, haproxy: lb1}
--> switchman.yaml:3: `load_balancers[0].haproxy`: found string "lb1", expected a socket path such as /run/haproxy/admin.sock, tcp://HOST:PORT, or http://HOST:PORT/PATH of the statistics page
+-> switchman.yaml:3: `load_balancers[0].haproxy`: found string "lb1", expected a socket path such as /run/haproxy/admin.sock, ssh://HOST/PATH of a socket on another machine, tcp://HOST:PORT, or http://HOST:PORT/PATH of the statistics page
 load_balancers:
 - {name: l, backend: b}
 - {name: l, backend: b}

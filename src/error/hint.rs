@@ -15,6 +15,7 @@ use crate::world::link::LinkError;
 pub mod deployments;
 pub mod fleet;
 pub mod host;
+pub mod init;
 
 pub(super) const fn config_hint(error: &ConfigError) -> &'static str {
     match error {
@@ -59,6 +60,9 @@ pub(super) const fn lab_hint(error: &LabError) -> &'static str {
         LabError::Exec(_) => {
             "the lab needs iproute2, iptables, haproxy and nginx: `make setup` installs them"
         }
+        LabError::Up { .. } => {
+            "remove it with `switchman lab down --name NAME`, or take another name: `switchman lab up --name NAME`"
+        }
         LabError::InUse { .. } => "wait for it, or take another name: `switchman lab up --name NAME`",
         LabError::Process(_)
         | LabError::Command { .. }
@@ -81,6 +85,14 @@ pub(super) fn switch_hint(error: &SwitchError) -> String {
             )
         }
         SwitchError::NotChanged { source, .. } => host::link_hint(source),
+        SwitchError::Contradicted { host, switch: Switch::On, .. } => format!(
+            "the forward stays on: remove the cause, then run the command again, or take the host out with `switchman disable-forward \
+             --host {host}`; `switchman check` lists the rules of other programs"
+        ),
+        SwitchError::Contradicted { host, switch: Switch::Off, .. } => format!(
+            "the forward stays off, and HAProxy may keep the host UP: remove the cause, then run the command again, or go back with \
+             `switchman enable-forward --host {host}`; `switchman check` lists the rules of other programs"
+        ),
         SwitchError::NotObserved { source: BalancerWaitError::TimedOut { .. }, switch: Switch::Off, .. } => {
             "the host still answers, so nothing is lost; `switchman check --haproxy-cfg FILE` looks for the reason, \
              `switchman enable-forward` puts the host back into service"
@@ -106,7 +118,9 @@ pub(super) fn switch_hint(error: &SwitchError) -> String {
 }
 
 fn refusal_hint(refusals: &[Refusal]) -> &'static str {
-    match refusals.first() {
+    // All hosts at once break the capacity floor too: to bring others back is no way out then.
+    let all = refusals.iter().find(|refusal| matches!(refusal, Refusal::AllHosts { .. }));
+    match all.or(refusals.first()) {
         Some(Refusal::BalancerUnreadable { .. }) => {
             "`switchman check` shows details; `--force` switches without knowing that balancer's state"
         }
@@ -127,7 +141,8 @@ fn refusal_hint(refusals: &[Refusal]) -> &'static str {
             "take fewer hosts at once, or lower `roll.min_up`; `--force` switches all the same"
         }
         Some(Refusal::AllHosts { .. }) => {
-            "name some with `--host`, or do it host by host with `switchman roll`; `--force` switches all the same"
+            "take some out with `switchman disable-forward --host NAME`, or do the work host by host with `switchman roll -- CMD`; \
+             `--force` switches all the same, and `switchman enable-forward --all` brings them back"
         }
         Some(Refusal::Unhealthy { .. }) | None => {
             "repair the main vhost first; `--force` switches all the same, and HAProxy's own check decides"

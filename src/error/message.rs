@@ -81,7 +81,9 @@ fn describe_switch_cause(error: &SwitchError) -> String {
             let reasons: Vec<String> = refusals.iter().map(Refusal::to_string).collect();
             format!("`{host}`: {}", reasons.join("; "))
         }
-        SwitchError::NotChanged { host, source, .. } => format!("`{host}`: {source}"),
+        SwitchError::NotChanged { host, source, .. } | SwitchError::Contradicted { host, source, .. } => {
+            format!("`{host}`: {source}")
+        }
         SwitchError::NotObserved { host, switch, source } => {
             format!("`{host}`: its forward is {switch}, but {source}")
         }

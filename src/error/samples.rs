@@ -4,31 +4,33 @@ use std::time::Duration;
 
 use super::{Failure, ServerKind};
 use crate::agent::serve::ServeError;
+use crate::config::host_edit::HostEditError;
 use crate::config::{ConfigError, ConfigProblem};
 use crate::model::example;
+use crate::model::failure::ErrorCode;
 use crate::model::lock::{Holder, Liveness, LockPurpose, LockView};
 use crate::model::port_conflict::{PortConflict, PortSetting, PortSide};
 use crate::model::port_forward::Switch;
 use crate::model::socket::PeerConnections;
+use crate::model::ssh::SshFailure;
 use crate::ops::fleet::balancer_wait::{BalancerWaitError, MissingObservation};
 use crate::ops::fleet::drain::DrainError;
 use crate::ops::fleet::forward::{SwitchError, SwitchManyError};
 use crate::ops::fleet::lock::LockError;
-use crate::ops::init::InitError;
 use crate::plan::drain::NotDrainedReason;
 use crate::plan::host_selection::SelectionError;
 use crate::plan::switch::Refusal;
 use crate::proxy::error::ProxyError;
-use crate::templates::working_set::TemplateError;
 use crate::world::balancer::BalancerError;
-use crate::world::files::FilesError;
 use crate::world::journal_store::JournalError;
 use crate::world::link::LinkError;
 use crate::world::machine::MachineError;
 
 mod fleet;
 mod host;
+mod init;
 mod lab;
+mod link;
 
 /// The name of a variant, as `RollError::Refused`, with a sample of it.
 pub(super) type Sample<E> = (String, E);
@@ -79,10 +81,12 @@ pub(super) fn list_failures() -> Vec<Sample<Failure>> {
         wrap(fleet::list_promotion_errors(), Failure::Promotion),
         wrap(list_journal_errors(), Failure::Journal),
         wrap(list_lock_errors(), Failure::Lock),
-        wrap(list_init_errors(), Failure::Init),
+        wrap(init::list_init_errors(), Failure::Init),
+        wrap(init::list_adoption_errors(), Failure::Adoption),
         wrap(lab::list_lab_errors(), Failure::Lab),
         wrap(fleet::list_deploy_errors(), |error| Failure::Deployments {
             action: "deploy shop 2.0.0".into(),
+            subject: None,
             error,
         }),
         list_own_failures(),
@@ -152,6 +156,11 @@ fn list_own_failures() -> Vec<Sample<Failure>> {
             reason: "only 12 of 100 answers compared".into(),
         }],
         Init: [],
+        Adoption: [],
+        AddHost: [Failure::AddHost {
+            file: "/srv/shop/switchman.yaml".into(),
+            reason: HostEditError::NoHosts.to_string(),
+        }],
         Lab: [],
         DemoFailed: [Failure::DemoFailed { faults: vec!["3 requests failed in `roll`".into()] }],
         UnknownService: [
@@ -359,13 +368,11 @@ fn list_link_errors() -> Vec<Sample<LinkError>> {
     let ssh = || "ssh web1".to_owned();
     let mut all = samples!(LinkError {
         Unreachable: [
-            LinkError::Unreachable {
-                via: ssh(),
-                reason: "exit status 255: Permission denied (publickey)".into()
-            },
+            link::make_ssh_failure(SshFailure::AuthDenied),
             LinkError::Unreachable {
                 via: "https://10.0.0.1:8443".into(),
-                reason: "Connection refused".into()
+                reason: "Connection refused".into(),
+                ssh: None
             },
         ],
         Broken: [LinkError::Broken { via: ssh(), reason: "unexpected end of file".into() }],
@@ -383,6 +390,7 @@ fn list_link_errors() -> Vec<Sample<LinkError>> {
             message: "a reason of a newer switchman".into(),
         }],
     });
+    all.extend(link::list_ssh_failures());
     all.extend(wrap(host::list_host_errors(), LinkError::from));
     all
 }
@@ -391,6 +399,16 @@ fn list_switch_errors() -> Vec<Sample<SwitchError>> {
     let host = || "web1".to_owned();
     let (off, on) = (Switch::Off, Switch::On);
     let late = || BalancerWaitError::TimedOut { waited: secs(8), missing: vec![make_missing_observation()] };
+    let contradicted = |switch| SwitchError::Contradicted {
+        host: host(),
+        switch,
+        source: LinkError::Refused {
+            code: ErrorCode::ForwardContradicted,
+            message: format!(
+                "kernel and record have the forward {switch}, and packets find otherwise: a packet to the data port 8080 is refused (IPv4)"
+            ),
+        },
+    };
     let mut all = samples!(SwitchError {
         Refused: [SwitchError::Refused {
             host: host(),
@@ -402,6 +420,7 @@ fn list_switch_errors() -> Vec<Sample<SwitchError>> {
             switch: on,
             source: LinkError::TimedOut { via: "ssh web1".into(), waited: secs(15) },
         }],
+        Contradicted: [contradicted(off), contradicted(on)],
         NotObserved: [
             SwitchError::NotObserved { host: host(), switch: off, source: late() },
             SwitchError::NotObserved { host: host(), switch: on, source: late() },
@@ -425,7 +444,11 @@ fn list_switch_errors() -> Vec<Sample<SwitchError>> {
 
 /// One of each form, for a switch of several hosts.
 fn list_switch_errors_for_many() -> Vec<SwitchError> {
-    list_switch_errors().into_iter().map(|(_, error)| error).take(5).collect()
+    let mut of_each: Vec<SwitchError> =
+        list_switch_errors().into_iter().map(|(_, error)| error).take(7).collect();
+    // One of the two contradictions is enough.
+    of_each.remove(2);
+    of_each
 }
 
 fn make_missing_observation() -> MissingObservation {
@@ -533,20 +556,5 @@ pub(super) fn list_journal_errors() -> Vec<Sample<JournalError>> {
             JournalError::LockLost { holder: Some(Box::new(operator.holder)) },
             JournalError::LockLost { holder: None },
         ],
-    })
-}
-
-fn list_init_errors() -> Vec<Sample<InitError>> {
-    samples!(InitError {
-        AlreadyExists: [InitError::AlreadyExists {
-            paths: vec!["/srv/shop/switchman.yaml".into(), "/srv/shop/haproxy.cfg".into()],
-        }],
-        Template: [TemplateError { placeholder: "{{check_port}}".into() }.into()],
-        Files: [FilesError {
-            action: "write",
-            path: "/srv/shop/haproxy.cfg".into(),
-            reason: not_found().to_string()
-        }
-        .into()],
     })
 }

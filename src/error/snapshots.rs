@@ -39,6 +39,7 @@ fn errors_are_those_of_the_snapshot() {
     assert_snapshot("errors.txt", &format!("{}\n", text.trim_end()));
 }
 
+/// Rows: D14.
 #[test]
 fn errors_name_what_failed_and_the_next_action() {
     let mut wrong = Vec::new();

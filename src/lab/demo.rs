@@ -11,6 +11,7 @@ use super::error::LabError;
 use super::load::{ClientKind, Load, LoadTarget, Report, Snapshot, default_mix};
 use super::operator::{LabTransport, Operator};
 use crate::model::duration;
+use crate::model::shell::join_words;
 use crate::world::stop::StopToken;
 
 mod deployments;
@@ -152,7 +153,7 @@ async fn run_switchman(lab: &Lab, host: &str, args: &[&str]) -> Result<serde_jso
     let output = lab.run_switchman(host, &args).await?;
     let result = serde_json::from_str(&output.stdout).ok().filter(|_| output.status == 0);
     result.ok_or_else(|| LabError::Command {
-        command: format!("switchman {} (on {host})", args.join(" ")),
+        command: format!("switchman {} (on {host})", join_words(args)),
         status: output.status,
         stderr: output.stderr,
     })

@@ -29,6 +29,8 @@ pub enum LabError {
     Process(#[from] ProcessError),
     #[error("cannot use the lab `{name}`: another switchman process uses it")]
     InUse { name: String },
+    #[error("cannot build the lab `{name}`: a lab of that name is up")]
+    Up { name: String },
     #[error("cannot start the lab: it needs root: {reason}")]
     NoPrivilege { reason: String },
     #[error("cannot continue the lab: timed out waiting for {condition} after {}", crate::model::duration::format(*.waited))]

@@ -29,7 +29,7 @@ pub struct WebHost {
     backup: Option<Vhost>,
 }
 
-/// What web hosts are built from.
+/// The values that web hosts are built from.
 #[derive(Debug, Clone)]
 pub(super) struct HostSetup {
     pub site: WorkingSet,

@@ -42,6 +42,8 @@ use process::Process;
 
 /// The parent directory of the labs' configuration, logs and state, one directory each.
 pub const RUN_DIR: &str = "/run/switchman-lab";
+/// In the directory of a lab that was left running.
+const UP_FILE: &str = "up";
 /// Lines of one log that a failed rehearsal shows.
 const MAX_LOG_LINES: usize = 20;
 
@@ -80,8 +82,10 @@ impl Lab {
     }
 
     /// Leaves the lab running when this value is dropped.
-    pub fn keep_running(mut self) {
+    pub fn keep_running(mut self) -> Result<(), LabError> {
+        write(&self.dir.join(UP_FILE), "")?;
         self.is_kept = true;
+        Ok(())
     }
 
     /// Takes the lab down and returns an error if something could not be removed.
@@ -123,6 +127,11 @@ impl Lab {
 
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// The program that the hosts run.
+    pub fn switchman(&self) -> &Path {
+        &self.options.switchman
     }
 
     /// Returns the names of the web hosts.
@@ -304,6 +313,11 @@ impl Drop for Lab {
 fn build_ports(check: u16, main: u16, backup: u16) -> Result<Ports, LabError> {
     let port = |number| Port::new(number).ok_or_else(|| to_load_error("no port"));
     Ok(Ports { check: port(check)?, main: port(main)?, backup: port(backup)? })
+}
+
+/// Whether a lab was left running, and no reboot has ended it since.
+pub fn is_up(name: &HostName) -> bool {
+    Path::new(RUN_DIR).join(name.as_str()).join(UP_FILE).exists() && namespaces::exist(name)
 }
 
 /// Removes a lab by name, regardless of the process that built it: its processes are the ones inside its namespaces.

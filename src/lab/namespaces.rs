@@ -201,6 +201,11 @@ pub struct NamespaceStatus {
     pub forward: Option<bool>,
 }
 
+/// Whether a lab of that name has namespaces.
+pub fn exist(name: &HostName) -> bool {
+    !list_namespaces(name).is_empty()
+}
+
 /// Lists the namespaces of a lab; empty when none of that name is up.
 pub async fn inspect(name: &HostName) -> Result<Vec<NamespaceStatus>, LabError> {
     let mut statuses = Vec::new();

@@ -19,7 +19,7 @@ const COMMAND_TIMEOUT: Duration = Duration::from_mins(3);
 /// The transport between the operator and the hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LabTransport {
-    /// An sshd in every web host's namespace, with real keys.
+    /// An sshd in the namespace of every web host and balancer, with real keys.
     Ssh,
     /// The unix socket of an agent in every web host.
     Socket,
@@ -35,7 +35,7 @@ pub struct Operator {
     dir: PathBuf,
     namespace: Program,
     switchman: PathBuf,
-    /// The server process of each host, in their order; ended with the lab.
+    /// The server processes of the machines, those of balancers first; ended with the lab.
     pub servers: Vec<Process>,
 }
 
@@ -55,7 +55,10 @@ impl Operator {
                 .collect();
         }
         let (servers, transports) = match transport {
-            LabTransport::Ssh => set_up_ssh(lab, &dir, &names).await?,
+            LabTransport::Ssh => {
+                let machines = lab.net.balancers().chain(names.iter().map(ToString::to_string));
+                set_up_ssh(lab, &dir, &machines.collect::<Vec<_>>()).await?
+            }
             LabTransport::Socket => set_up_sockets(lab, &names).await?,
             LabTransport::MutualTls | LabTransport::Token => set_up_tls(lab, &dir, &names, transport).await?,
         };
@@ -82,6 +85,20 @@ impl Operator {
                 &format!("haproxy: \"{address}\""),
                 &format!("haproxy: \"{socket}\", on_host: false"),
             );
+        }
+        write(&file, &yaml)?;
+        Ok(operator)
+    }
+
+    /// Starts an operator who reads the balancers at their admin sockets through ssh.
+    pub async fn start_with_ssh_balancers(lab: &Lab, more: &str) -> Result<Self, LabError> {
+        let operator = Self::start(lab, LabTransport::Ssh, more).await?;
+        let file = operator.dir().join("switchman.yaml");
+        let mut yaml = read_file(&file)?;
+        for (balancer, address) in lab.net.balancers().zip(lab.net.admin_addresses()) {
+            let socket = lab.admin_socket_path(&balancer);
+            let ssh = format!("haproxy: \"ssh://{balancer}{}\"", socket.display());
+            yaml = yaml.replace(&format!("haproxy: \"{address}\""), &ssh);
         }
         write(&file, &yaml)?;
         Ok(operator)
@@ -122,7 +139,7 @@ struct TransportConfig {
 async fn set_up_ssh(
     lab: &Lab,
     dir: &Path,
-    names: &[HostName],
+    machines: &[String],
 ) -> Result<(Vec<Process>, TransportConfig), LabError> {
     // sshd's place for its unprivileged half; Debian's unit makes it.
     make_dir(Path::new("/run/sshd"))?;
@@ -136,14 +153,14 @@ async fn set_up_ssh(
         dir = dir.display()
     );
     let mut servers = Vec::new();
-    for name in names {
-        let (host, address) = (name.as_str(), lab.net.address(name.as_str()));
+    for host in machines {
+        let address = lab.net.address(host);
         let home = lab.dir().join(host);
         let host_key = home.join("ssh_host_key");
         generate_key(lab, &host_key).await?;
         let public = read_file(&host_key.with_extension("pub"))?;
         let _ = write!(known, "{address} {public}");
-        let _ = write!(config, "Host {name}\n  HostName {address}\n");
+        let _ = write!(config, "Host {host}\n  HostName {address}\n");
         let file = home.join("sshd_config");
         let text = format!(
             "ListenAddress {address}\nHostKey {}\nAuthorizedKeysFile {}.pub\nPidFile none\nUsePAM no\nStrictModes no\n\

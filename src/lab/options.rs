@@ -1,4 +1,4 @@
-//! What a lab consists of, and the services in it.
+//! The shape of a lab, and the services in it.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -10,7 +10,7 @@ use super::service::JudgedService;
 use super::site::Site;
 use crate::model::finding::Severity::{Note, Problem, Warning};
 
-const COOKIE_LINE: &str = "cookie SERVER_ID insert indirect nocache";
+pub(super) const COOKIE_LINE: &str = "cookie SERVER_ID insert indirect nocache";
 
 pub(super) fn lint_backend(
     site: &Site<'_>,

@@ -65,6 +65,46 @@ impl<'a> HttpCheck<'a> {
         self.rules.iter().copied().filter(move |line| line.word(1) == Some(kind))
     }
 
+    /// The URI that the check requests, with its line.
+    fn find_uri(&self) -> Option<(&'a Statement, &'a str)> {
+        let sent = self.rules_of_kind("send").find_map(|line| Some((line, line.value("uri")?)));
+        let uri = match self.option.words.as_slice() {
+            _ if !self.option_is_own => None,
+            [_, _, uri] | [_, _, _, uri, ..] => Some((self.option, uri.as_str())),
+            _ => None,
+        };
+        sent.or(uri)
+    }
+
+    /// The Host header that the check sends.
+    fn find_host(&self) -> Option<&'a str> {
+        let sent = self.rules_of_kind("send").find_map(|line| {
+            line.words.windows(3).find_map(|words| match words {
+                [hdr, name, value] if hdr.starts_with("hdr") && name.eq_ignore_ascii_case("host") => {
+                    Some(value.as_str())
+                }
+                _ => None,
+            })
+        });
+        let in_option = || {
+            let headers = self.option.words.iter().flat_map(|word| word.split("\r\n"));
+            let mut headers = headers.filter_map(|header| header.split_once(':'));
+            headers.find_map(|(name, value)| name.eq_ignore_ascii_case("host").then(|| value.trim()))
+        };
+        sent.or_else(|| in_option().filter(|_| self.option_is_own))
+    }
+
+    /// The one status that the check expects.
+    fn find_status(&self) -> Option<u16> {
+        self.rules_of_kind("expect").find_map(|line| match line.words.as_slice() {
+            [.., not, _, _] if not == "!" => None,
+            [.., kind, found] if kind == "status" || kind == "rstatus" => {
+                found.trim_matches(['^', '$']).parse().ok()
+            }
+            _ => None,
+        })
+    }
+
     fn describe_ignored_rules(&self) -> &'static str {
         if self.has_ignored_rules {
             " (the `http-check` lines of `defaults` do not count beside its own)"
@@ -72,6 +112,21 @@ impl<'a> HttpCheck<'a> {
             ""
         }
     }
+}
+
+/// The request of a health check, as far as the file has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct CheckRequest<'a> {
+    pub path: Option<&'a str>,
+    pub host: Option<&'a str>,
+    pub status: Option<u16>,
+}
+
+/// Reads the HTTP check of a backend. `None`: it has no HTTP check.
+pub(super) fn read_check_request<'a>(cfg: &'a ParsedCfg, section: &'a Section) -> Option<CheckRequest<'a>> {
+    let check = HttpCheck::from_section(cfg, section)?;
+    let path = check.find_uri().map(|(_, uri)| uri);
+    Some(CheckRequest { path, host: check.find_host(), status: check.find_status() })
 }
 
 pub(super) fn lint_checks(cfg: &ParsedCfg, section: &Section, fleet: &Fleet, report: &mut LintReport<'_>) {
@@ -110,7 +165,7 @@ pub(super) fn lint_checks(cfg: &ParsedCfg, section: &Section, fleet: &Fleet, rep
     }
 }
 
-fn format_send_rule(fleet: &Fleet) -> String {
+pub(super) fn format_send_rule(fleet: &Fleet) -> String {
     let host = fleet.health.host.as_deref().unwrap_or("your.name");
     format!("http-check send meth GET uri {} ver HTTP/1.1 hdr Host {host}", fleet.health.path)
 }
@@ -203,13 +258,7 @@ fn lint_connect_protocol(check: &HttpCheck<'_>, servers: &[ServerLine<'_>], repo
 
 /// Both should send the same request, or one finds a server healthy that the other does not.
 fn lint_path(check: &HttpCheck<'_>, fleet: &Fleet, report: &mut LintReport<'_>) {
-    let sent = check.rules_of_kind("send").find_map(|line| Some((line, line.value("uri")?)));
-    let uri = match check.option.words.as_slice() {
-        _ if !check.option_is_own => None,
-        [_, _, uri] | [_, _, _, uri, ..] => Some((check.option, uri.as_str())),
-        _ => None,
-    };
-    if let Some((line, found)) = sent.or(uri).filter(|(_, found)| *found != fleet.health.path) {
+    if let Some((line, found)) = check.find_uri().filter(|(_, found)| *found != fleet.health.path) {
         report.add(
             Note,
             "haproxy-health-path",

@@ -3,7 +3,7 @@
 use super::cfg::{ParsedCfg, Statement};
 use super::report::LintReport;
 use super::site::list_bind_ports;
-use crate::model::balancer::StatsEndpoint;
+use crate::model::balancer::{SshSocket, StatsEndpoint};
 use crate::model::finding::Severity::Warning;
 use crate::model::fleet::Fleet;
 
@@ -30,6 +30,13 @@ fn build_fix(endpoint: &StatsEndpoint) -> String {
         StatsEndpoint::Unix(path) => {
             format!("add `stats socket {} mode 600 level admin` to `global`", path.display())
         }
+        StatsEndpoint::Ssh(socket) => {
+            let user = socket.destination.rsplit_once('@').map_or("USER", |(user, _)| user);
+            format!(
+                "add `stats socket {} user {user} mode 600 level admin` to `global`, with the user of that ssh",
+                socket.path.display()
+            )
+        }
         StatsEndpoint::Tcp { host, port } => {
             format!("add `stats socket {host}:{port} level user` to `global`")
         }
@@ -50,7 +57,7 @@ fn has_endpoint(cfg: &ParsedCfg, endpoint: &StatsEndpoint) -> bool {
     // An address from the environment can be any.
     let is_open = |text: &&str| text.contains('$') || text.starts_with("fd@");
     match endpoint {
-        StatsEndpoint::Unix(path) => {
+        StatsEndpoint::Unix(path) | StatsEndpoint::Ssh(SshSocket { path, .. }) => {
             let is_path = |text: &&str| text.trim_start_matches("unix@") == path.to_string_lossy();
             sockets.iter().any(|text| is_open(text) || is_path(text))
         }

@@ -2,11 +2,16 @@
 
 use super::cfg::{ParsedCfg, Section, Statement};
 use super::report::LintReport;
+use crate::model::balancer::StatsEndpoint;
 use crate::model::finding::Severity::{Problem, Warning};
+use crate::model::fleet::Fleet;
 
 const SOCKET_FIX: &str = "add `stats socket /run/haproxy/admin.sock mode 600 level admin`";
 
-pub(super) fn lint_global(cfg: &ParsedCfg, report: &mut LintReport<'_>) {
+/// A socket for operators alone, who reach it through ssh.
+const SSH_SOCKET: &str = "/run/haproxy/switchman.sock";
+
+pub(super) fn lint_global(cfg: &ParsedCfg, fleet: &Fleet, report: &mut LintReport<'_>) {
     lint_stats_page(cfg, report);
     let Some(global) = cfg.find_first("global") else {
         return report.add(
@@ -23,7 +28,7 @@ pub(super) fn lint_global(cfg: &ParsedCfg, report: &mut LintReport<'_>) {
         report.add(Warning, "haproxy-no-stats-socket", global.number, reason, SOCKET_FIX);
     }
     for socket in sockets {
-        lint_stats_socket(socket, report);
+        lint_stats_socket(socket, fleet, report);
     }
     if !["server-state-file", "server-state-base"]
         .iter()
@@ -39,7 +44,7 @@ pub(super) fn lint_global(cfg: &ParsedCfg, report: &mut LintReport<'_>) {
     }
 }
 
-fn lint_stats_socket(line: &Statement, report: &mut LintReport<'_>) {
+fn lint_stats_socket(line: &Statement, fleet: &Fleet, report: &mut LintReport<'_>) {
     let address = line.word(2).unwrap_or("");
     let admin = line.value("level") == Some("admin");
     let local = ["/", "unix@", "abns@", "fd@", "sockpair@"].iter().any(|start| address.starts_with(start));
@@ -62,9 +67,24 @@ fn lint_stats_socket(line: &Statement, report: &mut LintReport<'_>) {
             "haproxy-socket-remote-admin",
             line.number,
             format!("`{address}` lets every client that reaches it change every server: it has no password"),
-            format!("write `stats socket {address} level user`: reading is all switchman needs"),
+            format!(
+                "write `stats socket {address} level user`, which is enough for reading. For flips and `canary --via haproxy` add \
+                 `stats socket {SSH_SOCKET} user USER mode 600 level admin`, where USER is the operators' user on this machine, and \
+                 write `haproxy: ssh://USER@{}{SSH_SOCKET}` for the balancer in switchman.yaml of the operator machine",
+                find_balancer_name(fleet, address)
+            ),
         );
     }
+}
+
+/// Returns the balancer that is read at this address, or the first one.
+fn find_balancer_name(fleet: &Fleet, address: &str) -> String {
+    let is_here = |endpoint: &StatsEndpoint| match endpoint {
+        StatsEndpoint::Tcp { port, .. } => address.ends_with(&format!(":{port}")),
+        _ => false,
+    };
+    let here = fleet.balancers.iter().find(|spec| spec.stats_endpoint.as_ref().is_some_and(is_here));
+    here.or(fleet.balancers.first()).map_or_else(|| "BALANCER".to_owned(), |spec| spec.name.to_string())
 }
 
 /// The page with `stats admin` is a remote control for every server.

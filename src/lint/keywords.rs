@@ -146,13 +146,18 @@ pub(super) fn parse_leading_number(text: &str) -> i64 {
     if text.starts_with('-') { -number } else { number }
 }
 
+/// Whether a keyword has no value.
+pub(super) fn is_flag(word: &str) -> bool {
+    FLAGS.contains(&word) || word.starts_with("no-")
+}
+
 fn parse_keywords<'a>(words: &'a [String], into: &mut BTreeMap<&'a str, &'a str>) {
     let mut words = words.iter().map(String::as_str);
     while let Some(word) = words.next() {
         if let Some(flag) = word.strip_prefix("no-").filter(|flag| FLAGS.contains(flag)) {
             into.remove(flag);
             into.insert(word, "");
-        } else if FLAGS.contains(&word) || word.starts_with("no-") {
+        } else if is_flag(word) {
             into.insert(word, "");
             into.retain(|other, _| other.strip_prefix("no-") != Some(word));
             match word {

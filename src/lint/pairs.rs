@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::cfg::Section;
 use super::keywords::ServerLine;
 use super::report::LintReport;
+use super::server_pattern::extract_host;
 use crate::model::balancer::{BalancerSpec, ServerNames};
 use crate::model::finding::Severity::{Problem, Warning};
 use crate::model::fleet::Fleet;
@@ -150,12 +151,6 @@ fn pair_unlisted_hosts<'a>(
         report_missing(main, section, &fix, report);
     }
     pairs
-}
-
-/// The host in a server's name, by the pattern of such names.
-fn extract_host<'a>(name: &'a str, pattern: &str) -> Option<&'a str> {
-    let (before, after) = pattern.split_once("{host}")?;
-    name.strip_prefix(before)?.strip_suffix(after).filter(|host| !host.is_empty())
 }
 
 fn report_missing(name: &str, section: &Section, fix: &str, report: &mut LintReport<'_>) {

@@ -1,7 +1,7 @@
 //! What was judged, and by which names and ports: a lint that finds nothing says what it looked at.
 
 use super::cfg::ParsedCfg;
-use super::conditions::list_variants;
+use super::first_variant::parse_first_variant;
 use super::keywords::read_servers;
 use super::service::{list_balancers, list_services};
 use super::source::{HaproxyCfg, LineMap};
@@ -12,11 +12,9 @@ use crate::model::fleet::Fleet;
 /// One finding for the files, and one for each backend that is judged for a service.
 pub(super) fn describe_scope(source: &HaproxyCfg, fleet: &Fleet) -> Vec<Finding> {
     let map = LineMap::new(source);
-    let lines: Vec<&str> = source.files.iter().flat_map(|file| file.text.lines()).collect();
-    let first = list_variants(&lines).lines.into_iter().next().unwrap_or_default();
-    let numbered = first.iter().filter_map(|at| Some((at + 1, *lines.get(*at)?)));
-    let cfg = ParsedCfg::parse_lines(numbered, &map.list_starts());
-    let mut found = vec![describe_files(source, &cfg, lines.len(), map.describe(0))];
+    let cfg = parse_first_variant(source, &map);
+    let lines = source.files.iter().map(|file| file.text.lines().count()).sum();
+    let mut found = vec![describe_files(source, &cfg, lines, map.describe(0))];
     for service in list_services(fleet) {
         for balancer in list_balancers(&cfg, fleet, &service) {
             found.extend(describe_backend(&cfg, &service, &balancer));

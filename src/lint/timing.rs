@@ -22,8 +22,7 @@ pub(super) fn lint_timing(
     balancer: &BalancerSpec,
     report: &mut LintReport<'_>,
 ) {
-    let timeout =
-        cfg.find_setting(section, &["timeout", "check"]).and_then(|line| parse_haproxy_time(line.word(2)?));
+    let timeout = read_check_timeout(cfg, section);
     let timings: Vec<_> = mains
         .iter()
         .filter(|server| ["inter", "fastinter", "fall", "rise"].iter().all(|key| server.is_known(key)))
@@ -63,7 +62,12 @@ pub(super) fn lint_timing(
     }
 }
 
-fn read_timing(server: &ServerLine<'_>, timeout: Option<Duration>) -> CheckTiming {
+/// `timeout check` of the section.
+pub(super) fn read_check_timeout(cfg: &ParsedCfg, section: &Section) -> Option<Duration> {
+    cfg.find_setting(section, &["timeout", "check"]).and_then(|line| parse_haproxy_time(line.word(2)?))
+}
+
+pub(super) fn read_timing(server: &ServerLine<'_>, timeout: Option<Duration>) -> CheckTiming {
     let time = |key: &str| server.value(key).and_then(parse_haproxy_time);
     let number = |key: &str| server.value(key).and_then(|text| text.parse::<u32>().ok());
     let default = CheckTiming::default();
@@ -112,7 +116,7 @@ fn lint_difference(
     );
 }
 
-fn format_yaml(timing: &CheckTiming) -> String {
+pub(super) fn format_yaml(timing: &CheckTiming) -> String {
     let optional = |key: &str, time: Option<Duration>| {
         time.map(|time| format!(", {key}: {}", format(time))).unwrap_or_default()
     };

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::name::{BalancerName, HostName};
+use super::ports::Port;
 
 /// A load balancer of the fleet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -30,10 +31,35 @@ pub struct BalancerSpec {
 pub enum StatsEndpoint {
     /// A `stats socket` at a path of this machine.
     Unix(PathBuf),
+    /// A `stats socket` at a path of another machine, reached through ssh.
+    Ssh(SshSocket),
     /// A `stats socket` on TCP: host name or address, port.
     Tcp { host: String, port: u16 },
     /// The statistics page as CSV over HTTP or HTTPS; the URL may contain user and password.
     Http(String),
+}
+
+/// A unix socket of another machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SshSocket {
+    /// Host name or `user@host`, as ssh takes it.
+    pub destination: String,
+    pub port: Option<Port>,
+    /// Put before the destination on ssh's command line.
+    pub options: Vec<String>,
+    pub path: PathBuf,
+}
+
+impl fmt::Display for SshSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (user, host) = match self.destination.rsplit_once('@') {
+            Some((user, host)) => (format!("{user}@"), host),
+            None => (String::new(), self.destination.as_str()),
+        };
+        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        let port = self.port.map(|port| format!(":{port}")).unwrap_or_default();
+        write!(f, "ssh://{user}{host}{port}{}", self.path.display())
+    }
 }
 
 impl StatsEndpoint {
@@ -41,6 +67,7 @@ impl StatsEndpoint {
     pub fn address(&self) -> Option<IpAddr> {
         let host = match self {
             Self::Unix(_) => return None,
+            Self::Ssh(socket) => socket.destination.rsplit('@').next()?,
             Self::Tcp { host, .. } => host.as_str(),
             Self::Http(url) => {
                 let (_, rest) = url.split_once("://")?;
@@ -61,6 +88,7 @@ impl fmt::Display for StatsEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix(path) => write!(f, "{}", path.display()),
+            Self::Ssh(socket) => write!(f, "{socket}"),
             Self::Tcp { host, port } if host.contains(':') => write!(f, "tcp://[{host}]:{port}"),
             Self::Tcp { host, port } => write!(f, "tcp://{host}:{port}"),
             Self::Http(url) => f.write_str(&strip_password(url)),

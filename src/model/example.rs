@@ -200,7 +200,8 @@ pub fn make_roll_entries(
     began_at: i64,
     entries: Vec<(Option<&str>, RollEntryKind)>,
 ) -> Vec<RollEntry> {
-    let began = (None, RollEntryKind::Began { spec: make_roll_spec(hosts), actor: make_actor() });
+    let began =
+        (None, RollEntryKind::Began { spec: make_roll_spec(hosts), actor: make_actor(), overridden: vec![] });
     let entries = std::iter::once(began).chain(entries).zip(began_at..);
     let entry = |((host, kind), second): ((Option<&str>, RollEntryKind), i64)| RollEntry {
         roll: "r20261121-085642-7e99".parse().unwrap(),

@@ -25,10 +25,15 @@ pub enum RollEntryKind {
     Began {
         spec: RollSpec,
         actor: Actor,
+        /// The refusals that `--force` overrode.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        overridden: Vec<String>,
     },
     /// The roll goes on after a stop or a crash, by this actor.
     Resumed {
         actor: Actor,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        overridden: Vec<String>,
     },
     /// All touched hosts are being put back.
     Aborting {

@@ -93,6 +93,7 @@ name!(
 mod tests {
     use super::*;
 
+    /// Rows: D23.
     #[test]
     fn name_accepts_ordinary_names() {
         for good in ["web1", "shop", "a", "front-1.example.org", "Shop_2", "9lives"] {

@@ -20,6 +20,8 @@ pub struct PortError {
 }
 
 impl Port {
+    pub const MAX: Self = Self(NonZeroU16::MAX);
+
     pub const fn get(self) -> u16 {
         self.0.get()
     }
@@ -82,6 +84,13 @@ pub struct Ports {
     pub main: Port,
     /// The data port of the backup vhost.
     pub backup: Port,
+}
+
+impl Default for Ports {
+    fn default() -> Self {
+        let port = |number| Port::new(number).unwrap_or(Port::MAX);
+        Self { check: port(8888), main: port(8080), backup: port(80) }
+    }
 }
 
 /// The ports that the kernel gives to clients (net.ipv4.ip_local_port_range), without those that it reserves.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::duration;
 use super::name::{HostName, ServiceName};
 use super::run_id::run_id;
+use super::shell::join_words;
 use super::version::Version;
 
 run_id!(
@@ -238,6 +239,11 @@ impl RollSpec {
                 ["switchman", "assign", self.service.as_str(), &version].map(str::to_owned).to_vec()
             }
         }
+    }
+
+    /// Returns that command as a line for a shell.
+    pub fn format_command(&self) -> String {
+        join_words(self.command_line())
     }
 
     /// The hosts in the groups that are out together.

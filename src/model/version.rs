@@ -28,6 +28,13 @@ pub struct ParseVersionError {
     pub found: String,
 }
 
+impl Version {
+    /// Returns the version `MAJOR.0.0`.
+    pub const fn from_major(major: u64) -> Self {
+        Self(semver::Version::new(major, 0, 0))
+    }
+}
+
 impl FromStr for Version {
     type Err = ParseVersionError;
     fn from_str(text: &str) -> Result<Self, ParseVersionError> {
@@ -55,6 +62,7 @@ impl fmt::Display for Version {
 mod tests {
     use super::*;
 
+    /// Rows: D23.
     #[test]
     fn version_accepts_only_semver() {
         for good in ["0.1.0", "1.0.0", "2.1.0-rc.1+build.5"] {

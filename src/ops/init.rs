@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::templates::working_set::{FileContent, TemplateError, WorkingSet};
+use crate::templates::vhost::{VhostError, check_path};
+use crate::templates::vhost_unit::{format_unit_file_name, render_vhost_unit};
+use crate::templates::working_set::{FileContent, NewFile, TemplateError, VhostRole, WorkingSet};
 use crate::world::files::{FileSystem, FilesError};
 
 /// The files that were written.
@@ -22,6 +24,8 @@ pub enum InitError {
     AlreadyExists { paths: Vec<PathBuf> },
     #[error("cannot write the configuration: {0}")]
     Template(#[from] TemplateError),
+    #[error("cannot write the configuration: {0}")]
+    Directory(#[from] VhostError),
     #[error(transparent)]
     Files(#[from] FilesError),
 }
@@ -33,14 +37,31 @@ pub fn init(
     site: &WorkingSet,
     force: bool,
 ) -> Result<InitReport, InitError> {
-    let set = site.render_files(&dir.to_string_lossy())?;
+    check_path("the directory", dir)?;
+    let mut set = site.render_files(&dir.to_string_lossy())?;
+    let (folder, ending) = site.vhost_folder();
+    for role in [VhostRole::Backup, VhostRole::Main] {
+        let file = format!("{}/{folder}/{}{ending}", dir.display(), role.as_str());
+        let path = Path::new("systemd").join(format_unit_file_name(site.project.as_str(), role));
+        set.push(NewFile { path, content: FileContent::Text(render_vhost_unit(site, role, &file)?) });
+    }
+    write_all(files, dir, &set, force)
+}
+
+/// Writes files into a directory, all of them or none.
+pub fn write_all(
+    files: &dyn FileSystem,
+    dir: &Path,
+    set: &[NewFile],
+    force: bool,
+) -> Result<InitReport, InitError> {
     let there: Vec<PathBuf> =
         set.iter().map(|file| dir.join(&file.path)).filter(|path| files.exists(path)).collect();
     if !there.is_empty() && !force {
         return Err(InitError::AlreadyExists { paths: there });
     }
     let mut written: Vec<PathBuf> = Vec::new();
-    for file in &set {
+    for file in set {
         let path = dir.join(&file.path);
         let done = match &file.content {
             FileContent::Text(text) => files.write(&path, text),
@@ -57,7 +78,7 @@ pub fn init(
         }
         written.push(path);
     }
-    Ok(InitReport { dir: dir.to_owned(), files: set.into_iter().map(|file| file.path).collect() })
+    Ok(InitReport { dir: dir.to_owned(), files: set.iter().map(|file| file.path.clone()).collect() })
 }
 
 #[cfg(test)]

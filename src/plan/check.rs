@@ -27,6 +27,7 @@ pub(in crate::plan) mod data_ports;
 pub mod facts;
 mod finding;
 pub mod fleet;
+mod mains;
 mod open_ports;
 pub(in crate::plan) mod port_match;
 

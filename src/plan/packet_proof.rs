@@ -17,7 +17,7 @@ use crate::model::rules::{Family, Rule, Table, Tables};
 /// The priority of our jump's hook: `dstnat`.
 const DSTNAT: i64 = -100;
 
-/// What the record requires of a port.
+/// The requirement of the record for a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {
     pub role: PortRole,
@@ -74,9 +74,9 @@ pub struct PacketFacts {
     pub native: Vec<NativeRule>,
     /// Why native rules were not looked at.
     pub native_obstacle: Option<String>,
-    /// Addresses on which a process listens on the check port and on the target.
-    pub check_listeners: Vec<SocketAddr>,
-    pub target_listeners: Vec<SocketAddr>,
+    /// Addresses on which a process listens on the check port and on the target; `None`: not known.
+    pub check_listeners: Option<Vec<SocketAddr>>,
+    pub target_listeners: Option<Vec<SocketAddr>>,
     /// The processes that listen on the check port: `nginx (pid 7)`.
     pub check_processes: Vec<String>,
 }
@@ -114,7 +114,7 @@ pub fn explain_answer(
     let contradicted = |cause| PacketVerdict::Contradicted { fact: fact.clone(), cause };
     let unverified = |reason| PacketVerdict::Unverified { reason };
     if let PacketAnswer::Accepted { by } = answer {
-        let is_untracked = by.is_none() && facts.check_listeners.is_empty();
+        let is_untracked = by.is_none() && facts.check_listeners.as_ref().is_none_or(Vec::is_empty);
         if claim.switch == Switch::On && is_untracked {
             return unverified("the kernel does not show which process answers".to_owned());
         }
@@ -156,8 +156,11 @@ pub fn explain_answer(
 /// interface by which the packet comes in.
 fn find_missing_listener(claim: Claim, address: IpAddr, facts: &PacketFacts) -> Option<String> {
     let target = claim.target;
+    let Some(listeners) = &facts.target_listeners else {
+        return Some(format!("it is not known whether a process listens on port {target}"));
+    };
     let usable = |listener: &&SocketAddr| listener.is_ipv6() || listener.is_ipv4() == address.is_ipv4();
-    let listeners: Vec<&SocketAddr> = facts.target_listeners.iter().filter(usable).collect();
+    let listeners: Vec<&SocketAddr> = listeners.iter().filter(usable).collect();
     if address.is_ipv6() && !listeners.iter().any(|listener| listener.is_ipv6()) || listeners.is_empty() {
         return Some(format!("no process listens on port {target}"));
     }
@@ -220,7 +223,7 @@ fn find_translation(facts: &PacketFacts, check: Port) -> Option<&Rule> {
     })
 }
 
-/// What keeps a packet from the process.
+/// An obstacle between a packet and the process.
 enum Obstacle {
     None,
     /// A rule that matches every packet to the port.

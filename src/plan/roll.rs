@@ -15,6 +15,7 @@ use crate::model::name::HostName;
 use crate::model::plural::Count;
 use crate::model::port_forward::Switch;
 use crate::model::roll::{RollSpec, Step, Work};
+use crate::model::shell::join_words;
 
 /// The whole of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -102,7 +103,7 @@ fn plan_step(fleet: &Fleet, spec: &RollSpec, step: Step) -> Option<PlannedStep> 
         Step::Command => match &spec.work {
             Work::Command { argv, remote, timeout } => {
                 let location = if *remote { "on the host" } else { "here" };
-                (format!("run {location}: {}", argv.join(" ")), *timeout)
+                (format!("run {location}: {}", join_words(argv)), *timeout)
             }
             Work::Assign(new_main) => {
                 let text = format!(

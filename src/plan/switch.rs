@@ -286,6 +286,7 @@ mod tests {
         assert!(!seen(Switch::On, ServerState::GoingDown) && !seen(Switch::On, ServerState::GoingUp));
     }
 
+    /// Rows: Z10.
     #[test]
     fn detection_time_follows_the_formula() {
         let ms = Duration::from_millis;

@@ -14,15 +14,19 @@ use crate::model::socket::SocketCount;
 use crate::model::version::Version;
 use crate::templates::vhost;
 
+mod deploy_defaults;
 mod merge;
+mod recovered;
 mod routes;
 mod trial_outcome;
 mod uri;
 
+pub use deploy_defaults::{IncompleteDeploy, build_uri_deploy, choose_service, complete_uri};
 pub use merge::{ReleaseDifference, find_release_difference, plan_merge};
+pub use recovered::project_recovery;
 pub use routes::{
-    detach, end_trial, find_last_good, find_rollback_target, move_instance, plan_assign, plan_first,
-    plan_rollback, restore_routes,
+    KILL_BEGUN, KILL_REFUSED, detach, end_trial, find_last_good, find_rollback_target, move_instance,
+    plan_assign, plan_first, plan_rollback, restore_routes,
 };
 pub use trial_outcome::judge_trial;
 pub use uri::{UriError, parse_local_port};

@@ -60,9 +60,19 @@ fn pack_dir(source: &Path) -> Result<PackedArchive, ArchiveError> {
     let file = File::options().write(true).open(&path).map_err(make)?;
     // Without a time or a name, and with "unknown" as its system: the header is always the same.
     let gzip = GzBuilder::new().write(BufWriter::new(file), Compression::default());
-    let mut packing = DirPacker { source, target: &path, tar: Builder::new(gzip), links: LinkTargets::new() };
+    let mut packing = DirPacker {
+        source,
+        target: &path,
+        tar: Builder::new(gzip),
+        links: LinkTargets::new(),
+        has_file: false,
+    };
     packing.append_dir(&mut Vec::new())?;
-    let DirPacker { tar, links, .. } = packing;
+    let DirPacker { tar, links, has_file, .. } = packing;
+    // Every host would refuse it.
+    if !has_file {
+        return Err(ArchiveError::Refused { path: source.to_owned(), reason: "has no file" });
+    }
     for (link, target) in &links {
         paths::check_link_target(link, target, &links)
             .map_err(|reason| ArchiveError::Refused { path: source.join(link), reason })?;
@@ -79,6 +89,7 @@ struct DirPacker<'a> {
     target: &'a Path,
     tar: TarBuilder,
     links: LinkTargets,
+    has_file: bool,
 }
 
 impl DirPacker<'_> {
@@ -134,6 +145,7 @@ impl DirPacker<'_> {
             return Err(to_archive_error("read", path, &error));
         }
         appended?;
+        self.has_file = true;
         let grown =
             read.inner.into_inner().read(&mut [0]).map_err(|error| to_archive_error("read", path, &error))?
                 > 0;

@@ -1,5 +1,6 @@
-//! `world::flows` over ctnetlink (linux/netfilter/nfnetlink_conntrack.h). This module reads and adds: a DELETE with an empty
-//! filter empties the kernel's whole table (docs/design/measurements.md#m24), and nothing here sends one.
+//! `world::flows` over ctnetlink (linux/netfilter/nfnetlink_conntrack.h). This module reads and adds. It deletes
+//! only an entry that it has added, by the whole tuple: a DELETE without a tuple empties the kernel's table
+//! (docs/design/measurements.md#m24).
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

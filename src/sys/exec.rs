@@ -12,11 +12,13 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Child;
 
+use crate::model::shell::join_words;
+
 mod detached;
 
 pub use detached::{DEFAULT_PATH, OWN_EXE};
 
-/// A program with its arguments.
+/// A program with its arguments. Displayed as a line for a shell.
 #[derive(Debug, Clone)]
 pub struct Program {
     path: OsString,
@@ -141,6 +143,26 @@ impl Program {
         command.spawn().map_err(|source| self.to_exec_error(source))
     }
 
+    /// Starts a program with its outputs piped that never outlives this process, however it ends, where setpriv(1) can see to
+    /// that. It lives on when the handle is dropped.
+    pub fn spawn_piped_with_parent(&self) -> Result<Child, ExecError> {
+        self.check_startable()?;
+        // That of busybox has no such option.
+        let setpriv = find("setpriv").filter(|file| {
+            file.canonicalize().is_ok_and(|real| real.file_name() == Some(OsStr::new("setpriv")))
+        });
+        let mut command = match setpriv {
+            Some(setpriv) => {
+                let program = Self { path: setpriv.into(), args: Vec::new(), ..self.clone() };
+                let program = program.args(["--pdeathsig", "TERM", "--"]);
+                program.arg(&self.path).args(&self.args).build_command()
+            }
+            None => self.build_command(),
+        };
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.spawn().map_err(|source| self.to_exec_error(source))
+    }
+
     fn build_command(&self) -> tokio::process::Command {
         let mut command = self.build_command_in_our_group();
         command.process_group(0);
@@ -194,11 +216,8 @@ impl Program {
 
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.path.to_string_lossy())?;
-        for arg in &self.args {
-            write!(f, " {}", arg.to_string_lossy())?;
-        }
-        Ok(())
+        let words = [&self.path].into_iter().chain(&self.args);
+        f.write_str(&join_words(words.map(|word| word.to_string_lossy())))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::world::files::{FileSystem, FilesError};
@@ -15,7 +16,13 @@ impl FileSystem for LocalFiles {
     }
 
     fn write(&self, path: &Path, text: &str) -> Result<(), FilesError> {
-        write_atomically(path, |beside| fs::write(beside, text))
+        write_atomically(path, |beside| {
+            fs::write(beside, text)?;
+            match fs::metadata(path) {
+                Ok(replaced) => copy_owner_and_mode(&replaced, beside),
+                Err(_) => Ok(()),
+            }
+        })
     }
 
     fn link(&self, path: &Path, target: &str) -> Result<(), FilesError> {
@@ -25,6 +32,13 @@ impl FileSystem for LocalFiles {
     fn remove(&self, path: &Path) -> Result<(), FilesError> {
         fs::remove_file(path).map_err(|error| to_files_error("remove", path, &error))
     }
+}
+
+/// A file that replaces another belongs to the same user, and the same users may read it.
+fn copy_owner_and_mode(of: &fs::Metadata, to: &Path) -> io::Result<()> {
+    // A user who is not the owner and may write into the directory becomes the owner.
+    let _ = std::os::unix::fs::chown(to, Some(of.uid()), Some(of.gid()));
+    fs::set_permissions(to, of.permissions())
 }
 
 fn write_atomically(path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), FilesError> {

@@ -1,4 +1,5 @@
-//! `world::balancer` over HAProxy's stats socket (unix path or TCP) and over the CSV of its statistics page.
+//! `world::balancer` over HAProxy's stats socket (unix path, also of another machine, or TCP) and over the CSV of its statistics
+//! page.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,15 +15,22 @@ mod dial;
 mod error;
 mod http;
 mod parse;
+mod tunnel;
 
 use error::{MAX_ANSWER_BYTES, ReadError, new_too_large_error, to_connection_error};
+use tunnel::SshTunnel;
 
 /// A balancer that can be read, with a bound on each read; `None` where the configuration gives no access.
 pub fn connect(spec: &BalancerSpec, bound: Duration) -> Option<Arc<dyn Balancer>> {
     let access = spec.stats_endpoint.clone()?;
+    let tunnel = match &access {
+        StatsEndpoint::Ssh(socket) => Some(SshTunnel::new(socket.clone())),
+        _ => None,
+    };
     Some(Arc::new(Haproxy {
         spec: spec.clone(),
         access,
+        tunnel,
         timeout: bound,
         client: http::PageClient::default(),
         flushing: tokio::sync::Mutex::default(),
@@ -32,6 +40,8 @@ pub fn connect(spec: &BalancerSpec, bound: Duration) -> Option<Arc<dyn Balancer>
 struct Haproxy {
     spec: BalancerSpec,
     access: StatsEndpoint,
+    /// Reaches a socket of another machine.
+    tunnel: Option<SshTunnel>,
     timeout: Duration,
     client: http::PageClient,
     /// Held while idle connections of one server are closed.
@@ -93,11 +103,27 @@ impl Haproxy {
     ) -> Result<T, BalancerError> {
         let address = self.access.to_string();
         let backend = || self.spec.backend.clone();
-        let Ok(ended) = tokio::time::timeout(timeout, work).await else {
+        let opened = match &self.tunnel {
+            Some(tunnel) => tunnel.ensure_open().await,
+            None => Ok(()),
+        };
+        let ended = match opened {
+            Ok(()) => tokio::time::timeout(timeout, work).await,
+            Err(failed) => Ok(Err(failed)),
+        };
+        let Ok(ended) = ended else {
             return Err(BalancerError::TimedOut { address, waited: timeout });
         };
+        let ended = match (ended, &self.tunnel) {
+            (Err(ReadError::NotForwarded(reason)), Some(tunnel)) => {
+                Err(ReadError::NoConnection(tunnel.explain(reason).await))
+            }
+            (ended, _) => ended,
+        };
         ended.map_err(|reason| match reason {
-            ReadError::NoConnection(reason) => BalancerError::Unreachable { address, reason },
+            ReadError::NoConnection(reason) | ReadError::NotForwarded(reason) => {
+                BalancerError::Unreachable { address, reason }
+            }
             ReadError::Truncated { received } => BalancerError::Truncated { address, received },
             ReadError::Garbled(reason) => BalancerError::Malformed { address, reason },
             ReadError::MasterCli => BalancerError::MasterCli { address },
@@ -132,9 +158,21 @@ impl Haproxy {
             StatsEndpoint::Unix(path) => {
                 send_line(UnixStream::connect(path).await.map_err(to_connection_error)?, command).await
             }
+            StatsEndpoint::Ssh(_) => self.send_through_ssh(command).await,
             StatsEndpoint::Tcp { host, port } => send_line(dial::connect(host, *port).await?, command).await,
             StatsEndpoint::Http(_) => Err(to_connection_error("a statistics page takes no commands")),
         }
+    }
+
+    /// Fails without an answer: the end of a connection at the balancer is the same as an empty answer.
+    async fn send_through_ssh(&self, command: &str) -> Result<String, ReadError> {
+        let Some(tunnel) = &self.tunnel else { return Err(to_connection_error("there is no ssh")) };
+        let to_error = |error: std::io::Error| ReadError::NotForwarded(error.to_string());
+        let answer = match send_line(tunnel.connect().await.map_err(to_error)?, command).await {
+            Err(ReadError::NoConnection(reason)) => Err(ReadError::NotForwarded(reason)),
+            answer => answer,
+        }?;
+        if answer.is_empty() { Err(ReadError::Truncated { received: 0 }) } else { Ok(answer) }
     }
 
     async fn flush(&self, server: &str) -> Result<FlushResult, ReadError> {
@@ -199,7 +237,15 @@ impl Haproxy {
 
     /// Sends a line that HAProxy carries out in silence; `false`: the socket is not of level admin.
     async fn is_allowed(&self, line: &str) -> Result<bool, ReadError> {
-        let answer = self.send_command(line).await?;
+        let answer = if self.tunnel.is_some() {
+            // Silence may also be the end of a connection that HAProxy never had: a command with an answer follows.
+            let line = format!("{line}; show servers state {}", self.spec.backend);
+            let answer = self.send_command(&line).await?;
+            let reply = answer.split_once("1\n# be_id").map(|(reply, _)| reply.to_owned());
+            reply.ok_or(ReadError::Truncated { received: answer.len() })?
+        } else {
+            self.send_command(line).await?
+        };
         match answer.trim() {
             "" => Ok(true),
             denied if denied.starts_with("Permission denied") => Ok(false),

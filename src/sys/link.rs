@@ -22,14 +22,12 @@ mod calls;
 mod connection;
 mod handshake;
 mod ssh;
-mod ssh_stderr;
 mod tls;
 mod transport;
 mod upload;
 
 use connection::{Connection, EncodedRequest, RequestFailure, describe_error};
 use handshake::TransportError;
-pub use ssh_stderr::wait_for_noisy_ssh;
 use transport::Pipe;
 
 /// Bound on making a connection: ssh with a jump host and a slow login is a few seconds.
@@ -57,7 +55,7 @@ pub fn connect(host: &HostName, way: &Transport, reach: &ConnectConfig) -> Arc<d
 
 impl HttpLink {
     fn unreachable_error(&self, reason: impl Into<String>) -> LinkError {
-        LinkError::Unreachable { via: self.transport_label(), reason: reason.into() }
+        LinkError::Unreachable { via: self.transport_label(), reason: reason.into(), ssh: None }
     }
 
     fn broken_error(&self, reason: impl Into<String>) -> LinkError {
@@ -86,6 +84,13 @@ impl HttpLink {
             Ok(Ok(opened)) => opened,
             Ok(Err(TransportError::Skew { their_version, their_api })) => {
                 return Err(self.skew_error(&their_version, &their_api));
+            }
+            Ok(Err(TransportError::Ssh { reason, attempt })) => {
+                return Err(LinkError::Unreachable {
+                    via: self.transport_label(),
+                    reason,
+                    ssh: Some(attempt),
+                });
             }
             Ok(Err(TransportError::Other(reason))) => return Err(self.unreachable_error(reason)),
             Err(_) => {

@@ -24,6 +24,7 @@ pub mod rule_watch;
 pub mod runner;
 pub mod sock_diag;
 pub mod sqlite;
+pub mod ssh;
 pub mod store;
 pub mod supervisor;
 pub mod systemd;

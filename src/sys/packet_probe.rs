@@ -3,7 +3,9 @@
 //!
 //! The device ends with its descriptor, and its addresses and routes with it, also when the process is killed.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -51,12 +53,23 @@ impl PacketProbe for TunProbe {
         answers
     }
 
-    fn list_listening_addresses(&self, port: Port) -> Vec<SocketAddr> {
-        let read = |file| std::fs::read_to_string(file).unwrap_or_default();
-        let tables = ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"].map(read);
-        let all = tables.iter().flat_map(|table| table.lines().filter_map(parse_listener));
-        all.filter(|address| address.port() == port.get()).collect()
+    fn list_listening_addresses(&self, port: Port) -> Result<Vec<SocketAddr>, PacketProbeError> {
+        list_listeners(Path::new("/proc/thread-self/net"), port)
     }
+}
+
+/// Lists the listeners of a port from the tables of a network namespace.
+fn list_listeners(tables: &Path, port: Port) -> Result<Vec<SocketAddr>, PacketProbeError> {
+    let mut found = Vec::new();
+    for name in ["tcp", "tcp6"] {
+        let table = match std::fs::read_to_string(tables.join(name)) {
+            // A kernel without IPv6 has no such table.
+            Err(error) if name == "tcp6" && error.kind() == ErrorKind::NotFound => continue,
+            read => read.map_err(|error| to_error("read the kernel's table of sockets", &error))?,
+        };
+        found.extend(table.lines().filter_map(parse_listener).filter(|one| one.port() == port.get()));
+    }
+    Ok(found)
 }
 
 /// A connection that waits for its answer.

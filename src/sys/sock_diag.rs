@@ -7,18 +7,18 @@ use std::os::fd::OwnedFd;
 use async_trait::async_trait;
 use nix::sys::socket::{AddressFamily, SockProtocol};
 
-use super::netlink::{self, BUFFER, NetlinkError};
+use super::netlink::{self, NetlinkError};
 use crate::model::ports::Port;
 use crate::model::socket::Socket;
 use crate::world::sockets::{SocketTable, SocketsError};
 
 pub(super) mod connections;
-mod wire;
+mod dump;
+pub(super) mod wire;
 
+use dump::{MAX_ATTEMPTS, dump};
 use wire::DumpPart;
 
-/// The kernel reports when sockets came and went during a dump; a few attempts give a complete dump.
-const MAX_ATTEMPTS: u32 = 5;
 /// The sockets of the network namespace that the calling thread is in.
 #[derive(Debug)]
 pub struct SockDiag;
@@ -66,48 +66,24 @@ fn open_netlink() -> Result<OwnedFd, NetlinkError> {
 
 fn list_sockets(netlink: &OwnedFd, port: Port) -> Result<Vec<ListedSocket>, NetlinkError> {
     // IPv4 clients of a dual-stack listener are found in the IPv6 dump only.
-    let mut sockets = dump(netlink, AddressFamily::Inet, port)?;
-    sockets.append(&mut dump(netlink, AddressFamily::Inet6, port)?);
+    let mut sockets = Vec::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let request = |sequence| wire::build_request(family as u8, port, sequence);
+        sockets.extend(dump(netlink, request, wire::parse_socket, choose_socket(port))?);
+    }
     // The kernel goes on by position in its table: a connection that comes during the dump can show another twice.
     sockets.sort_unstable_by_key(|one| one.socket.cookie);
     sockets.dedup_by_key(|one| one.socket.cookie);
     Ok(sockets)
 }
 
-fn dump(netlink: &OwnedFd, family: AddressFamily, port: Port) -> Result<Vec<ListedSocket>, NetlinkError> {
-    let mut buffer = vec![0; BUFFER];
-    for sequence in 1..=MAX_ATTEMPTS {
-        netlink::send(netlink, &wire::build_request(family as u8, port, sequence))?;
-        let receive = |buffer: &mut [u8]| netlink::receive(netlink, buffer);
-        if let Some(sockets) = collect(receive, &mut buffer, sequence, port)? {
-            return Ok(sockets);
+/// Chooses the sockets with this local port: the filter of an older kernel may return others.
+fn choose_socket(port: Port) -> impl Fn(DumpPart) -> Option<ListedSocket> {
+    move |part| match part {
+        DumpPart::Socket { socket, local_port, id } if local_port == port.get() => {
+            Some(ListedSocket { socket, id })
         }
-    }
-    Err(NetlinkError::Interrupted { dumps: MAX_ATTEMPTS })
-}
-
-/// The answer to one request, datagram by datagram. `None`: the table changed under the dump, which may have missed or
-/// doubled a socket.
-fn collect(
-    mut receive: impl FnMut(&mut [u8]) -> nix::Result<usize>,
-    buffer: &mut [u8],
-    sequence: u32,
-    port: Port,
-) -> Result<Option<Vec<ListedSocket>>, NetlinkError> {
-    let mut sockets = Vec::new();
-    let mut whole = true;
-    loop {
-        let length = netlink::receive_datagram(&mut receive, buffer)?;
-        for part in wire::parse_parts(&buffer[..length], sequence) {
-            match part? {
-                DumpPart::Socket { socket, local_port, id } if local_port == port.get() => {
-                    sockets.push(ListedSocket { socket, id });
-                }
-                DumpPart::Socket { .. } | DumpPart::Finished | DumpPart::Stale => {}
-                DumpPart::Interrupted => whole = false,
-                DumpPart::Done => return Ok(whole.then_some(sockets)),
-            }
-        }
+        _ => None,
     }
 }
 

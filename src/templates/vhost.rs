@@ -116,7 +116,8 @@ pub fn check_health_path(path: &str) -> Result<String, VhostError> {
     check_characters("the health check's path", path.to_owned())
 }
 
-fn check_path(subject: &'static str, path: &Path) -> Result<String, VhostError> {
+/// Refuses a path with a character that means something in a configuration file or a unit.
+pub fn check_path(subject: &'static str, path: &Path) -> Result<String, VhostError> {
     check_characters(subject, path.to_string_lossy().into_owned())
 }
 

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use super::fleet_yaml::quote_scalar;
 use crate::model::balancer::CheckTiming;
 use crate::model::deployment::WebServer;
 use crate::model::duration;
@@ -169,7 +170,7 @@ impl WorkingSet {
         let mut hosts = String::new();
         for host in &self.hosts {
             if let Some(address) = host.address {
-                let _ = writeln!(hosts, "  {}: {{address: \"{address}\"}}", host.name);
+                let _ = writeln!(hosts, "  {}: {{address: \"{address}\"}}", quote_scalar(host.name.as_str()));
             }
         }
         let check = &self.balancer.check;
@@ -194,6 +195,7 @@ impl WorkingSet {
             YAML,
             &[
                 ("project", self.project.as_str()),
+                ("service", &quote_scalar(self.project.as_str())),
                 ("check", &self.ports.check.to_string()),
                 ("main", &self.ports.main.to_string()),
                 ("backup", &self.ports.backup.to_string()),
@@ -207,7 +209,7 @@ impl WorkingSet {
     }
 
     /// How the hosts read the balancer: its reader's socket, else the one on its own machine.
-    fn stats_address(&self) -> String {
+    pub fn stats_address(&self) -> String {
         self.balancer
             .read_only_socket
             .map_or_else(|| self.balancer.admin_socket.clone(), |address| format!("tcp://{address}"))
@@ -231,6 +233,15 @@ impl WorkingSet {
         lines
     }
 
+    /// The directory of the vhosts in the set, and the ending of their names.
+    pub const fn vhost_folder(&self) -> (&'static str, &'static str) {
+        match self.server {
+            WebServer::Nginx => ("nginx", ".conf"),
+            WebServer::Apache => ("apache", ".conf"),
+            WebServer::Caddy => ("caddy", ".Caddyfile"),
+        }
+    }
+
     /// The whole set for a directory (absolute): everything in it, and a first release to look at.
     pub fn render_files(&self, dir: &str) -> Result<Vec<NewFile>, TemplateError> {
         let text = |path: &str, text: String| NewFile { path: path.into(), content: FileContent::Text(text) };
@@ -238,10 +249,11 @@ impl WorkingSet {
             path: path.into(),
             content: FileContent::Link(target.into()),
         };
-        let (folder, ending, who) = match self.server {
-            WebServer::Nginx => ("nginx", ".conf", "$hostname"),
-            WebServer::Apache => ("apache", ".conf", "%{SERVER_NAME}e"),
-            WebServer::Caddy => ("caddy", ".Caddyfile", "{system.hostname}"),
+        let (folder, ending) = self.vhost_folder();
+        let who = match self.server {
+            WebServer::Nginx => "$hostname",
+            WebServer::Apache => "%{SERVER_NAME}e",
+            WebServer::Caddy => "{system.hostname}",
         };
         let mut files = vec![
             text("switchman.yaml", self.render_yaml(&[self.stats_address()])?),

@@ -24,14 +24,15 @@ use crate::model::history::HistoryEntry;
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
 use crate::model::proxy::ProxyStats;
+use crate::model::ssh::SshAttempt;
 use crate::model::traffic_split::{TrafficSplitRequest, TrafficSplitResponse};
 
 /// Why a host did not carry out a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
-    /// The host received no request.
+    /// The host received no request. `ssh` is the call of ssh that failed.
     #[error("no connection ({via}): {reason}")]
-    Unreachable { via: String, reason: String },
+    Unreachable { via: String, reason: String, ssh: Option<Box<SshAttempt>> },
     /// The host may or may not have carried out the request.
     #[error("the connection broke ({via}): {reason}")]
     Broken { via: String, reason: String },

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use crate::model::packet_proof::PacketAnswer;
 use crate::model::ports::Port;
 
-/// Why no packet could be sent, or its answer could not be received.
+/// Why no packet could be sent, its answer could not be received, or the sockets could not be listed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("cannot {action}: {why}")]
 pub struct PacketProbeError {
@@ -24,6 +24,6 @@ pub trait PacketProbe: Send + Sync {
     /// is accepted. Nothing is left behind.
     async fn connect(&self, addresses: &[SocketAddr]) -> Result<PacketAnswers, PacketProbeError>;
 
-    /// The addresses on which processes of this host listen on a TCP port.
-    fn list_listening_addresses(&self, port: Port) -> Vec<SocketAddr>;
+    /// Lists the addresses on which processes of this host listen on a TCP port. A list that cannot be read is an error, never empty.
+    fn list_listening_addresses(&self, port: Port) -> Result<Vec<SocketAddr>, PacketProbeError>;
 }

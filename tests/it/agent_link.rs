@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 
 use crate::testing::run_in_namespace;
 
+mod balancer;
 mod ssh;
 mod tls;
 mod upload;
@@ -333,6 +334,7 @@ fn malformed_requests_are_answered_in_json() {
     });
 }
 
+/// Rows: R32.
 #[test]
 fn agent_replaces_socket_of_dead_agent_only() {
     run_in_namespace(|| async {

@@ -14,6 +14,7 @@ mod cli;
 mod configuration;
 mod keywords;
 mod links;
+mod rows;
 mod schema;
 
 const SWITCHMAN: &str = env!("CARGO_BIN_EXE_switchman");

@@ -106,6 +106,7 @@ async fn document(scenario: &Scenario, family: Family, variant: Variant) -> Stri
     text
 }
 
+/// Kernel rules of the host itself, and no others. Rows: H5, H6.
 #[test]
 fn rules_match_golden_files() {
     for variant in [Variant::NfTables, Variant::Legacy] {

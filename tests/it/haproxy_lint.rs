@@ -256,6 +256,7 @@ fn compare(findings: &[Finding], seen: &Deviations) -> Option<&'static str> {
     }
 }
 
+/// Rows: Z3, Z11.
 #[test]
 fn verdicts_agree_with_the_behaviour_of_haproxy() {
     run_in_namespace(|| async {

@@ -1,25 +1,23 @@
 //! Hostile names and programs: each ends with an error of its own, within its bounds, and leaves nothing.
-//! One host without load balancers; each test has a network namespace and directories of its own.
+//! The host has no load balancers. Each test has a network namespace and directories of its own.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use crate::single_host::{HostAgent, build_command};
 use crate::testing::run_in_namespace;
 
 struct Host {
     dir: tempfile::TempDir,
-    agent: Option<Child>,
+    agent: Option<HostAgent>,
 }
 
 impl Drop for Host {
     fn drop(&mut self) {
-        if let Some(agent) = &mut self.agent {
-            let _ = agent.kill();
-            let _ = agent.wait();
-        }
+        drop(self.agent.take());
         // Of a test that failed.
         for pid in self.processes() {
             let pid = nix::unistd::Pid::from_raw(pid);
@@ -67,12 +65,9 @@ impl Host {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        #[allow(clippy::disallowed_methods, reason = "a test stands outside the house")]
-        let mut command = Command::new(env!("CARGO_BIN_EXE_switchman"));
-        command.arg("--config").arg(self.path("switchman.yaml")).arg("--local").arg("--yes");
-        command.arg("--state-dir").arg(self.path("state")).arg("--releases-dir").arg(self.path("releases"));
-        command.env("XTABLES_LOCKFILE", self.path("xtables.lock")).current_dir(self.path("code"));
-        command.args(args).stdin(Stdio::null());
+        let mut command = build_command(self.dir.path());
+        command.args(["--local", "--yes"]).args(args);
+        command.current_dir(self.path("code")).stdin(Stdio::null());
         command
     }
 
@@ -81,11 +76,9 @@ impl Host {
     }
 
     /// Starts the agent and returns its socket.
-    async fn serve(&mut self) -> PathBuf {
+    fn serve(&mut self) -> PathBuf {
         let socket = self.path("agent.sock");
-        let mut agent = self.command(&["agent", "--socket", &socket.display().to_string()]);
-        self.agent = Some(agent.stderr(Stdio::null()).spawn().unwrap());
-        until(|| UnixStream::connect(&socket).is_ok()).await;
+        self.agent = Some(HostAgent::start(self.command(&[]), &socket));
         socket
     }
 
@@ -103,7 +96,7 @@ impl Host {
         };
         let pids = std::fs::read_dir("/proc").unwrap();
         let pids = pids.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse::<i32>().ok());
-        let agent = self.agent.as_ref().map(|agent| i32::try_from(agent.id()).unwrap());
+        let agent = self.agent.as_ref().map(HostAgent::pid);
         pids.filter(|pid| Some(*pid) != agent)
             .filter(|pid| {
                 ["environ", "cmdline"].iter().any(|file| holds(format!("/proc/{pid}/{file}").into()))
@@ -197,6 +190,7 @@ fn program_that_ignores_term_is_killed() {
     fails(&["sh", "-c", "trap '' TERM; sleep 600 & while :; do wait; done"], "cannot connect");
 }
 
+/// Rows: D35.
 #[test]
 fn program_that_answers_500_fails_deploy() {
     fails(&["python3", "500.py"], "answered 500, expected 200");
@@ -345,7 +339,7 @@ fn a_deploy(service: &str) -> serde_json::Value {
 fn deploy_is_undone_when_its_caller_hangs_up() {
     run_in_namespace(|| async {
         let mut host = Host::new();
-        let socket = host.serve().await;
+        let socket = host.serve();
         let mut deploy = a_deploy("shop");
         deploy["health_timeout_ms"] = 20_000.into();
         let body = deploy.to_string();
@@ -395,7 +389,7 @@ fn hostile_names_over_api_are_refused() {
     run_in_namespace(|| async {
         let mut host = Host::new();
         let before = host.outside();
-        let socket = host.serve().await;
+        let socket = host.serve();
         let mut all = tricks();
         all.extend(["\0".to_owned(), "shop\0".to_owned(), "dp_0123456789\0".to_owned()]);
         for trick in all.iter().filter(|trick| !trick.is_empty()) {

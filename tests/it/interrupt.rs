@@ -1,14 +1,13 @@
 //! Ctrl-C, TERM and a closed terminal in every command that waits: the answer, what is finished, and what a second signal does.
 
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::net::UnixStream;
 use std::process::{Child, ChildStderr, ChildStdin, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::single_host::{answer_every_request, make_single_host};
+use crate::single_host::{HostAgent, answer_every_request, build_command, make_single_host};
 use crate::testing::run_in_namespace;
 
 /// The longest time from a signal to its answer. The machine of the tests is busy: the limit of the product is 100 ms.
@@ -19,15 +18,12 @@ const BOUND: Duration = Duration::from_secs(30);
 /// A host of its own network namespace, with or without an agent.
 struct Host {
     dir: tempfile::TempDir,
-    agent: Option<Child>,
+    agent: Option<HostAgent>,
 }
 
 impl Drop for Host {
     fn drop(&mut self) {
-        if let Some(agent) = &mut self.agent {
-            let _ = agent.kill();
-            let _ = agent.wait();
-        }
+        drop(self.agent.take());
         // Instances outlive the commands that start them.
         let _ = self.run(&["kill", "--all", "--yes", "--force"]);
     }
@@ -47,9 +43,7 @@ impl Host {
              'unix://{socket}'}}\n"
         );
         std::fs::write(host.dir.path().join("switchman.yaml"), yaml).unwrap();
-        let mut agent = host.command(&["agent", "--socket", &socket]);
-        host.agent = Some(agent.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-        wait_until(|| UnixStream::connect(&socket).is_ok());
+        host.agent = Some(HostAgent::start(host.command(&[]), std::path::Path::new(&socket)));
         host
     }
 
@@ -58,13 +52,8 @@ impl Host {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        #[allow(clippy::disallowed_methods, reason = "a test starts programs by itself")]
-        let mut command = Command::new(env!("CARGO_BIN_EXE_switchman"));
-        command.arg("--config").arg(self.dir.path().join("switchman.yaml"));
-        command.arg("--state-dir").arg(self.dir.path().join("state"));
-        command.arg("--releases-dir").arg(self.dir.path().join("releases"));
-        command.env("XTABLES_LOCKFILE", self.dir.path().join("xtables.lock")).env_remove("CI");
-        command.args(args);
+        let mut command = build_command(self.dir.path());
+        command.env_remove("CI").args(args);
         command
     }
 
@@ -161,6 +150,7 @@ fn check_deploy_is_aborted(host: &Host, signal: Signal) {
     assert!(!host.list().contains("1.0.0"), "{}", host.list());
 }
 
+/// Rows: D25.
 #[test]
 fn second_signal_aborts_deploy_and_removes_it() {
     run_in_namespace(|| async {
@@ -262,6 +252,28 @@ fn switch_keeps_the_kernel_and_ends_its_wait() {
         let mut switch = host.start(&["disable-forward", "--output", "json"]);
         switch.read_until("state cannot be read");
         switch.expect_answer(Signal::SIGINT, "a second Ctrl-C stops at once");
+    });
+}
+
+/// SQLite waits for the lock of another process on the thread that runs the command.
+#[test]
+fn signal_is_answered_while_the_journal_is_locked() {
+    run_in_namespace(|| async {
+        let host = Host::new();
+        assert_eq!(host.run(&["enable-forward"]).status.code(), Some(0));
+        assert_eq!(host.run(&["roll", "--", "true"]).status.code(), Some(0));
+        let journal = host.dir.path().join(".switchman/shop.db");
+        let locked = rusqlite::Connection::open(&journal).unwrap();
+        locked.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let mut roll = host.start(&["roll", "--", "true"]);
+        let files = format!("/proc/{}/fd", roll.child.id());
+        wait_until(|| {
+            let mut files = std::fs::read_dir(&files).unwrap().flatten();
+            files.any(|file| std::fs::read_link(file.path()).is_ok_and(|file| file == journal))
+        });
+        roll.expect_answer(Signal::SIGINT, "interrupted: ");
+        locked.execute_batch("ROLLBACK").unwrap();
+        assert_eq!(roll.wait().0, Some(1));
     });
 }
 

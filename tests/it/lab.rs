@@ -145,6 +145,18 @@ fn forward_commands_switch_lab_host() {
     let output = switchman(&["lab", "up", "--name", named.0, "--hosts", "2"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let on = |host: &str, args: &[&str]| on_host(named.0, host, args);
+    let lines = text(&output.stdout);
+
+    let again = switchman(&["lab", "up", "--name", named.0, "--hosts", "2"]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(
+        text(&again.stderr).contains("a lab of that name is up\n next: remove it"),
+        "{}",
+        text(&again.stderr)
+    );
+    assert_eq!(switchman(&["lab", "demo", "--name", named.0]).status.code(), Some(1));
+    let processes = processes_of(named.0);
+    assert!(!processes.is_empty(), "the lab is as it was");
 
     // HAProxy counts every server UP until its first check: not up enough for a switch.
     let at_once = on("web1", &["disable-forward", "--host", "web1"]);
@@ -183,8 +195,14 @@ fn forward_commands_switch_lab_host() {
     assert!(places.contains(&row("web1", "off      switchman nginx nginx")), "{places}");
     assert!(places.contains(&row("web2", "on ")) && places.contains("haproxy"), "{places}");
     assert_forward_survives_a_flush(named.0);
-    let down = switchman(&["lab", "down", "--name", named.0]);
-    assert!(down.status.success());
+    // Every printed line can be pasted; the last one removes the lab.
+    let commands: Vec<&str> = lines.lines().skip(1).map(|line| line[13..].trim()).collect();
+    assert_eq!(commands.len(), 6, "{lines}");
+    for line in commands {
+        let output =
+            command("env", &["-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "sh", "-c", line]).output().unwrap();
+        assert!(output.status.success(), "{line}: {}", text(&output.stderr));
+    }
     assert_nothing_left(named.0);
 }
 

@@ -69,6 +69,7 @@ async fn exchange(stream: &mut TcpStream, what: &str) {
 /// HAProxy takes the source port of each connection from one range, so a check by the check port and a request to the
 /// data port meet with the same one. Both arrive at the data port: the kernel then translates the second's source port,
 /// and must go on doing so when the forward is off.
+/// Rows: D35.
 #[test]
 fn open_check_and_request_survive_every_switch() {
     let families = [(Family::V4, "127.0.0.1"), (Family::V6, "::1")];

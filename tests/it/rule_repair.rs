@@ -267,6 +267,7 @@ fn forward_added_during_maintenance_is_removed() {
     });
 }
 
+/// Rows: D34.
 #[test]
 fn agent_restores_rules_at_start() {
     for variant in BOTH {

@@ -2,8 +2,49 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// switchman with all of its files in a directory.
+pub fn build_command(dir: &Path) -> Command {
+    #[allow(clippy::disallowed_methods, reason = "a test starts programs by itself")]
+    let mut command = Command::new(env!("CARGO_BIN_EXE_switchman"));
+    command.arg("--config").arg(dir.join("switchman.yaml"));
+    command.arg("--state-dir").arg(dir.join("state")).arg("--releases-dir").arg(dir.join("releases"));
+    command.env("XTABLES_LOCKFILE", dir.join("xtables.lock"));
+    command
+}
+
+/// An agent that serves the host of a directory. Ended with the value.
+pub struct HostAgent(Child);
+
+impl HostAgent {
+    /// Waits until the agent answers at its socket. `command` is [`build_command`] with the flags of the host.
+    pub fn start(mut command: Command, socket: &Path) -> Self {
+        command.args(["agent", "--socket"]).arg(socket);
+        let agent = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let agent = Self(agent);
+        let began = Instant::now();
+        while UnixStream::connect(socket).is_err() {
+            assert!(began.elapsed() < Duration::from_secs(30), "the agent does not serve");
+            std::thread::yield_now();
+        }
+        agent
+    }
+
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.0.id()).unwrap()
+    }
+}
+
+impl Drop for HostAgent {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
 
 /// A host whose operator types commands on it. Dropping the value ends every version, also of a test that failed.
 pub struct LocalOperator {
@@ -23,12 +64,8 @@ impl LocalOperator {
     }
 
     pub fn run(&self, args: &[&str]) -> Output {
-        let dir = self.dir();
-        #[allow(clippy::disallowed_methods, reason = "a test starts programs by itself")]
-        let mut switchman = Command::new(env!("CARGO_BIN_EXE_switchman"));
-        switchman.arg("--config").arg(dir.join("switchman.yaml")).arg("--local").arg("--yes");
-        switchman.arg("--state-dir").arg(dir.join("state")).arg("--releases-dir").arg(dir.join("releases"));
-        switchman.env("XTABLES_LOCKFILE", dir.join("xtables.lock")).current_dir(dir).args(args);
+        let mut switchman = build_command(self.dir());
+        switchman.args(["--local", "--yes"]).args(args).current_dir(self.dir());
         switchman.stdin(Stdio::null()).output().unwrap()
     }
 

@@ -60,6 +60,8 @@ pub struct Plan {
     pub yaml: &'static str,
     /// The operator may send admin commands to HAProxy, and there is a second service.
     pub admin: bool,
+    /// The operator reaches admin sockets of HAProxy through ssh.
+    pub ssh_balancers: bool,
     /// More keywords for all server lines of HAProxy.
     pub server_keywords: &'static str,
 }
@@ -73,6 +75,7 @@ impl Default for Plan {
             all_kinds: false,
             yaml: "",
             admin: false,
+            ssh_balancers: false,
             server_keywords: "",
         }
     }
@@ -105,6 +108,8 @@ impl Site {
         let lab = Lab::start(options).await.unwrap();
         let operator = if plan.admin {
             Operator::start_with_admin_sockets(&lab, plan.pipe, plan.yaml).await.unwrap()
+        } else if plan.ssh_balancers {
+            Operator::start_with_ssh_balancers(&lab, plan.yaml).await.unwrap()
         } else {
             Operator::start(&lab, plan.pipe, plan.yaml).await.unwrap()
         };

@@ -182,6 +182,7 @@ async fn start_and_stop_are_idempotent() {
     assert!(!yard.path("instances").join(ID).exists());
 }
 
+/// Rows: D37.
 #[tokio::test]
 async fn exited_program_is_restarted() {
     let yard = Yard::new();
@@ -338,6 +339,7 @@ async fn program_runs_with_groups_and_permissions_of_its_user() {
     assert!(error.contains("cannot enter `") && error.contains("Permission denied"), "{error}");
 }
 
+/// Rows: D37.
 #[tokio::test]
 async fn program_gets_clean_environment() {
     let yard = Yard::new();

@@ -102,6 +102,7 @@ async fn hundred_proxy_insertions_lose_no_request() {
 
 /// Seed rows D1 and D32: every version gets the request, only main's answer comes back, and main waits for no other
 /// version.
+/// Rows: D32.
 #[tokio::test(flavor = "multi_thread")]
 async fn d1_d32_shadow_gets_copies_and_canary_answers_its_share() {
     if !can_make_namespaces() {
@@ -222,6 +223,7 @@ async fn deaths(name: &str, times: usize, signal: Signal) {
 
 /// The agent is killed and comes back: the proxy goes on without it. When both die, the agent that comes back finds no
 /// proxy and points the rules directly to main before anything else.
+/// Rows: D34.
 #[tokio::test(flavor = "multi_thread")]
 async fn proxy_survives_its_agent_and_rules_bypass_dead_proxy() {
     if !can_make_namespaces() {
@@ -298,6 +300,7 @@ async fn asked_for(site: &Site, times: usize, header: &str) -> BTreeMap<String, 
 /// Seed rows E1 to E3, E5, E6, E10, E11 (docs/design/seed-systems.md#exercise-9): one balancer before replicas of two
 /// versions; the header selects the new version alone, with any value; the share grows step by step until the old one
 /// answers no request. No configuration of HAProxy is touched and no client is refused.
+/// Rows: E6, E7.
 #[tokio::test(flavor = "multi_thread")]
 async fn e1_to_e11_canary_by_header_then_by_weight_until_all_are_new() {
     if !can_make_namespaces() {

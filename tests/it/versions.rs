@@ -209,11 +209,13 @@ async fn rolls(name: &str, times: usize) {
     site.down_without_loss().await;
 }
 
+/// Rows: R4.
 #[tokio::test(flavor = "multi_thread")]
 async fn thirty_flips_of_two_services_lose_nothing() {
     flips("flips", 30).await;
 }
 
+/// Rows: E3, Z6.
 #[tokio::test(flavor = "multi_thread")]
 async fn rolling_assign_ends_all_answers_of_old_version() {
     rolls("assign", 1).await;
@@ -227,6 +229,7 @@ async fn thirty_rolling_assigns_of_two_services_lose_nothing() {
 }
 
 /// Seed rows D2, D4, D5, D6, D8, D9, D10, D11, R1, R2, R5, R9 (docs/design/seed-systems.md), in the words of the originals.
+/// Rows: D2, D4, D5, D6, D8, D9, D10, D11, D12, D13, D15, D16, D17, D18, D19, R1, R2, R5, R19.
 #[tokio::test(flavor = "multi_thread")]
 #[allow(clippy::too_many_lines, reason = "one story, read from top to bottom")]
 async fn d2_to_d11_seed_story_prints_seed_sentences() {
@@ -357,6 +360,7 @@ async fn d2_to_d11_seed_story_prints_seed_sentences() {
 }
 
 /// Seed rows R4, R10, R11, R12: new code for an id that stays; a process that runs already, and one that replaces it.
+/// Rows: R10, R11, R31.
 #[tokio::test(flavor = "multi_thread")]
 async fn updates_in_place_keep_the_id_and_lose_nothing() {
     if !can_make_namespaces() {

@@ -203,4 +203,6 @@ left=$(inside web1 sh -c 'find / -xdev -path /proc -prune -o -iname "*switchman*
 [ -z "$left" ] || fail "left: $left"
 inside web1 systemctl list-units --all --no-legend 'switchman*' | grep . && fail "units are left"
 
+. "$(dirname "$0")/init.sh"
+
 step "passed in $SECONDS s"

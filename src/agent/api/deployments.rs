@@ -1,6 +1,7 @@
 //! The routes about versions side by side. Also without `/v1` in front, as the systems that switchman follows have them
 //! (docs/design/host-api.md#routes-of-the-seed, seed rows R11, R30).
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -9,13 +10,14 @@ use serde_json::{Value, json};
 
 use super::line_stream::{LineStream, stream_run};
 use super::operation::adapt_schema;
-use super::respond::{refuse_body, refuse_request, run_to_completion};
+use super::respond::{refuse_body, refuse_request};
 use super::route::{ApiRoute, Call, Object, serve, serve_object};
 use super::state::{ApiState, Host};
 use crate::model::api::RunOutcome;
 use crate::model::api::deployments::{
-    AssignRequest, AssignResponse, DeployRequest, DeployResponse, DeploymentRef, DeploymentView, KillRequest,
-    KillResponse, LogsRequest, MergeRequest, RollbackRequest, TrialOutcome, UpdateRequest, WatchRequest,
+    AssignRequest, AssignResponse, DeployRequest, DeployResponse, DeploymentRef, DeploymentView,
+    DeploymentsView, KillRequest, KillResponse, LogsRequest, MergeRequest, RollbackRequest, TrialOutcome,
+    UpdateRequest, WatchRequest,
 };
 use crate::model::api::endpoint::{NoBody, NoQuery, SchemaFn, build_schema};
 use crate::model::api::endpoints::{
@@ -27,6 +29,7 @@ use crate::model::failure::ErrorCode;
 use crate::model::forward::ServiceRecord;
 use crate::model::name::ServiceName;
 use crate::model::version::Version;
+use crate::plan::versions::{build_uri_deploy, choose_service, complete_uri};
 use crate::world::link::{LinkError, LinkResult};
 
 /// How long one question after a watch window is kept open.
@@ -35,7 +38,7 @@ const WATCH_TIMEOUT: Duration = Duration::from_secs(20);
 pub(super) fn build_routes() -> Vec<ApiRoute> {
     vec![
         serve(&DEPLOYMENTS, |state, _| async move { state.host.list_deployments().await }),
-        serve(&DEPLOY, deploy).with_statuses(&[200, 201]),
+        serve_object(&DEPLOY, (describe_deploy_body, true), deploy).with_statuses(&[200, 201]),
         serve(&DEPLOYMENT, |state, call| async move { find_deployment(&state.host, &call.path).await }),
         serve_object(&UPDATE, (describe_update_body, true), update),
         serve_object(&PATCH_UPDATE, (describe_update_body, true), update),
@@ -45,20 +48,26 @@ pub(super) fn build_routes() -> Vec<ApiRoute> {
         serve(&LOGS, stream_logs),
         serve(&SERVICES, |state, _| async move { Ok(state.host.list_deployments().await?.services) }),
         serve(&SERVICE, get_service),
-        serve(&ACCESS, |state, call| {
-            run_to_completion(async move { state.host.set_access(&call.path, &call.body).await })
-        }),
+        serve(&ACCESS, |state, call| async move { state.host.set_access(&call.path, &call.body).await }),
         serve_object(&ASSIGN, (describe_assign_body, true), assign),
         serve_object(&ROLLBACK, (build_schema::<RollbackRequest>, false), roll_back),
         serve(&WATCH, watch),
-        serve(&TRAFFIC_SPLIT, |state, call| {
-            run_to_completion(async move { state.host.change_traffic_split(&call.path, &call.body).await })
+        serve(&TRAFFIC_SPLIT, |state, call| async move {
+            state.host.change_traffic_split(&call.path, &call.body).await
         }),
         serve(&EVIDENCE, |state, call| async move {
             let (service, id) = call.path;
+            find_deployment(&state.host, &id).await?;
             state.host.read_evidence(&service, &id).await
         }),
     ]
+}
+
+fn describe_deploy_body(types: &mut SchemaGenerator) -> Value {
+    let uri: &[(&str, SchemaFn)] = &[("uri", build_schema::<String>)];
+    let mut by_uri = adapt_schema::<DeployRequest>(types, &["how"], uri);
+    by_uri["required"] = json!(["uri"]);
+    json!({"anyOf": [build_schema::<DeployRequest>(types), by_uri]})
 }
 
 /// The id is in the path.
@@ -93,15 +102,51 @@ async fn get_service(state: ApiState, call: Call<ServiceName, NoQuery, NoBody>) 
     found.ok_or_else(|| not_found(format!("No main service matching {}", call.path)))
 }
 
-/// Seed row R28 (docs/design/seed-systems.md#restate): 201 for a new one, 200 for one that is known.
+/// Seed row R28 (docs/design/seed-systems.md#restate): 201 for a new one, 200 for one that is known. `{"uri": ...}` is enough for
+/// something that runs already.
 async fn deploy(
     state: ApiState,
-    call: Call<(), NoQuery, DeployRequest>,
+    call: Call<(), NoQuery, Object<DeployRequest>>,
 ) -> LinkResult<(StatusCode, DeployResponse)> {
-    let dry_run = call.body.dry_run;
-    let deployed = state.host.deploy(&call.body).await?;
+    let mut body = call.body;
+    if let Some(uri) = read_uri(&mut body)? {
+        if body.fields.contains_key("how") {
+            return Err(refuse_request("`uri` and `how` exclude each other".to_owned()));
+        }
+        let service = body.fields.get("service").cloned().map(serde_json::from_value).transpose();
+        let service = service.map_err(|error| refuse_body(&error))?;
+        let defaults = build_defaults(&state.host, service, uri).await?;
+        if let Value::Object(defaults) = serde_json::to_value(defaults).unwrap_or_default() {
+            for (name, value) in defaults {
+                body.fields.entry(name).or_insert(value);
+            }
+        }
+    }
+    let request = body.parse()?;
+    let dry_run = request.dry_run;
+    let deployed = state.host.deploy(&request).await?;
     let is_new = !deployed.known && !dry_run;
     Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, deployed))
+}
+
+/// Takes the field `uri` out of a body; an address without a scheme means http (seed row R35).
+fn read_uri<B>(body: &mut Object<B>) -> LinkResult<Option<String>> {
+    let uri = body.fields.remove("uri").map(serde_json::from_value::<String>).transpose();
+    Ok(uri.map_err(|error| refuse_body(&error))?.map(complete_uri))
+}
+
+/// Builds the deploy of an address from what the host has.
+async fn build_defaults(host: &Host, service: Option<ServiceName>, uri: String) -> LinkResult<DeployRequest> {
+    let DeploymentsView { services, deployments, .. } = host.list_deployments().await?;
+    let existing: Vec<Deployment> = deployments.into_iter().map(|view| view.deployment).collect();
+    let service = match service {
+        Some(service) => service,
+        None => choose_service(&services, &existing).map_err(|error| refuse_request(error.to_string()))?,
+    };
+    // The standard library's own source of randomness for its maps.
+    let salt = RandomState::new().build_hasher().finish();
+    let new_id = DeploymentId::new(host.greet().await?.now.unwrap_or_default(), salt);
+    Ok(build_uri_deploy(&services, &existing, service, uri, new_id))
 }
 
 /// Seed row R11 (docs/design/seed-systems.md#restate): `{"uri": ...}` is enough for something that runs already.
@@ -110,8 +155,7 @@ async fn update(
     call: Call<DeploymentId, NoQuery, Object<UpdateRequest>>,
 ) -> LinkResult<Deployment> {
     let (id, mut body) = (call.path, call.body);
-    if let Some(uri) = body.fields.remove("uri") {
-        let uri: String = serde_json::from_value(uri).map_err(|error| refuse_body(&error))?;
+    if let Some(uri) = read_uri(&mut body)? {
         let mut how = find_deployment(&state.host, &id).await?.deployment.instance.how;
         how.workload = Workload::External { uri };
         body.fields.insert("how".to_owned(), serde_json::to_value(how).unwrap_or_default());
@@ -149,7 +193,7 @@ async fn merge(
     let mut body = call.body;
     body.fields.insert("id".to_owned(), Value::from(call.path.as_str()));
     let request = body.parse()?;
-    run_to_completion(async move { state.host.merge(&request).await }).await
+    state.host.merge(&request).await
 }
 
 async fn assign(
@@ -170,7 +214,7 @@ async fn assign(
     {
         return Err(refuse_request(format!("the path is about `{service}`, the body about `{named}`")));
     }
-    run_to_completion(async move { state.host.assign(&service, &request).await }).await
+    state.host.assign(&service, &request).await
 }
 
 async fn roll_back(
@@ -178,7 +222,7 @@ async fn roll_back(
     call: Call<ServiceName, NoQuery, Object<RollbackRequest>>,
 ) -> LinkResult<AssignResponse> {
     let (service, request) = (call.path, call.body.parse()?);
-    run_to_completion(async move { state.host.rollback(&service, &request).await }).await
+    state.host.rollback(&service, &request).await
 }
 
 /// Returns `None` while the watch window is open: the caller repeats the request.

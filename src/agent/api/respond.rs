@@ -13,17 +13,6 @@ use crate::world::link::{LinkError, LinkResult};
 /// The result of a handler. A request that is refused before it reaches the host is answered with an [`ApiError`] too.
 pub(in crate::agent) type ApiResult = Result<Response, Response>;
 
-/// A change that has begun is not stopped when its caller disconnects: no other caller could take back half of it. Changes
-/// with long waits (deploy, update, kill) are not run by this: the host ends those waits for a caller that hangs up.
-pub(super) async fn run_to_completion<T: Send + 'static>(
-    change: impl Future<Output = LinkResult<T>> + Send + 'static,
-) -> LinkResult<T> {
-    let ended = tokio::spawn(change).await;
-    ended.unwrap_or_else(|ended| {
-        Err(LinkError::Refused { code: ErrorCode::Other, message: format!("it did not end: {ended}") })
-    })
-}
-
 /// A path or a query.
 pub(in crate::agent) fn require_valid<T>(read: Result<T, impl Display>) -> Result<T, Response> {
     read.map_err(|error| bad_request(&error.to_string()))

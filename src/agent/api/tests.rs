@@ -132,19 +132,81 @@ async fn every_route_refuses_unknown_fields() {
     assert_eq!(agent.dump(), before, "nothing was carried out");
 }
 
-/// No deployment has an id of another form either.
+/// No deployment has an id of another form either. Rows: R30, R31.
 #[tokio::test(start_paused = true)]
 async fn r30_unknown_id_of_any_form_is_404() {
     let agent = Agent::new().await;
-    for id in ["dp_0000000000999", "nonsense", "dp_NO"] {
-        for method in ["GET", "DELETE"] {
-            let request =
-                Request::builder().method(method).uri(format!("/deployments/{id}")).body(Body::empty());
+    let ids = ["dp_0000000000999", "nonsense", "dp_NO", "dp_%20", "%2e%2e"];
+    for row in ROWS.iter().filter(|row| row.path.contains("{id}")) {
+        let mut body = make_body(row);
+        for id in ids {
+            let path = row.path.replace("{id}", id).replace("{service}", "shop");
+            if row.method == Method::Get {
+                body = Value::Null;
+            }
+            let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
+            let request = Request::builder().method(row.method.as_str()).uri(&path).body(body);
             let response =
                 TowerToHyperService::new(agent.router.clone()).call(request.unwrap()).await.unwrap();
-            assert_eq!(response.status(), StatusCode::NOT_FOUND, "{method} {id}");
+            assert_eq!(response.status(), StatusCode::NOT_FOUND, "{} {path}", row.method.as_str());
         }
     }
+}
+
+/// Rows: R28, R35, R31.
+#[tokio::test(start_paused = true)]
+async fn deploy_of_a_uri_needs_nothing_else() {
+    let agent = Agent::new().await;
+    let deploy = ROWS.iter().find(|row| row.id == "deploy").unwrap();
+    let update = ROWS.iter().find(|row| row.id == "update").unwrap();
+    let uri = json!({"uri": "127.0.0.1:9000"});
+    let (status, text) = agent.send(deploy, "", &uri).await;
+    assert_eq!(status, StatusCode::CREATED, "{text}");
+    let new: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&new["role"], &new["deployment"]["version"]), (&json!("shadow"), &json!("3.0.0")), "{text}");
+    assert_eq!((&new["deployment"]["service"], &new["deployment"]["revision"]), (&json!("shop"), &json!(3)));
+    let workload = &new["deployment"]["instance"]["how"]["workload"];
+    assert_eq!(workload["external"]["uri"], "http://127.0.0.1:9000", "{text}");
+    // The same address again is the deployment that it has.
+    let (status, text) = agent.send(deploy, "", &uri).await;
+    assert_eq!(status, StatusCode::OK, "{text}");
+    let known: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&known["known"], &known["deployment"]["id"]), (&json!(true), &new["deployment"]["id"]));
+    // Given values win; bad ones are refused, and nothing is registered.
+    let before = agent.dump();
+    for (row, body) in [
+        (deploy, json!({"uri": "/relative"})),
+        (deploy, json!({"uri": "https://127.0.0.1:9001"})),
+        (deploy, json!({"uri": "http://127.0.0.1:9001/path"})),
+        (deploy, json!({"uri": "http://127.0.0.1:9001", "version": "one"})),
+        (deploy, json!({"uri": "http://127.0.0.1:9001", "how": {}})),
+        (deploy, json!({})),
+        (update, json!({"uri": "/relative"})),
+    ] {
+        let (status, text) = agent.send(row, "", &body).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{body}: {text}");
+    }
+    assert_eq!(agent.dump(), before);
+    let named = json!({"uri": "http://127.0.0.1:9001", "version": "7.1.0"});
+    let (status, text) = agent.send(deploy, "?", &named).await;
+    assert!(status == StatusCode::CREATED && text.contains("7.1.0"), "{text}");
+}
+
+/// Rows: R29, D24.
+#[tokio::test(start_paused = true)]
+async fn delete_is_checked_by_the_host() {
+    let agent = Agent::new().await;
+    let delete = async |version: &str, query: &str| {
+        let id = example::deployment("shop", version, 1).id;
+        let uri = format!("/deployments/{id}{query}");
+        let request = Request::builder().method("DELETE").uri(uri).body(Body::empty()).unwrap();
+        TowerToHyperService::new(agent.router.clone()).call(request).await.unwrap().status()
+    };
+    // Main has a shadow, with or without force.
+    assert_eq!(delete("1.0.0", "").await, StatusCode::FORBIDDEN);
+    assert_eq!(delete("1.0.0", "?force=true").await, StatusCode::FORBIDDEN);
+    assert_eq!(delete("2.0.0", "").await, StatusCode::ACCEPTED);
+    assert_eq!(delete("2.0.0", "").await, StatusCode::NOT_FOUND);
 }
 
 /// A run and an upload have nothing to check: `dry_run` is unknown to them. The others only read.

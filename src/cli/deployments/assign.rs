@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::{CommandTarget, load_and_list, parse_name, require_version};
 use crate::cli::Context;
-use crate::cli::failure::fail_deployments;
+use crate::cli::failure::fail_version;
 use crate::cli::host_args::HostArgs;
 use crate::config::env;
 use crate::error::Failure;
@@ -79,7 +79,6 @@ pub async fn assign(args: AssignArgs, context: &Context) -> Result<(), Failure> 
     require_version(&args.name, args.version.as_ref(), || format!("make a version of {} main", args.name))?;
     let name = parse_name(&args.name, args.version.as_ref())?;
     let (place, listing) = load_and_list(context, &name, &args.hosts).await?;
-    place.print_active_host(context);
     // Checks come before the question, never after it (docs/design/README.md#invariants, 14).
     let target = listing.resolve_target(&name, &place.hosts)?;
     let FleetDeployment { service, version, .. } = target;
@@ -89,8 +88,12 @@ pub async fn assign(args: AssignArgs, context: &Context) -> Result<(), Failure> 
     let action = || format!("assign {service} {version}");
     let options = build_options(&args, &place, target);
     let checked = deployments::check_assign(&place.world, &place.fleet, &place.hosts, target, &options).await;
-    checked.map_err(fail_deployments(action()))?;
-    if !context.confirm(&format!("Change {service} {version} to main?")).await? {
+    checked.map_err(fail_version(action(), service, Some(version)))?;
+    place.print_active_host(context);
+    // Nothing is changed: there is nothing to confirm.
+    let is_confirmed =
+        target.is_main() || context.confirm(&format!("Change {service} {version} to main?")).await?;
+    if !is_confirmed {
         return Err(Failure::Declined("Assign cancelled."));
     }
     // The operator may take minutes to answer, and another command may have changed main by then.
@@ -116,8 +119,16 @@ async fn run_assign(
     }
     let FleetDeployment { service, version, .. } = target;
     let assigning = deployments::assign(&place.world, &place.fleet, &place.hosts, target, options);
-    let report = assigning.await.map_err(fail_deployments(format!("assign {service} {version}")))?;
-    context.renderer.print_line(&format!("Changed main version to {service} {version}"));
+    let report = assigning.await.map_err(fail_version(
+        format!("assign {service} {version}"),
+        service,
+        Some(version),
+    ))?;
+    context.renderer.print_line(&if report.is_already_main {
+        format!("{service} {version} is main already: nothing changed")
+    } else {
+        format!("Changed main version to {service} {version}")
+    });
     // The table shows the hosts as they are after the change.
     let listing = place.list().await.filter(Some(service), None);
     context.renderer.print_assign(&report, &listing);
@@ -165,7 +176,7 @@ async fn check_match_requirement(
     let options = CompareOptions { service, version, criteria };
     let action = format!("compare {} {} with main", options.service, options.version);
     let report = deployments::require_match(&place.world, &place.hosts, listing, &options).await;
-    let report = report.map_err(fail_deployments(action))?;
+    let report = report.map_err(fail_version(action, &target.service, Some(&target.version)))?;
     context.renderer.print_remark(&report.reason);
     Ok(())
 }
@@ -233,11 +244,8 @@ pub async fn rollback(args: RollbackArgs, context: &Context) -> Result<(), Failu
     place.print_active_host(context);
     let actor = env::read_actor();
     let put = deployments::rollback(&place.world, &place.fleet, &place.hosts, &args.name, &actor).await;
-    let put = put.map_err(fail_deployments(format!("roll {} back", args.name)))?;
-    for (_, assigned) in put.iter().take(1) {
-        let version = &assigned.deployment.version;
-        context.renderer.print_line(&format!("Changed main version to {} {version}", args.name));
-    }
+    let put = put.map_err(fail_version(format!("roll {} back", args.name), &args.name, None))?;
+    context.renderer.print_line(&format!("Changed main version to {} {}", args.name, put.version));
     let listing = place.list().await.filter(Some(&args.name), None);
     context.renderer.print_listing(&listing, false);
     Ok(())

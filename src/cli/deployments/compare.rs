@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{load_and_list, parse_name, require_version};
 use crate::cli::Context;
-use crate::cli::failure::{fail_deployments, fail_file};
+use crate::cli::failure::{fail_file, fail_version};
 use crate::cli::host_args::HostArgs;
 use crate::cli::render;
 use crate::error::Failure;
@@ -63,7 +63,7 @@ pub async fn compare(args: CompareArgs, context: &Context) -> Result<(), Failure
     let options = CompareOptions { service: row.service.clone(), version: row.version.clone(), criteria };
     let action = format!("compare {} {} with main", row.service, row.version);
     let report = deployments::compare(&place.world, &place.hosts, &listing, &options).await;
-    let report = report.map_err(fail_deployments(action))?;
+    let report = report.map_err(fail_version(action, &row.service, Some(&row.version)))?;
     if let Some(file) = &args.html {
         write_html_report(file, &report)?;
     }

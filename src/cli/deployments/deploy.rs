@@ -10,7 +10,7 @@ use clap::Args;
 use super::CommandTarget;
 use super::assign::make_main;
 use crate::cli::Context;
-use crate::cli::failure::fail_deployments;
+use crate::cli::failure::fail_version;
 use crate::cli::host_args::HostArgs;
 use crate::cli::interrupt::{self, InterruptPolicy};
 use crate::cli::web_server_arg::WebServerArg;
@@ -213,7 +213,7 @@ pub async fn deploy(args: DeployArgs, context: &Context) -> Result<(), Failure> 
     };
     let action = format!("deploy {} {}", options.service, options.version);
     let report = deployments::deploy(&target.world, &target.fleet, &target.hosts, &options).await;
-    let report = report.map_err(fail_deployments(action))?;
+    let report = report.map_err(fail_version(action, &options.service, Some(&options.version)))?;
     if options.dry_run {
         context.renderer.print_deploy_plan(&report);
         return Ok(());
@@ -234,6 +234,16 @@ pub async fn deploy(args: DeployArgs, context: &Context) -> Result<(), Failure> 
 mod tests {
     use super::*;
 
+    /// Rows: D20.
+    #[test]
+    fn bare_name_of_the_environment_copies_the_value_of_the_caller() {
+        let parsed = parse_env(vec!["A=1=2".to_owned(), "PATH".to_owned(), "SWM_NOT_SET".to_owned()]);
+        assert_eq!(parsed["A"], "1=2");
+        assert_eq!(Some(parsed["PATH"].clone()), env::read_variable("PATH"));
+        assert_eq!(parsed["SWM_NOT_SET"], "");
+    }
+
+    /// Rows: R36.
     #[test]
     fn r36_metadata_comes_from_flags_and_ci_variables() {
         assert_eq!(parse_metadata("team=web=2"), Ok(("team".into(), "web=2".into())));
@@ -247,6 +257,7 @@ mod tests {
         assert_eq!(metadata, ["GITHUB_SHA=3f2a", "team=web"]);
     }
 
+    /// Rows: R35.
     #[test]
     fn r35_address_without_scheme_is_http() {
         let complete = |text: &str| complete_source(text.to_owned());

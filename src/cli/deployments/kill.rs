@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{CommandTarget, parse_name};
 use crate::cli::Context;
-use crate::cli::failure::fail_deployments;
+use crate::cli::failure::{fail_deployments, fail_version};
 use crate::cli::host_args::HostArgs;
 use crate::config::env;
 use crate::error::Failure;
@@ -87,7 +87,10 @@ pub async fn kill(args: KillArgs, context: &Context) -> Result<(), Failure> {
     let (actor, action) = (env::read_actor(), describe_action(&args));
     let CommandTarget { world, fleet, hosts } = &target;
     let checked = deployments::check_kill(world, fleet, hosts, &complete, &listing.rows, &actor).await;
-    checked.map_err(fail_deployments(action.clone()))?;
+    match listing.rows.first().filter(|_| !args.all) {
+        Some(row) => checked.map_err(fail_version(&*action, &row.service, args.version.as_ref()))?,
+        None => checked.map_err(fail_deployments(&*action))?,
+    }
     context.renderer.print_listing(&listing, false);
     for row in &listing.rows {
         context.renderer.print_remark(&format!("{} {}: {}", row.service, row.version, describe_risk(row)));

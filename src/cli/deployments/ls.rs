@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{CommandTarget, load_and_list, parse_name};
 use crate::cli::Context;
-use crate::cli::failure::fail_deployments;
+use crate::cli::failure::fail_version;
 use crate::cli::host_args::HostArgs;
 use crate::cli::interrupt::InterruptPolicy;
 use crate::cli::refresh_args::RefreshArgs;
@@ -41,10 +41,15 @@ impl LsArgs {
 
 pub async fn ls(args: LsArgs, context: &Context) -> Result<(), Failure> {
     let place = CommandTarget::load_all_services(context, &args.hosts)?;
+    let name = args.name.as_deref().map(|name| parse_name(name, args.version.as_ref())).transpose()?;
     loop {
         let listing = place.list().await;
-        let listing = match &args.name {
-            Some(name) => listing.filter_by_name(&parse_name(name, args.version.as_ref())?),
+        let listing = match &name {
+            Some(name) => {
+                let listing = listing.filter_by_name(name);
+                place.require_known(name, &listing)?;
+                listing
+            }
             None => listing,
         };
         if args.refresh.watch {
@@ -53,7 +58,7 @@ pub async fn ls(args: LsArgs, context: &Context) -> Result<(), Failure> {
         place.print_active_host(context);
         context.renderer.print_listing(&listing, args.wide);
         if !args.refresh.watch {
-            return Ok(listing.require_complete()?);
+            return Ok(listing.require_answers(&place.hosts)?);
         }
         if !args.refresh.wait_for_next(context).await? {
             return Ok(());
@@ -86,6 +91,7 @@ pub async fn describe(args: DescribeArgs, context: &Context) -> Result<(), Failu
     let name = parse_name(&args.name, args.version.as_ref())?;
     loop {
         let listing = place.list().await.filter_by_name(&name);
+        place.require_known(&name, &listing)?;
         if listing.rows.is_empty() {
             listing.require_complete()?;
             return Err(FleetDeployError::NoMatch.into());
@@ -96,7 +102,7 @@ pub async fn describe(args: DescribeArgs, context: &Context) -> Result<(), Failu
         place.print_active_host(context);
         context.renderer.print_description(&listing);
         if !args.refresh.watch {
-            return Ok(listing.require_complete()?);
+            return Ok(listing.require_answers(&place.hosts)?);
         }
         if !args.refresh.wait_for_next(context).await? {
             return Ok(());
@@ -176,13 +182,15 @@ pub async fn show_logs(args: LogsArgs, context: &Context) -> Result<(), Failure>
         })
     };
     let streaming = deployments::stream_logs(&place.world, &place.hosts, row, &request, build_sink);
-    streaming.await.map_err(fail_deployments(format!("show the logs of {} {}", row.service, row.version)))
+    let action = format!("show the logs of {} {}", row.service, row.version);
+    streaming.await.map_err(fail_version(action, &row.service, Some(&row.version)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Rows: D28.
     #[test]
     fn d28_logs_from_a_date() {
         let date = |text: &str| parse_date(text).map(|date| date.to_string());

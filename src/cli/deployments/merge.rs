@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::CommandTarget;
 use crate::cli::Context;
-use crate::cli::failure::fail_deployments;
+use crate::cli::failure::fail_version;
 use crate::cli::host_args::HostArgs;
 use crate::config::env;
 use crate::error::Failure;
@@ -24,7 +24,11 @@ pub async fn merge(args: MergeArgs, context: &Context) -> Result<(), Failure> {
     let target = CommandTarget::load_service(context, &args.name, &HostArgs::default())?;
     let (name, actor) = ((&args.name, &args.version), env::read_actor());
     let merged = deployments::merge(&target.world, &target.fleet, name, &actor).await;
-    let (id, changed) = merged.map_err(fail_deployments(format!("merge {} {}", args.name, args.version)))?;
+    let (id, changed) = merged.map_err(fail_version(
+        format!("merge {} {}", args.name, args.version),
+        &args.name,
+        Some(&args.version),
+    ))?;
     let (service, version) = name;
     let hosts: Vec<&str> = changed.iter().map(HostName::as_str).collect();
     context.renderer.print_line(&if hosts.is_empty() {

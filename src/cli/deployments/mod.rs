@@ -1,5 +1,7 @@
 //! The commands about versions side by side.
 
+use std::time::Duration;
+
 use super::Context;
 use super::failure::fail_usage;
 use super::host_args::HostArgs;
@@ -8,8 +10,8 @@ use crate::model::fleet::Fleet;
 use crate::model::host::Host;
 use crate::model::name::{NameError, ServiceName};
 use crate::model::version::Version;
-use crate::ops::fleet::deployments::list_deployments;
 use crate::ops::fleet::deployments::{DeploymentName, FleetDeployError, FleetDeployment, Listing, parse_id};
+use crate::ops::fleet::deployments::{list_answered, list_deployments};
 use crate::world::FleetWorld;
 
 mod assign;
@@ -87,9 +89,35 @@ impl CommandTarget {
         }
     }
 
+    /// Returns an error if nothing can have this name: a service that neither the configuration nor a host has, or an id that no
+    /// host has. A known service without versions has an empty list (seed rows D13, D26,
+    /// docs/design/seed-systems.md#mvi-and-daeploy).
+    fn require_known(&self, name: &DeploymentName, listing: &Listing) -> Result<(), Failure> {
+        if !listing.rows.is_empty() || !listing.unread.is_empty() {
+            return Ok(());
+        }
+        match name {
+            DeploymentName::Id(_) => Err(FleetDeployError::NoMatch.into()),
+            DeploymentName::Service { service, .. } => {
+                let is_known = self.fleet.service_names().any(|known| known == service);
+                if is_known { Ok(()) } else { Err(FleetDeployError::NoMain(service.clone()).into()) }
+            }
+        }
+    }
+
     async fn list(&self) -> Listing {
         list_deployments(&self.world, &self.hosts).await
     }
+}
+
+/// Lists the deployments of the selected hosts that answer within this time.
+pub(super) async fn list_within(
+    context: &Context,
+    hosts: &HostArgs,
+    timeout: Duration,
+) -> Result<Listing, Failure> {
+    let target = CommandTarget::load_all_services(context, hosts)?;
+    Ok(list_answered(&target.world, &target.hosts, timeout).await)
 }
 
 /// Returns an error if NAME is not an id and VERSION is missing.

@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 
 use super::{CommandTarget, load_and_list, parse_name, require_version};
 use crate::cli::Context;
-use crate::cli::failure::{fail_deployments, fail_usage};
+use crate::cli::failure::{fail_deployments, fail_usage, fail_version};
 use crate::cli::host_args::HostArgs;
 use crate::config::env;
 use crate::error::Failure;
@@ -67,19 +67,14 @@ struct CommonArgs {
 pub async fn set_mirror(args: MirrorArgs, context: &Context) -> Result<(), Failure> {
     let name = parse_name(&args.name, args.version.as_ref())?;
     let (place, listing) = load_and_list(context, &name, &args.common.hosts).await?;
-    place.print_active_host(context);
     let row = listing.resolve(&name)?;
+    place.print_active_host(context);
     let deployment = row.id.clone();
     if args.off {
         return apply_split(context, &place, row, TrafficSplitChange::RemoveMirror(deployment), &args.common)
             .await;
     }
-    if args.methods.is_empty() {
-        context.renderer.print_remark(&format!(
-            "copies of requests of EVERY method go to {} {}: if what it writes reaches shared data, give --methods GET,HEAD",
-            row.service, row.version
-        ));
-    }
+    let is_every_method = args.methods.is_empty();
     let mirror = Mirror {
         deployment,
         percent: args.percent,
@@ -89,7 +84,14 @@ pub async fn set_mirror(args: MirrorArgs, context: &Context) -> Result<(), Failu
         compare: !args.no_compare,
         control: args.control,
     };
-    apply_split(context, &place, row, TrafficSplitChange::SetMirror(mirror), &args.common).await
+    apply_split(context, &place, row, TrafficSplitChange::SetMirror(mirror), &args.common).await?;
+    if is_every_method {
+        context.renderer.print_remark(&format!(
+            "copies of requests of EVERY method go to {} {}: if what it writes reaches shared data, give --methods GET,HEAD",
+            row.service, row.version
+        ));
+    }
+    Ok(())
 }
 
 #[derive(Debug, Args)]
@@ -138,8 +140,8 @@ enum ShareMechanism {
 pub async fn set_canary(args: CanaryArgs, context: &Context) -> Result<(), Failure> {
     let name = parse_name(&args.name, args.version.as_ref())?;
     let (place, listing) = load_and_list(context, &name, &args.common.hosts).await?;
-    place.print_active_host(context);
     let row = listing.resolve(&name)?;
+    place.print_active_host(context);
     if args.via == ShareMechanism::Haproxy {
         return share_by_haproxy_weight(context, &place, &listing, row, &args).await;
     }
@@ -198,7 +200,7 @@ async fn apply_split(
     };
     let action = describe_change(&options.change, row);
     let done = deployments::split(&place.world, &place.fleet, &place.hosts, &options).await;
-    let done = done.map_err(fail_deployments(action))?;
+    let done = done.map_err(fail_version(action, &row.service, Some(&row.version)))?;
     let listing = place.list().await.filter(Some(&row.service), None);
     context.renderer.print_split(&done, &listing);
     let split_row = listing.rows.iter().find(|split| split.id == row.id && !split.traffic.is_empty());

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use super::deploy::{InstanceArgs, parse_source};
 use super::{CommandTarget, load_and_list, parse_name};
 use crate::cli::Context;
-use crate::cli::failure::{fail_deployments, fail_usage};
+use crate::cli::failure::{fail_usage, fail_version};
 use crate::cli::host_args::HostArgs;
 use crate::config::env;
 use crate::error::Failure;
@@ -44,8 +44,8 @@ pub async fn update(args: UpdateArgs, context: &Context) -> Result<(), Failure> 
     let new = new.to_owned();
     let name = parse_name(&args.name, version.as_ref())?;
     let (place, listing) = load_and_list(context, &name, &args.hosts).await?;
-    place.print_active_host(context);
     let row = listing.resolve(&name)?;
+    place.print_active_host(context);
     let options = UpdateOptions {
         source: parse_source(&new),
         run_change: args.how.into_change(&new),
@@ -53,7 +53,11 @@ pub async fn update(args: UpdateArgs, context: &Context) -> Result<(), Failure> 
         actor: env::read_actor(),
     };
     let updated = deployments::update(&place.world, &place.fleet, &place.hosts, row, &options).await;
-    updated.map_err(fail_deployments(format!("update {} {}", row.service, row.version)))?;
+    updated.map_err(fail_version(
+        format!("update {} {}", row.service, row.version),
+        &row.service,
+        Some(&row.version),
+    ))?;
     context.renderer.print_line(&format!("{} {} updated in place", row.service, row.version));
     let listing = place.list().await.filter_by_id(&row.id);
     context.renderer.print_listing(&listing, true);
@@ -104,7 +108,7 @@ pub async fn set_access(args: AccessArgs, context: &Context) -> Result<(), Failu
     let request = AccessRequest { public, actor: env::read_actor(), dry_run: false };
     let word = if public { "public" } else { "private" };
     let set = deployments::set_access(&place.world, &place.hosts, &args.name, &request).await;
-    set.map_err(fail_deployments(format!("make {} {word}", args.name)))?;
+    set.map_err(fail_version(format!("make {} {word}", args.name), &args.name, None))?;
     context.renderer.print_line(&format!("{} is {word}", args.name));
     Ok(())
 }

@@ -6,6 +6,7 @@ use owo_colors::OwoColorize;
 
 use super::renderer::Renderer;
 use super::table;
+use super::time_format::TimeFormat;
 use crate::model::evidence::DifferenceKind;
 use crate::model::plural::Count;
 use crate::plan::compare::{
@@ -22,11 +23,11 @@ const MAX_FIELDS_SHOWN: usize = 20;
 
 impl Renderer {
     pub fn print_comparison(&self, report: &ComparisonReport) {
-        self.print("comparison", report, || format_comparison(report));
+        self.print("comparison", report, || format_comparison(report, self.time_format));
     }
 }
 
-fn format_comparison(report: &ComparisonReport) -> String {
+fn format_comparison(report: &ComparisonReport, time: TimeFormat) -> String {
     let versions = &report.of;
     let verdict = match report.verdict {
         ComparisonVerdict::Same => "same".green().bold().to_string(),
@@ -48,7 +49,7 @@ fn format_comparison(report: &ComparisonReport) -> String {
         line(name, &format_reasons(counts));
     }
     line("main", &format_main_impact(report));
-    line("when", &format_period(report));
+    line("when", &format_period(report, time));
     for remark in &report.remarks {
         line("note", remark);
     }
@@ -126,9 +127,9 @@ fn format_main_impact(report: &ComparisonReport) -> String {
     )
 }
 
-fn format_period(report: &ComparisonReport) -> String {
+fn format_period(report: &ComparisonReport, time: TimeFormat) -> String {
     match (report.since, report.until) {
-        (Some(since), Some(until)) => format!("{since:.0} to {until:.0}"),
+        (Some(since), Some(until)) => format!("{} to {}", time.format(since), time.format(until)),
         _ => String::new(),
     }
 }

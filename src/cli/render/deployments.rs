@@ -4,14 +4,13 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use jiff::tz::TimeZone;
-
 use super::renderer::Renderer;
-use super::table::format_time;
+use super::time_format::TimeFormat;
 use crate::model::deployment::{Access, ProcessState, Workload};
 use crate::model::name::HostName;
 use crate::model::observation::ObservationError;
 use crate::model::plural::Count;
+use crate::model::shell::join_words;
 use crate::ops::fleet::deployments::{
     AppliedWeights, AssignReport, DeployReport, FleetDeployment, HostSplit, KilledDeployment, Listing,
     ServerWeight,
@@ -43,7 +42,8 @@ impl Renderer {
 
     pub fn print_listing(&self, listing: &Listing, wide: bool) {
         self.print("versions", listing, || {
-            if wide { format_wide_listing(&listing.rows) } else { format_listing(&listing.rows) }
+            let time = self.time_format;
+            if wide { format_wide_listing(&listing.rows, time) } else { format_listing(&listing.rows, time) }
         });
     }
 
@@ -54,15 +54,17 @@ impl Renderer {
     }
 
     pub fn print_deploy(&self, report: &DeployReport, listing: &Listing) {
-        self.print("deploy", report, || format_listing(&listing.rows));
+        self.print("deploy", report, || format_listing(&listing.rows, self.time_format));
     }
 
     pub fn print_assign(&self, report: &AssignReport, listing: &Listing) {
-        self.print("assign", report, || format_listing(&listing.rows));
+        self.print("assign", report, || format_listing(&listing.rows, self.time_format));
     }
 
     pub fn print_split(&self, hosts: &[HostSplit], listing: &Listing) {
-        self.print("split", &BTreeMap::from([("hosts", hosts)]), || format_wide_listing(&listing.rows));
+        self.print("split", &BTreeMap::from([("hosts", hosts)]), || {
+            format_wide_listing(&listing.rows, self.time_format)
+        });
     }
 
     pub fn print_weights(&self, done: &AppliedWeights, is_share: bool) {
@@ -87,7 +89,7 @@ impl Renderer {
     }
 
     pub fn print_description(&self, listing: &Listing) {
-        self.print("versions", listing, || format_descriptions(&listing.rows));
+        self.print("versions", listing, || format_descriptions(&listing.rows, self.time_format));
     }
 
     /// Prints a line of a log at once.
@@ -103,7 +105,7 @@ impl Renderer {
 }
 
 /// Columns under a dashed rule: seed row D5 (docs/design/seed-systems.md#mvi-and-daeploy).
-fn format_listing(rows: &[FleetDeployment]) -> String {
+fn format_listing(rows: &[FleetDeployment], time: TimeFormat) -> String {
     let cells = |row: &FleetDeployment| {
         let star = if row.main == Some(true) { "*" } else { "" };
         let half = if row.main.is_none() { "(*)" } else { star };
@@ -112,7 +114,7 @@ fn format_listing(rows: &[FleetDeployment]) -> String {
             row.service.to_string(),
             row.version.to_string(),
             find_worst_state(row).to_owned(),
-            format_running(row),
+            format_running(row, time),
         ]
     };
     format_ruled_table(
@@ -121,7 +123,7 @@ fn format_listing(rows: &[FleetDeployment]) -> String {
     )
 }
 
-fn format_wide_listing(rows: &[FleetDeployment]) -> String {
+fn format_wide_listing(rows: &[FleetDeployment], time: TimeFormat) -> String {
     let cells = |row: &FleetDeployment| {
         let star = match row.main {
             Some(true) => "*",
@@ -147,14 +149,14 @@ fn format_wide_listing(rows: &[FleetDeployment]) -> String {
             format!("{access} {}", row.service),
             row.version.to_string(),
             row.status.to_string(),
-            format_running(row),
+            format_running(row, time),
             row.revision.to_string(),
             role,
             format_active(row),
             ports.join(","),
             hosts.join(","),
             format_type(row).to_owned(),
-            created.map(format_time).unwrap_or_default(),
+            created.map(|at| time.format(at)).unwrap_or_default(),
             // Last, where scripts look for it.
             row.id.to_string(),
         ]
@@ -226,7 +228,7 @@ fn find_worst_state(row: &FleetDeployment) -> &'static str {
 }
 
 /// Seed rows D6 and D27 (docs/design/seed-systems.md#mvi-and-daeploy).
-fn format_running(row: &FleetDeployment) -> String {
+fn format_running(row: &FleetDeployment, time: TimeFormat) -> String {
     let all = row.hosts.len();
     let up = row
         .hosts
@@ -240,8 +242,7 @@ fn format_running(row: &FleetDeployment) -> String {
     };
     let created = row.hosts.iter().map(|(_, view)| view.deployment.created_at).min();
     let since = row.hosts.iter().filter_map(|(_, view)| since(&view.process)).min().or(created);
-    let since = since.map(|at| at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string());
-    let since = since.unwrap_or_default();
+    let since = since.map(|at| time.format_since(at)).unwrap_or_default();
     match up {
         0 => format!("Stopped (since {since})"),
         up if up < all => format!("Running on {up} of {} (since {since})", Count(all, "host")),
@@ -250,13 +251,13 @@ fn format_running(row: &FleetDeployment) -> String {
 }
 
 /// The latest revision first, older ones after it (seed row R25, docs/design/seed-systems.md#restate).
-fn format_descriptions(rows: &[FleetDeployment]) -> String {
+fn format_descriptions(rows: &[FleetDeployment], time: TimeFormat) -> String {
     let mut rows: Vec<&FleetDeployment> = rows.iter().collect();
     rows.sort_by_key(|row| (&row.service, Reverse(row.revision)));
-    rows.into_iter().map(format_description).collect()
+    rows.into_iter().map(|row| format_description(row, time)).collect()
 }
 
-fn format_description(row: &FleetDeployment) -> String {
+fn format_description(row: &FleetDeployment, time: TimeFormat) -> String {
     let mut text = format!("{} {}\n", row.service, row.version);
     let mut line = |name: &str, value: &str| {
         let _ = writeln!(text, "  {name:<10} {value}");
@@ -281,7 +282,7 @@ fn format_description(row: &FleetDeployment) -> String {
             let _ = writeln!(text, "    {name:<10} {value}");
         };
         line("Endpoint", &format!("http://{}/", deployment.endpoint(&deployment.instance)));
-        line("Created at", &format_time(deployment.created_at));
+        line("Created at", &time.format(deployment.created_at));
         for (name, value) in &deployment.metadata {
             line("Metadata", &format!("{name}={value}"));
         }
@@ -306,7 +307,7 @@ fn format_description(row: &FleetDeployment) -> String {
 
 fn format_runs(runs: &Workload) -> String {
     match runs {
-        Workload::Command { argv } => argv.join(" "),
+        Workload::Command { argv } => join_words(argv),
         Workload::Vhost { server } => format!("{server:?} serves the release").to_lowercase(),
         Workload::External { uri } => format!("{uri}, not managed by switchman"),
     }

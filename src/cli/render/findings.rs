@@ -14,7 +14,7 @@ impl Renderer {
     }
 }
 
-fn format_findings(findings: &[Finding]) -> String {
+pub(super) fn format_findings(findings: &[Finding]) -> String {
     let mut text = String::new();
     for finding in findings {
         let mark = match finding.severity {

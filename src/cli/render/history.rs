@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::renderer::Renderer;
+use super::time_format::TimeFormat;
 use super::{roll, table};
 use crate::model::history::HistoryEntry;
 use crate::model::lock::LockNote;
@@ -26,11 +27,11 @@ impl Renderer {
             tables.push(roll::format_past_rolls(rolls));
         }
         if !lock.is_empty() {
-            tables.push(format_lock_notes(lock));
+            tables.push(format_lock_notes(lock, self.time_format));
         }
         // An operator machine has rolls and no switches.
         if !rows.is_empty() || tables.is_empty() {
-            tables.push(format_history(rows));
+            tables.push(format_history(rows, self.time_format));
         }
         self.print_text(&tables.join("\n"));
     }
@@ -51,15 +52,15 @@ impl Renderer {
             return self.print_json("histories", &HistoriesDocument { hosts });
         }
         for (host, rows) in hosts {
-            self.print_text(&format!("{host}\n{}\n", format_history(rows)));
+            self.print_text(&format!("{host}\n{}\n", format_history(rows, self.time_format)));
         }
     }
 }
 
-fn format_history(rows: &[HistoryEntry]) -> String {
+fn format_history(rows: &[HistoryEntry], time: TimeFormat) -> String {
     let row = |entry: &HistoryEntry| {
         vec![
-            table::format_time(entry.at),
+            time.format(entry.at),
             entry.actor.name(),
             entry.service.to_string(),
             entry.action.clone(),
@@ -70,7 +71,7 @@ fn format_history(rows: &[HistoryEntry]) -> String {
     table::format_table(&["AT", "WHO", "SERVICE", "WHAT", "RESULT", "DETAIL"], rows.iter().map(row).collect())
 }
 
-fn format_lock_notes(notes: &[LockNote]) -> String {
-    let row = |note: &LockNote| vec![table::format_time(note.at), note.user.clone(), note.text.clone()];
+fn format_lock_notes(notes: &[LockNote], time: TimeFormat) -> String {
+    let row = |note: &LockNote| vec![time.format(note.at), note.user.clone(), note.text.clone()];
     table::format_table(&["AT", "WHO", "LOCK"], notes.iter().map(row).collect())
 }

@@ -14,6 +14,7 @@ use crate::lab::namespaces::NamespaceStatus;
 use crate::model::duration::format;
 use crate::model::name::HostName;
 use crate::model::plural::Count;
+use crate::model::shell::quote_word;
 
 impl ProgressSink for Renderer {
     fn report_step(&self, text: &str) {
@@ -30,18 +31,22 @@ impl ProgressSink for Renderer {
 }
 
 impl Renderer {
-    pub fn print_lab_up(&self, name: &HostName, dir: &Path) {
+    /// Prints lines that can be pasted as they are.
+    pub fn print_lab_up(&self, name: &HostName, dir: &Path, switchman: &Path) {
+        let switchman = quote_word(&switchman.display().to_string());
         let dir = dir.display();
+        let operator = format!(
+            "ip netns exec swm-{name}-client {switchman} --config {dir}/operator/switchman.yaml --state-dir {dir}/operator/state"
+        );
         self.print_text(&format!(
             "the lab is up; its files are in {dir}\n\
              a request:   ip netns exec swm-{name}-client curl -i http://10.77.0.2/\n\
              HAProxy:     ip netns exec swm-{name}-client curl 'http://10.77.0.2:8404/stats;csv'\n\
-             a switch:    ip netns exec swm-{name}-web1 switchman --config {dir}/web1/switchman.yaml \
-             --state-dir {dir}/web1/state --local enable-forward --host web1\n\
-             a roll:      ip netns exec swm-{name}-client switchman --config {dir}/operator/switchman.yaml enable-forward --all\n\
-             \x20            ip netns exec swm-{name}-client switchman --config {dir}/operator/switchman.yaml roll --remote -- \
-             sh -c 'sh {dir}/$SWITCHMAN_HOST/replace-main.sh 2.0.0'\n\
-             remove it:   switchman lab down --name {name}\n"
+             a switch:    ip netns exec swm-{name}-web1 {switchman} --config {dir}/web1/switchman.yaml \
+             --state-dir {dir}/web1/state --releases-dir {dir}/web1/releases --local enable-forward\n\
+             a roll:      {operator} enable-forward --all\n\
+             \x20            {operator} roll --remote -- sh -c 'sh {dir}/$SWITCHMAN_HOST/replace-main.sh 2.0.0'\n\
+             remove it:   {switchman} lab down --name {name}\n"
         ));
     }
 

@@ -14,9 +14,10 @@ mod roll;
 mod status;
 mod switch;
 mod table;
+mod time_format;
 
 pub use compare::format_html_page;
-pub use init::ExampleAddresses;
 pub use promote::PromotionView;
 pub use renderer::Renderer;
 pub use roll::RollView;
+pub use time_format::TimeFormat;

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::renderer::Renderer;
 use super::roll::{format_lock, to_json_word};
 use super::table;
+use super::time_format::TimeFormat;
 use crate::error::Failure;
 use crate::model::lock::{Liveness, LockView};
 use crate::model::name::HostName;
@@ -25,7 +26,7 @@ pub struct PromotionView {
 
 impl Renderer {
     pub fn print_promotion_status(&self, view: &PromotionView) {
-        self.print("promotion-status", view, || format_status(view));
+        self.print("promotion-status", view, || format_status(view, self.time_format));
     }
 
     pub fn print_approval(&self, progress: &PromotionProgress) {
@@ -60,7 +61,7 @@ impl Renderer {
     }
 
     fn print_promotion(&self, report: &PromotionReport) {
-        self.print("promotion", report, || format_promotion(&report.progress));
+        self.print("promotion", report, || format_promotion(&report.progress, self.time_format));
     }
 }
 
@@ -75,9 +76,9 @@ fn to_failure(progress: &PromotionProgress) -> Failure {
     }
 }
 
-fn format_status(view: &PromotionView) -> String {
+fn format_status(view: &PromotionView, time: TimeFormat) -> String {
     let Some(progress) = &view.progress else { return "no promotion yet\n".to_owned() };
-    let mut report = format_promotion(progress);
+    let mut report = format_promotion(progress, time);
     if let Some(lock) = &view.lock {
         let _ = write!(report, "lock: {}", format_lock(lock));
     }
@@ -113,15 +114,15 @@ fn suggest_next_command(progress: &PromotionProgress, lock: Option<&LockView>) -
     }
 }
 
-fn format_promotion(progress: &PromotionProgress) -> String {
+fn format_promotion(progress: &PromotionProgress, time: TimeFormat) -> String {
     let spec = &progress.spec;
     let mut text = String::new();
     let _ = writeln!(
         text,
-        "{} by {} at {:.0}: {} {} beside {}: {}",
+        "{} by {} at {}: {} {} beside {}: {}",
         progress.promotion.bold(),
         progress.actor.user,
-        progress.began_at,
+        time.format(progress.began_at),
         spec.service,
         spec.version,
         progress.target.main_version,
@@ -131,7 +132,7 @@ fn format_promotion(progress: &PromotionProgress) -> String {
         let _ = writeln!(text, "as a shadow: {reason}");
     }
     let header = ["STEP", "SHARE", "STATE", "SINCE", "REQUESTS", "FAILED", "MAIN", "P99", "MAIN", "VERDICT"];
-    let rows = (1..).zip(&progress.steps).map(|(number, step)| format_step_row(number, step)).collect();
+    let rows = (1..).zip(&progress.steps).map(|(number, step)| format_step_row(number, step, time)).collect();
     text.push_str(&table::format_table(&header, rows));
     text
 }
@@ -150,8 +151,8 @@ fn format_state(progress: &PromotionProgress) -> String {
     }
 }
 
-fn format_step_row(number: usize, step: &StepProgress) -> Vec<String> {
-    let since = step.changed_at.map(|at| format!("{at:.0}")).unwrap_or_default();
+fn format_step_row(number: usize, step: &StepProgress, time: TimeFormat) -> Vec<String> {
+    let since = step.changed_at.map(|at| time.format(at)).unwrap_or_default();
     let mut cells = vec![number.to_string(), step.share.to_string(), to_json_word(&step.state), since];
     let Some(judged) = &step.judgement else {
         cells.resize(10, String::new());
@@ -188,7 +189,10 @@ mod tests {
 
     fn shown(whats: Vec<PromotionEntryKind>) -> String {
         let entries = example::make_promotion_entries((1..).map(|minute| minute * 60), whats);
-        let text = format_status(&PromotionView { progress: build_progress(&entries), lock: None });
+        let text = format_status(
+            &PromotionView { progress: build_progress(&entries), lock: None },
+            TimeFormat::Iso8601,
+        );
         anstream::adapter::strip_str(&text).to_string()
     }
 
@@ -228,6 +232,9 @@ next: it was cut off (killed, or power lost), and its canary is NOT JUDGED: `swi
             last,
             "next: web2 may still have its canary: `switchman promote shop --abort` retries the removal"
         );
-        assert_eq!(format_status(&PromotionView { progress: None, lock: None }), "no promotion yet\n");
+        assert_eq!(
+            format_status(&PromotionView { progress: None, lock: None }, TimeFormat::Iso8601),
+            "no promotion yet\n"
+        );
     }
 }

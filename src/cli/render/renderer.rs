@@ -10,6 +10,7 @@ use owo_colors::OwoColorize;
 use serde::Serialize;
 
 use super::live_table::RollFollower;
+use super::time_format::TimeFormat;
 use crate::error::{ExitStatus, Failure};
 use crate::model::name::ServiceName;
 
@@ -20,6 +21,7 @@ pub(super) const SCHEMA_VERSION: u32 = 2;
 #[derive(Debug)]
 pub struct Renderer {
     pub(super) is_json: bool,
+    pub(super) time_format: TimeFormat,
     color: ColorChoice,
     buffer: Mutex<String>,
     /// Shows the current wait, on a terminal only.
@@ -38,7 +40,12 @@ struct Document<'a, T: Serialize> {
 }
 
 impl Renderer {
-    pub fn new(is_json: bool, no_color: bool, service: Option<&ServiceName>) -> Self {
+    pub fn new(
+        is_json: bool,
+        no_color: bool,
+        time_format: TimeFormat,
+        service: Option<&ServiceName>,
+    ) -> Self {
         let color = if no_color { ColorChoice::Never } else { ColorChoice::Auto };
         let spinner =
             if io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
@@ -46,7 +53,15 @@ impl Renderer {
             spinner.set_style(style);
         }
         let service_flag = service.map(|name| format!(" --service {name}")).unwrap_or_default();
-        Self { is_json, color, buffer: Mutex::default(), spinner, follower: Mutex::default(), service_flag }
+        Self {
+            is_json,
+            time_format,
+            color,
+            buffer: Mutex::default(),
+            spinner,
+            follower: Mutex::default(),
+            service_flag,
+        }
     }
 
     /// Adds an unformatted text, such as a manual page.

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::live_table::{LiveTable, RollFollower};
 use super::renderer::{Renderer, SCHEMA_VERSION};
 use super::table;
+use super::time_format::TimeFormat;
 use crate::error::Failure;
 use crate::model::duration::format;
 use crate::model::journal::{HostOutcome, RollResult};
@@ -50,6 +51,7 @@ enum AuxiliaryEvent<'a> {
     Observed { host: &'a HostName, balancer: &'a BalancerName, server: &'a str, state: &'a str },
     Draining { host: &'a HostName, in_flight: u64, busy_sockets: u64 },
     Warning { text: &'a str },
+    Overridden { refusal: &'a str },
 }
 
 impl Renderer {
@@ -95,6 +97,7 @@ impl Renderer {
                 format_line(AuxiliaryEvent::Draining { host, in_flight, busy_sockets })
             }
             Event::Warning { text } => format_line(AuxiliaryEvent::Warning { text }),
+            Event::Overridden { refusal } => format_line(AuxiliaryEvent::Overridden { refusal }),
             _ => return,
         };
         self.print_text(&text);
@@ -107,11 +110,11 @@ impl Renderer {
     }
 
     pub fn print_roll_status(&self, view: &RollView) {
-        self.print("roll-status", view, || format_roll_status(view, &self.service_flag));
+        self.print("roll-status", view, || format_roll_status(view, &self.service_flag, self.time_format));
     }
 
     pub fn print_past_roll(&self, roll: &RollProgress) {
-        self.print("roll", roll, || format_roll(roll, &self.service_flag));
+        self.print("roll", roll, || format_roll(roll, &self.service_flag, self.time_format));
     }
 
     pub fn print_lock(&self, lock: Option<&LockView>) {
@@ -128,7 +131,7 @@ impl Renderer {
         if self.is_json {
             self.print_text(&format_event_line("roll", None, rolled));
         } else {
-            self.print_text(&format_roll(&rolled.progress, &self.service_flag));
+            self.print_text(&format_roll(&rolled.progress, &self.service_flag, self.time_format));
         }
         for undelivered in &rolled.undelivered {
             self.print_remark(&format!("{} {undelivered}", "warning:".yellow()));
@@ -204,10 +207,10 @@ fn describe_host_end(end: HostOutcome) -> &'static str {
 }
 
 /// The progress of a roll, and the holder of the fleet lock. `flag`: the ` --service NAME` that the next command line needs.
-pub(super) fn format_roll_status(view: &RollView, flag: &str) -> String {
+pub(super) fn format_roll_status(view: &RollView, flag: &str, time: TimeFormat) -> String {
     let mut text = match &view.progress {
         None => "no roll yet\n".to_owned(),
-        Some(progress) => format_roll(progress, flag),
+        Some(progress) => format_roll(progress, flag, time),
     };
     if let Some(lock) = &view.lock {
         let _ = write!(text, "lock: {}", format_lock(lock));
@@ -238,7 +241,7 @@ pub(super) fn format_lock(lock: &LockView) -> String {
     format!("held by {} ({life})\n", lock.holder)
 }
 
-fn format_roll(progress: &RollProgress, flag: &str) -> String {
+fn format_roll(progress: &RollProgress, flag: &str, time: TimeFormat) -> String {
     let mut text = String::new();
     let spec = &progress.spec;
     let took = format_duration_between(progress.began_at, progress.changed_at);
@@ -249,14 +252,17 @@ fn format_roll(progress: &RollProgress, flag: &str) -> String {
     };
     let _ = writeln!(
         text,
-        "{} by {} at {:.0}: {}: {state}, {} of {} done, {took}",
+        "{} by {} at {}: {}: {state}, {} of {} done, {took}",
         progress.roll.bold(),
         progress.actor.user,
-        progress.began_at,
-        spec.command_line().join(" "),
+        time.format(progress.began_at),
+        spec.format_command(),
         progress.count_done(),
         Count(progress.hosts.len(), "host"),
     );
+    for refusal in &progress.overridden {
+        let _ = writeln!(text, "overridden by --force: {refusal}");
+    }
     let unfinished = !progress.is_finished();
     let row = |host| format_host_row(host, &spec.work, unfinished, flag);
     let rows = progress.hosts.iter().map(row).collect();
@@ -348,7 +354,7 @@ pub(super) fn format_past_rolls(rolls: &[RollProgress]) -> String {
         vec![
             roll.roll.to_string(),
             roll.actor.user.clone(),
-            truncate_command(&roll.spec.command_line().join(" ")),
+            truncate_command(&roll.spec.format_command()),
             result,
             format!("{} of {}", roll.count_done(), roll.hosts.len()),
             format_duration_between(roll.began_at, roll.changed_at),

@@ -9,17 +9,25 @@ use serde::Serialize;
 use super::renderer::Renderer;
 use super::roll::{RollView, format_roll_status};
 use super::table;
+use super::time_format::TimeFormat;
 use crate::model::api::HostView;
 use crate::model::balancer::ServerView;
 use crate::model::forward::{KernelForward, Route, Routes, ServiceRecord};
 use crate::model::percent::Percent;
 use crate::model::port_forward::Switch;
 use crate::ops::fleet::status::{BalancerStatus, HostStatus};
+use crate::plan::mains::MainsDifference;
 
 impl Renderer {
-    pub fn print_status(&self, hosts: &[HostStatus], roll: Option<&RollView>, watching: bool) {
+    pub fn print_status(
+        &self,
+        hosts: &[HostStatus],
+        mains: Option<&MainsDifference>,
+        roll: Option<&RollView>,
+        watching: bool,
+    ) {
         if self.is_json {
-            return self.print_json("status", &StatusDocument { hosts, roll });
+            return self.print_json("status", &StatusDocument { hosts, mains_difference: mains, roll });
         }
         if watching && std::io::stdout().is_terminal() {
             // Home, and clear to the end: the screen does not flicker as a full clear would.
@@ -28,11 +36,14 @@ impl Renderer {
         if hosts.len() > 1 {
             self.print_text(&format!("{}\n", format_summary(hosts)));
         }
+        if let Some(difference) = mains {
+            self.print_text(&format_mains(difference));
+        }
         for status in hosts {
-            self.print_text(&format_host_status(status));
+            self.print_text(&format_host_status(status, self.time_format));
         }
         if let Some(view) = roll {
-            self.print_text(&format!("\n{}", format_roll_status(view, &self.service_flag)));
+            self.print_text(&format!("\n{}", format_roll_status(view, &self.service_flag, self.time_format)));
         }
         if watching {
             self.print_text("\n");
@@ -43,8 +54,17 @@ impl Renderer {
 #[derive(Serialize)]
 struct StatusDocument<'a> {
     hosts: &'a [HostStatus],
+    /// The groups of hosts with different mains, and the operation that explains them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mains_difference: Option<&'a MainsDifference>,
     /// The last roll, while it is not finished, and the holder of the fleet lock.
     roll: Option<&'a RollView>,
+}
+
+fn format_mains(difference: &MainsDifference) -> String {
+    let text = difference.to_string();
+    let text = if difference.cause.is_some() { text } else { text.red().to_string() };
+    format!("{text}\nnext: {}\n\n", difference.describe_next())
 }
 
 /// A line for each host: what serves its users.
@@ -81,12 +101,12 @@ fn format_share(status: &HostStatus) -> String {
     }
 }
 
-fn format_host_status(status: &HostStatus) -> String {
+fn format_host_status(status: &HostStatus, time: TimeFormat) -> String {
     let mut text = String::new();
     let address = status.host.address.map(|address| format!(" ({address})")).unwrap_or_default();
     let _ = writeln!(text, "{}{address}  service {}", status.host.name.bold(), status.service);
     match &status.view {
-        Ok(view) => write_host_side(&mut text, status, view),
+        Ok(view) => write_host_side(&mut text, status, view, time),
         Err(error) => {
             let _ = writeln!(text, "host      {} {error}", "not known:".red());
         }
@@ -96,10 +116,10 @@ fn format_host_status(status: &HostStatus) -> String {
     text
 }
 
-fn write_host_side(text: &mut String, status: &HostStatus, view: &HostView) {
+fn write_host_side(text: &mut String, status: &HostStatus, view: &HostView, time: TimeFormat) {
     let main = view.record.as_ref().ok().and_then(Option::as_ref).map(|record| record.forward.target);
     let main = main.unwrap_or(status.ports.main);
-    let _ = writeln!(text, "forward   {}", format_forward(status, view));
+    let _ = writeln!(text, "forward   {}", format_forward(status, view, time));
     let _ = writeln!(text, "rules     {}", format_rules(view));
     if let Ok(Some(ServiceRecord { routes: Some(routes), .. })) = &view.record {
         let _ = writeln!(text, "versions  {}", format_routes(routes));
@@ -131,12 +151,13 @@ fn write_host_side(text: &mut String, status: &HostStatus, view: &HostView) {
         let _ = writeln!(text, "owner     {owner}");
     }
     if let Some(last) = &view.last_entry {
-        let (action, phase, name, at) = (&last.action, last.phase.as_str(), last.actor.name(), last.at);
-        let _ = writeln!(text, "last      {action} {phase} by {name} at {at:.0}");
+        let (action, phase, name, at) =
+            (&last.action, last.phase.as_str(), last.actor.name(), time.format(last.at));
+        let _ = writeln!(text, "last      {action} {phase} by {name} at {at}");
     }
 }
 
-fn format_forward(status: &HostStatus, view: &HostView) -> String {
+fn format_forward(status: &HostStatus, view: &HostView, time: TimeFormat) -> String {
     let now = match status.switch() {
         Some(Switch::On) => format!("{}  {}", "on".green().bold(), format_ports(view)),
         Some(Switch::Off) => {
@@ -148,7 +169,9 @@ fn format_forward(status: &HostStatus, view: &HostView) -> String {
         None => "unknown".red().bold().to_string(),
     };
     match &view.record {
-        Ok(Some(record)) => format!("{now}, recorded {} at {:.0}", record.switch, record.changed_at),
+        Ok(Some(record)) => {
+            format!("{now}, record: {}, changed {}", record.switch, time.format(record.changed_at))
+        }
         Ok(None) => format!("{now}, nothing recorded"),
         Err(error) => format!("{now}, record not readable: {error}"),
     }

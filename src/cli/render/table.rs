@@ -15,8 +15,3 @@ pub(super) fn format_table(header: &[&str], rows: Vec<Vec<String>>) -> String {
     }
     table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
-
-/// Formats a time of the past, in UTC.
-pub(super) fn format_time(at: jiff::Timestamp) -> String {
-    at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
-}

@@ -20,12 +20,12 @@ pub fn deployments_hint(error: &FleetDeployError) -> String {
         FleetDeployError::Partial { .. } => {
             "the hosts that are done were changed: `switchman ls --wide` shows every host; repair the others first"
         }
-        FleetDeployError::Hosts(failed) | FleetDeployError::Unread { hosts: failed, .. } => {
-            match failed.first() {
-                Some((_, error)) => return link_hint(error),
-                None => "`switchman ls --wide` shows every host",
-            }
-        }
+        FleetDeployError::Hosts(failed)
+        | FleetDeployError::Unread { hosts: failed, .. }
+        | FleetDeployError::PartlyRead { unread: failed, .. } => match failed.first() {
+            Some((_, error)) => return link_hint(error),
+            None => "`switchman ls --wide` shows every host",
+        },
         FleetDeployError::Owned { hosts } => {
             let host = hosts.first().map(|(host, _)| host.to_string()).unwrap_or_default();
             return format!(
@@ -39,8 +39,8 @@ pub fn deployments_hint(error: &FleetDeployError) -> String {
         }
         FleetDeployError::Roll(error) => return roll_hint(error),
         FleetDeployError::RollIncomplete { finished: false, .. } => {
-            "`switchman roll --resume` continues it (with `--service NAME` where it is not the first); `switchman rollback \
-             NAME --host HOST` goes back on a host that is done"
+            "`switchman roll --resume` continues it (with `--service NAME` where it is not the first); `switchman roll --abort`, then \
+             `switchman rollback NAME`, makes the old main answer on every host"
         }
         FleetDeployError::NoVersion { service, version } => {
             return format!(
@@ -57,9 +57,9 @@ pub fn deployments_hint(error: &FleetDeployError) -> String {
         FleetDeployError::MatchNotProven { verdict: ComparisonVerdict::Insufficient, .. } => {
             INSUFFICIENT_SAMPLES_HINT
         }
-        FleetDeployError::MatchNotProven { .. } | FleetDeployError::RolledBack { .. } => {
-            return version_hint(error);
-        }
+        FleetDeployError::MatchNotProven { .. }
+        | FleetDeployError::RolledBack { .. }
+        | FleetDeployError::RollbackSplit { .. } => return version_hint(error),
         FleetDeployError::WeightNotSet { source, .. } => {
             return format!("{}; weights that were set before stay, `--off` sets 100", weight_hint(source));
         }
@@ -86,7 +86,9 @@ pub fn deployments_hint(error: &FleetDeployError) -> String {
         FleetDeployError::NoBalancer => "add `haproxy:` to an entry of `load_balancers` in switchman.yaml",
         FleetDeployError::NoWeights(error) => share_hint(error),
         FleetDeployError::WeightsNotAllowed(_) => {
-            "write `level admin` at its stats socket in haproxy.cfg, or share by request without `--via haproxy`"
+            "add an admin socket that no network reaches: `stats socket /run/haproxy/switchman.sock user USER mode 600 level \
+             admin` in haproxy.cfg, and `haproxy: ssh://USER@HOST/run/haproxy/switchman.sock` in switchman.yaml; or share by \
+             request without `--via haproxy`"
         }
         FleetDeployError::Interrupted => "nothing was changed; run the command again",
         FleetDeployError::TaskFailed(_) => "run the command again; `-vv` logs every step",
@@ -115,6 +117,10 @@ fn version_hint(error: &FleetDeployError) -> String {
         FleetDeployError::RolledBack { service, version, .. } => {
             format!("`switchman logs {service} {version}` shows what it wrote")
         }
+        FleetDeployError::RollbackSplit { service, .. } => format!(
+            "nothing was changed; `switchman assign {service} VERSION` makes one version main on every host, `switchman rollback \
+             {service} --host HOST` goes back on one"
+        ),
         _ => String::new(),
     }
 }

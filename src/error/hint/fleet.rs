@@ -71,6 +71,14 @@ pub fn roll_hint(error: &RollError) -> String {
         RollError::UnknownHost(_) => {
             format!("{UNKNOWN_HOST_HINT}; `switchman roll --abort` needs only the hosts that are out")
         }
+        RollError::PortsChanged { .. } => {
+            "no host was touched; write the ports that hosts and load balancers have into `ports:` of switchman.yaml, or into haproxy.cfg, \
+             then run the command again".into()
+        }
+        RollError::MainChanged { service, version, .. } => format!(
+            "nothing was changed; `switchman history {service}` shows who changed it; `switchman roll --service {service} --abort` ends \
+             the roll, then `switchman assign {service} {version}` makes {version} main on every host"
+        ),
         RollError::Finished { .. } => FINISHED_ROLL_HINT.into(),
         RollError::NotFound { .. } => {
             "`switchman roll -- CMD` starts one; `--service NAME` and `--journal-dir DIR` select another journal".into()

@@ -5,9 +5,7 @@ use crate::world::link::LinkError;
 
 pub fn link_hint(error: &LinkError) -> String {
     match error {
-        LinkError::Unreachable { via, .. } if via.starts_with("ssh ") => format!(
-            "try it: `{via} switchman agent --stdio </dev/null`; ssh needs a key, because switchman does not prompt for a password"
-        ),
+        LinkError::Unreachable { ssh: Some(attempt), .. } => attempt.advice(),
         LinkError::Unreachable { .. } => {
             "nothing was changed; start the agent there: `systemctl start switchman`, or `switchman agent` without systemd"
                 .into()
@@ -37,7 +35,8 @@ pub const fn error_code_hint(code: ErrorCode) -> &'static str {
             "find who: `iptables-save -t nat | grep SWITCHMAN`, then run the command again"
         }
         ErrorCode::ForwardContradicted => {
-            "remove the cause, then run the command again; `switchman check` lists the rules of other programs"
+            "the forward stays as it is now; remove the cause, then run the command again; `switchman check` lists the rules of other \
+             programs"
         }
         ErrorCode::RevertFailed => {
             "kernel and record may disagree: `switchman status` shows it, `switchman restore` repairs it"

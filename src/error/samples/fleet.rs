@@ -8,7 +8,9 @@ use super::{
 use crate::model::deployment::Digest;
 use crate::model::example;
 use crate::model::example::make_actor as ops;
+use crate::model::host_main::HostMain;
 use crate::model::name::HostName;
+use crate::model::port_conflict::{PortConflict, PortSetting, PortSide};
 use crate::model::promote::PromotionId;
 use crate::ops::fleet::deployments::{FleetDeployError, OvertakenHost};
 use crate::ops::fleet::promote::{NotReadyError, PromotionError};
@@ -17,6 +19,8 @@ use crate::plan::compare::ComparisonVerdict;
 use crate::plan::promote;
 use crate::plan::roll::PlanError;
 use crate::plan::roll::progress::{RollProgress, build_progress};
+use crate::plan::rollback::HostRollback;
+use crate::plan::switch::Refusal;
 use crate::plan::versions::ReleaseDifference;
 use crate::plan::weights::WeightsError;
 use crate::world::archives::ArchiveError;
@@ -56,6 +60,23 @@ pub(super) fn list_roll_errors() -> Vec<Sample<RollError>> {
         Hook: [RollError::Hook("hook before_roll `./notify.sh` exited with 1".into())],
         Journal: [list_journal_errors().remove(0).1.into()],
         UnknownHost: [RollError::UnknownHost(name("web3"))],
+        PortsChanged: [RollError::PortsChanged {
+            verb: "resume",
+            refusals: vec![Refusal::OtherPort {
+                conflict: PortConflict {
+                    side: PortSide::Host(name("web1")),
+                    setting: PortSetting::Check,
+                    configured: example::port(8889),
+                    found: 8888,
+                },
+            }],
+        }],
+        MainChanged: [RollError::MainChanged {
+            roll: name("r20261121-085642-7e99"),
+            service: name("shop"),
+            version: name("2.0.0"),
+            hosts: vec![HostMain { host: name("web1"), version: Some(name("1.0.0")) }],
+        }],
     });
     all.extend(wrap(plans, RollError::Plan));
     all.extend(wrap(list_refusals(), |refusal| RollError::Refused { refusals: vec![refusal] }));
@@ -116,6 +137,7 @@ pub(super) fn list_deploy_errors() -> Vec<Sample<FleetDeployError>> {
             FleetDeployError::Unread { hosts: vec![(web2(), unreachable())], missing: vec![] },
             FleetDeployError::Unread { hosts: vec![(web2(), unreachable())], missing: vec![web1()] },
         ],
+        PartlyRead: [FleetDeployError::PartlyRead { read: 2, unread: vec![(web2(), unreachable())] }],
         NoMatch: [FleetDeployError::NoMatch],
         Hosts: [FleetDeployError::Hosts(vec![(web1(), unreachable()), (web2(), unreachable())])],
         Partial: [FleetDeployError::Partial { done: 2, failed: vec![(web2(), unreachable())] }],
@@ -207,6 +229,14 @@ pub(super) fn list_deploy_errors() -> Vec<Sample<FleetDeployError>> {
             balancer: name("lb1"),
             server: "main-web1".into(),
             source: list_balancer_errors().remove(0).1,
+        }],
+        RollbackSplit: [FleetDeployError::RollbackSplit {
+            service: name("shop"),
+            hosts: vec![
+                HostRollback { host: name("web1"), main: Some(name("2.0.0")), target: Some(name("1.1.0")) },
+                HostRollback { host: name("web2"), main: Some(name("2.0.0")), target: Some(name("1.0.0")) },
+                HostRollback { host: name("web3"), main: Some(name("2.0.0")), target: None },
+            ],
         }],
         Interrupted: [FleetDeployError::Interrupted],
         TaskFailed: [FleetDeployError::TaskFailed("task 7 panicked".into())],

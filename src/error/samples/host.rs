@@ -6,6 +6,7 @@ use crate::model::deployment::{DeploymentId, InstanceId};
 use crate::model::example::port;
 use crate::model::history::Actor;
 use crate::model::owner::Owner;
+use crate::model::port_forward::Switch;
 use crate::model::rules::Family;
 use crate::ops::host::deployments::error::HostDeployError;
 use crate::ops::host::rules::ChangeError;
@@ -73,16 +74,18 @@ pub(super) fn list_change_errors() -> Vec<Sample<ChangeError>> {
         Interrupted: [ChangeError::Interrupted],
         Contested: [ChangeError::Contested { family: Family::V4 }],
         Contradicted: [
-            ChangeError::Contradicted(
-                "the forward is off, but a packet to port 8888 is answered by `10.9.0.5:9000` (IPv4): the native rule `inet fw pre: \
+            ChangeError::Contradicted {
+                switch: Switch::Off,
+                found: "the forward is off, but a packet to port 8888 is answered by `10.9.0.5:9000` (IPv4): the native rule `inet fw pre: \
                  tcp dport 8888 redirect to :9000 (handle 4, prerouting priority -110)` takes the port first"
                     .into(),
-            ),
-            ChangeError::Contradicted(
-                "a packet to the data port 8080 is refused (IPv4): the native rule `inet firewalld filter_INPUT: reject with icmpx \
+            },
+            ChangeError::Contradicted {
+                switch: Switch::On,
+                found: "a packet to the data port 8080 is refused (IPv4): the native rule `inet firewalld filter_INPUT: reject with icmpx \
                  admin-prohibited (handle 9, input priority 10)` refuses the packet"
                     .into(),
-            )
+            }
         ],
         HalfDone: [ChangeError::HalfDone { change: boxed(firewall(4)), undo: boxed(firewall(3)) }],
     });
@@ -246,6 +249,7 @@ pub(super) fn list_host_errors() -> Vec<Sample<HostDeployError>> {
         Proxy: [ProxyError::NotWatched.into()],
         Vhost: [HostDeployError::Vhost("the path `/srv/a b` does not fit into a vhost".into())],
         Interrupted: [HostDeployError::Interrupted],
+        TaskFailed: [crate::ops::host::completion::TaskFailed("task 7 panicked".into()).into()],
     });
     all.extend(wrap(list_refusals(), HostDeployError::Refused));
     all.extend(wrap(list_change_errors(), HostDeployError::Change));

@@ -30,6 +30,7 @@ pub(super) fn list_lab_errors() -> Vec<Sample<LabError>> {
         Template: [TemplateError { placeholder: "{{check_port}}".into() }.into()],
         Process: [ProcessError::StopTimedOut { name: "nginx".into() }.into()],
         InUse: [LabError::InUse { name: "lab".into() }],
+        Up: [LabError::Up { name: "lab".into() }],
         NoPrivilege: [LabError::NoPrivilege { reason: "network namespaces are made by root".into() }],
         TimedOut: [LabError::TimedOut { condition: "copies".into(), waited: secs(20) }],
         Load: [LabError::Load { reason: "its thread panicked".into() }],

@@ -1,4 +1,4 @@
-//! What the acts of the demo share: progress, waits for answers, and commands whose result is checked.
+//! The common parts of the demo's acts: progress, waits for answers, and commands whose result is checked.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -9,6 +9,7 @@ use crate::lab::error::LabError;
 use crate::lab::load::{Load, Snapshot};
 use crate::lab::operator::Operator;
 use crate::model::duration;
+use crate::model::shell::join_words;
 
 /// Limit of every wait until the answers show an effect of the demo.
 pub(super) const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -79,7 +80,7 @@ impl Scenario<'_> {
         words: &str,
     ) -> Result<(), LabError> {
         let shown: Vec<&str> = args.iter().map(|arg| arg.rsplit('/').next().unwrap_or(arg)).collect();
-        let command = format!("switchman {}", shown.join(" "));
+        let command = format!("switchman {}", join_words(shown));
         self.progress_sink.report_step(&format!("operator: {command}"));
         let began = std::time::Instant::now();
         let output = self.operator.run_switchman(args).await?;

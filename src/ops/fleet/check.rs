@@ -11,6 +11,7 @@ use crate::world::FleetWorld;
 use crate::world::files::FileSystem;
 use crate::world::link::{HostLink, LinkError};
 
+use super::promote;
 use super::reach::{build_status_request, find_link, read_balancers};
 use super::roll;
 use crate::lint::{self, HaproxyCfg};
@@ -45,6 +46,8 @@ async fn collect_facts(
         missing: list_local_files(fleet).into_iter().filter(|file| !files.exists(&file.path)).collect(),
         roll: roll::read_last(world).await.map_err(ObservationError::new),
         lock: world.lock.read_holder().await.map_err(ObservationError::new),
+        // The same file as the rolls: an error is reported once.
+        promotion: promote::read_last(world).await.ok().flatten(),
         version: env!("CARGO_PKG_VERSION"),
     }
 }
@@ -73,11 +76,11 @@ async fn read_host_view(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Resul
 
 fn classify_link_error(error: LinkError) -> LinkFailure {
     match error {
-        LinkError::Unreachable { reason, .. } => LinkFailure::Unreachable(reason),
+        LinkError::Unreachable { reason, ssh, .. } => LinkFailure::Unreachable { reason, ssh },
         LinkError::VersionMismatch { .. } => LinkFailure::VersionMismatch(error.to_string()),
         LinkError::Refused { message, .. } => LinkFailure::Refused(message),
         LinkError::Broken { .. } | LinkError::TimedOut { .. } | LinkError::Abandoned { .. } => {
-            LinkFailure::Unreachable(error.to_string())
+            LinkFailure::Unreachable { reason: error.to_string(), ssh: None }
         }
     }
 }

@@ -63,7 +63,7 @@ pub struct SwitchReport {
     pub not_drained: Option<u64>,
     /// The strongest evidence that the switch has its effect.
     pub proof: SwitchProof,
-    /// What packets to the check port found; absent where the host's switchman sends none.
+    /// The proof by packets to the check port; absent where the host's switchman sends none.
     pub packet: Option<PacketProof>,
 }
 
@@ -87,6 +87,9 @@ pub enum SwitchError {
     Refused { host: String, switch: Switch, refusals: Vec<Refusal> },
     #[error("cannot turn the forward of `{host}` {switch}: {source}")]
     NotChanged { host: String, switch: Switch, source: LinkError },
+    /// The forward is as requested, in the kernel and in the record of the host.
+    #[error("cannot confirm the switch of `{host}`: {source}")]
+    Contradicted { host: String, switch: Switch, source: LinkError },
     #[error("cannot confirm the switch of `{host}`: its forward is {switch}, but {source}")]
     NotObserved { host: String, switch: Switch, source: BalancerWaitError },
     #[error("cannot drain `{host}`: {source}; {}", if *.is_restored { "its forward is back on" } else { "its forward stays off" })]
@@ -380,12 +383,22 @@ async fn return_to_service(
     // Another operation that has taken the host over since keeps it.
     let actor = Actor { takes_over: false, ..options.actor.clone() };
     let options = &SwitchOptions { actor, ..options.clone() };
-    let is_restored = is_healthy && set_switch(world, fleet, host, Switch::On, options, &[]).await.is_ok();
+    let is_restored = is_healthy
+        && matches!(
+            set_switch(world, fleet, host, Switch::On, options, &[]).await,
+            Ok(_) | Err(SwitchError::Contradicted { .. })
+        );
     SwitchError::NotDrained { host: name, source, is_restored }
 }
 
 fn not_changed_error(host: &Host, switch: Switch, source: LinkError) -> SwitchError {
-    SwitchError::NotChanged { host: host.name.to_string(), switch, source }
+    let host = host.name.to_string();
+    match source {
+        LinkError::Refused { code: ErrorCode::ForwardContradicted, .. } => {
+            SwitchError::Contradicted { host, switch, source }
+        }
+        source => SwitchError::NotChanged { host, switch, source },
+    }
 }
 
 fn not_observed_error(host: &Host, switch: Switch, source: BalancerWaitError) -> SwitchError {
@@ -416,7 +429,7 @@ impl SwitchReport {
         }
     }
 
-    /// What a balancer reports is stronger than a packet: it includes rules by interface and by source.
+    /// Prefers a balancer's report to a packet: the report includes rules by interface and by source.
     fn record_observation(&mut self) {
         if self.observed.iter().any(|one| matches!(one.outcome, WaitOutcome::Reported { .. })) {
             self.proof = SwitchProof::Balancer;

@@ -8,6 +8,7 @@ pub mod drain;
 pub mod forward;
 pub mod hooks;
 pub mod lock;
+mod mains;
 pub mod metrics;
 mod owner;
 mod port_conflicts;

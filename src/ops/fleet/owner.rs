@@ -30,7 +30,7 @@ pub(super) async fn read_owner(world: &FleetWorld, fleet: &Fleet, host: &Host) -
 /// The actor of a command for each of its hosts: what replaces an owner on one host replaces none on another.
 pub(super) struct HostActors {
     of_hosts: Vec<(HostName, Actor)>,
-    /// For a host that was not read: replaces no owner.
+    /// Returns the actor for a host that was not read, which replaces no owner.
     default: Actor,
 }
 

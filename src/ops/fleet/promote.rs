@@ -127,7 +127,7 @@ pub async fn run(
         if let Some(progress) = read_unfinished(world).await? {
             return Err(PromotionError::Unfinished { progress: Box::new(progress) });
         }
-        let target = check_ready(world, &hosts, spec).await?;
+        let target = check_ready(world, fleet, &hosts, spec, actor).await?;
         let id = PromotionId::new(world.clock.now(), u16::try_from(actor.pid & 0xffff).unwrap_or(0));
         let promotion =
             PromotionRun::new(world, fleet, (id, spec.clone(), target.clone()), hosts, holder, actor);

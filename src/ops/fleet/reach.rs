@@ -25,6 +25,7 @@ pub fn find_link<'a>(world: &'a FleetWorld, host: &Host) -> Result<&'a dyn HostL
     let none = || LinkError::Unreachable {
         via: "no link".to_owned(),
         reason: format!("`{}` is none of the hosts of this command", host.name),
+        ssh: None,
     };
     world.links.get(&host.name).map(AsRef::as_ref).ok_or_else(none)
 }

@@ -12,11 +12,13 @@ use crate::model::duration;
 use crate::model::fleet::Fleet;
 use crate::model::history::Actor;
 use crate::model::host::Host;
+use crate::model::host_main::HostMain;
 use crate::model::journal::{RollEntry, RollEntryKind, RollResult};
 use crate::model::lock::{Holder, LockPurpose};
-use crate::model::name::HostName;
+use crate::model::name::{HostName, ServiceName};
 use crate::model::owner::Owner;
 use crate::model::roll::{OnFailure, RollId, RollSpec, Work};
+use crate::model::version::Version;
 use crate::plan::roll::progress::{HostProgress, HostTurn, RollProgress, build_progress};
 use crate::plan::roll::{PlanError, RollPlan, plan_resumed, plan_roll};
 use crate::plan::switch::{Refusal, compute_wait_timeout};
@@ -30,10 +32,11 @@ use super::forward;
 use super::hooks::{self, Hook};
 use super::lock::{self, LockError};
 use super::owner::{decide_actor, format_owned_hosts, read_owner, require_owned};
-use super::port_conflicts::find_port_refusals;
 
 mod announcement;
 mod host_steps;
+mod mains;
+mod overrides;
 mod preflight;
 mod put_back;
 mod routed_ports;
@@ -88,6 +91,19 @@ pub enum RollError {
     Journal(#[from] JournalError),
     #[error("cannot continue the roll: its host `{0}` is not in the configuration any more")]
     UnknownHost(HostName),
+    /// The configuration has other ports than a host or a balancer. Nothing was touched.
+    #[error("cannot {verb} the roll: {}", join_refusals(.refusals))]
+    PortsChanged { verb: &'static str, refusals: Vec<Refusal> },
+    /// Another command changed main of hosts that the roll is done with. Nothing was touched.
+    #[error("cannot continue roll {roll}: it made {version} main, and another command changed that: {}", .hosts.iter().map(format_changed_main).collect::<Vec<_>>().join("; "))]
+    MainChanged { roll: RollId, service: ServiceName, version: Version, hosts: Vec<HostMain> },
+}
+
+fn format_changed_main(main: &HostMain) -> String {
+    match &main.version {
+        Some(version) => format!("`{}` has main {version}", main.host),
+        None => format!("`{}` has no main", main.host),
+    }
 }
 
 /// A running roll: the state that all of its hosts share.
@@ -108,6 +124,8 @@ struct RollRun<'a> {
     failures: Mutex<u32>,
     /// The hosts where the command began and its end is not known: it may still be running.
     unfinished_commands: Mutex<BTreeSet<HostName>>,
+    /// The refusals that `--force` overrode.
+    overridden: Mutex<Vec<String>>,
     /// The first write to the journal that failed: nothing may be done any more that is not recorded.
     journal_error: Mutex<Option<JournalError>>,
 }
@@ -159,17 +177,17 @@ pub async fn run(
         roll.check_reachable().await?;
         roll.check_owners().await?;
         let first: Vec<&HostName> = roll.plan.batches[0].iter().collect();
-        let mut refusals = roll.find_refusals(&first).await;
-        if !roll.plan.spec.force {
-            refusals.extend(find_port_refusals(world, fleet, &roll.hosts).await);
-        }
+        let refusals = roll.find_refusals(&first).await;
         if !refusals.is_empty() {
             return Err(RollError::Refused { refusals });
         }
+        let overridden = roll.check_overridable(&roll.hosts).await;
+        let overridden = overridden.map_err(|refusals| RollError::Refused { refusals })?;
         if matches!(spec.work, Work::Command { .. }) {
             routed_ports::warn_of_routed_ports(world, fleet, &roll.hosts).await;
         }
-        roll.record(None, &RollEntryKind::Began { spec: spec.clone(), actor: actor.clone() }).await?;
+        let (spec, actor) = (spec.clone(), actor.clone());
+        roll.record(None, &RollEntryKind::Began { spec, actor, overridden }).await?;
         let hook = hooks::run(world, fleet, &roll.id, Hook::BeforeRoll, None, &[]).await;
         if let Err(reason) = hook.map_err(|error| error.to_string()) {
             roll.end(RollResult::Aborted, reason.clone()).await?;
@@ -191,8 +209,12 @@ pub async fn resume(world: &FleetWorld, fleet: &Fleet, actor: &Actor) -> Result<
             roll.check_programs().await?;
             roll.check_server_names(&going).await?;
         }
+        roll.check_mains(&progress).await?;
+        let overridden = roll.check_overridable(&roll.list_remaining_hosts(&progress)).await;
+        let overridden =
+            overridden.map_err(|refusals| RollError::PortsChanged { verb: "resume", refusals })?;
         roll.note_owners().await;
-        roll.record(None, &RollEntryKind::Resumed { actor: actor.clone() }).await?;
+        roll.record(None, &RollEntryKind::Resumed { actor: actor.clone(), overridden }).await?;
         roll.run_batches().await
     })
     .await
@@ -202,9 +224,12 @@ pub async fn resume(world: &FleetWorld, fleet: &Fleet, actor: &Actor) -> Result<
 pub async fn abort(world: &FleetWorld, fleet: &Fleet, actor: &Actor) -> Result<RollReport, RollError> {
     let (roll, progress) = lock_last_roll(world, fleet, actor, "abort").await?;
     lock::run_as_holder(world, &roll.holder, async {
-        roll.record(None, &RollEntryKind::Aborting { actor: actor.clone() }).await?;
         let out = |host: &&Host| progress.find_host(&host.name).is_some_and(HostProgress::may_be_out);
-        let touched: Vec<&Host> = roll.hosts.iter().filter(out).collect();
+        let touched: Vec<Host> = roll.hosts.iter().filter(out).cloned().collect();
+        // A forward that goes on by other ports than it had would serve no user.
+        let overridden = roll.check_overridable(&touched).await;
+        overridden.map_err(|refusals| RollError::PortsChanged { verb: "abort", refusals })?;
+        roll.record(None, &RollEntryKind::Aborting { actor: actor.clone() }).await?;
         roll.report(RollEvent::Aborting { hosts: touched.iter().map(|host| host.name.clone()).collect() });
         let ends = futures_util::future::join_all(touched.iter().map(|host| roll.settle(host, true))).await;
         roll.check_journal()?;
@@ -296,9 +321,10 @@ impl<'a> RollRun<'a> {
         let holder = lock::acquire(world, &actor.user, LockPurpose::Roll { roll: id.clone() }).await?;
         let (failures, unfinished_commands, journal_error) =
             (Mutex::new(0), Mutex::default(), Mutex::new(None));
+        let overridden = Mutex::default();
         let to_the_end = FleetWorld { stop: StopToken::without_handle(), ..world.clone() };
         let takes_over = actor.takes_over;
-        let purpose = plan.spec.command_line().join(" ");
+        let purpose = plan.spec.format_command();
         let purpose = if takes_over { format!("{purpose} ({})", actor.purpose) } else { purpose };
         let actor =
             Actor { roll: Some(id.clone()), purpose, takes_over: false, replaces: vec![], ..actor.clone() };
@@ -315,6 +341,7 @@ impl<'a> RollRun<'a> {
             hosts,
             failures,
             unfinished_commands,
+            overridden,
             journal_error,
         })
     }
@@ -361,7 +388,7 @@ impl<'a> RollRun<'a> {
         &self.hosts[turn.index].name
     }
 
-    /// `--force` overrides a server line of another backend, and no other refusal.
+    /// `--force` overrides a server line of another backend, which `check_overridable` has reported, and no other refusal.
     async fn find_refusals(&self, out: &[&HostName]) -> Vec<Refusal> {
         let mut refusals = forward::find_refusals(self.world, self.fleet, out).await;
         if self.plan.spec.force {
@@ -396,7 +423,7 @@ impl<'a> RollRun<'a> {
         }
     }
 
-    /// Before anything is touched: a host that another operation took out of service is left to it.
+    /// Refuses, before anything is touched, hosts that another operation took out of service.
     async fn check_owners(&self) -> Result<(), RollError> {
         let actor = Actor { takes_over: self.takes_over, ..self.actor.clone() };
         let owned = require_owned(self.world, self.fleet, &self.hosts, &actor).await;
@@ -425,11 +452,15 @@ impl<'a> RollRun<'a> {
 
     async fn stop(&self, reason: &str) -> Result<RollReport, RollError> {
         self.record(None, &RollEntryKind::Stopped { reason: reason.to_owned() }).await?;
+        self.warn_of_different_mains(false).await;
         self.build_report().await
     }
 
     async fn end(&self, result: RollResult, reason: String) -> Result<RollReport, RollError> {
         self.record(None, &RollEntryKind::Ended { result, reason }).await?;
+        if result != RollResult::Done {
+            self.warn_of_different_mains(true).await;
+        }
         self.build_report().await
     }
 

@@ -6,19 +6,23 @@ use crate::model::api::{HostView, StatusRequest};
 use crate::model::balancer::{BalancerSpec, ServerView};
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
-use crate::model::name::{BalancerName, ServiceName};
+use crate::model::host_main::HostMain;
+use crate::model::name::{BalancerName, HostName, ServiceName};
 use crate::model::observation;
 use crate::model::percent::Percent;
 use crate::model::port_conflict::PortConflict;
 use crate::model::port_forward::Switch;
 use crate::model::ports::Ports;
+use crate::plan::mains::{MainWeights, MainsDifference, find_cause, find_difference};
 use crate::plan::weights::compute_share;
 use crate::world::FleetWorld;
 use crate::world::balancer::BalancerError;
 use crate::world::link::LinkError;
 
 use super::port_conflicts::find_port_conflicts;
+use super::promote;
 use super::reach::{build_status_request, find_link, list_host_addresses, read_balancers};
+use super::roll;
 
 /// A snapshot of one host. A part that could not be read has the error in its place; it is never left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -64,6 +68,13 @@ impl HostStatus {
     pub fn switch(&self) -> Option<Switch> {
         self.view.as_ref().ok()?.switch()
     }
+
+    /// Returns the weight of main's server line on a balancer.
+    fn find_weight(&self, balancer: &BalancerName) -> Option<(HostName, u32)> {
+        let read = self.balancers.iter().find(|one| one.balancer == *balancer)?;
+        let main = read.servers.as_ref().ok()?.main.as_ref()?;
+        Some((self.host.name.clone(), main.weight))
+    }
 }
 
 /// Takes a snapshot of one host, from the operator machine.
@@ -75,6 +86,28 @@ pub async fn read_status(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Host
     let port_conflicts = find_port_conflicts(world, fleet, host, view.as_ref().ok()).await;
     let (host, service, ports) = (host.clone(), fleet.service.clone(), fleet.ports);
     HostStatus { host, service, ports, view, balancers, port_conflicts }
+}
+
+/// Finds whether these hosts have different mains, and why. A journal that cannot be read explains nothing.
+pub async fn find_mains_difference(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    hosts: &[HostStatus],
+) -> Option<MainsDifference> {
+    let main = |status: &HostStatus| {
+        let view = status.view.as_ref().ok()?;
+        Some(HostMain { host: status.host.name.clone(), version: view.main_version.clone() })
+    };
+    let mains: Vec<HostMain> = hosts.iter().filter_map(main).collect();
+    let weights: Vec<MainWeights> = fleet
+        .balancers
+        .iter()
+        .map(|spec| hosts.iter().filter_map(|status| status.find_weight(&spec.name)).collect())
+        .collect();
+    let roll = roll::read_last(world).await.ok().flatten();
+    let promotion = promote::read_last(world).await.ok().flatten();
+    let cause = find_cause(&mains, roll.as_ref(), promotion.as_ref(), &weights);
+    find_difference(&fleet.service, &mains, cause)
 }
 
 async fn read_balancer_status(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Vec<BalancerStatus> {

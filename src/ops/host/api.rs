@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 
+use super::completion::run_to_completion;
 use super::error_code::{change_code, release_code, store_code};
 use super::packet_proof;
 use super::port_sockets;
@@ -105,7 +106,10 @@ impl HostLink for LocalHost {
     }
 
     async fn list_listeners(&self, _: &ServiceName, port: Port) -> LinkResult<Vec<SocketAddr>> {
-        Ok(self.world.packets.list_listening_addresses(port))
+        self.world.packets.list_listening_addresses(port).map_err(|error| LinkError::Refused {
+            code: ErrorCode::SocketsFailed,
+            message: error.to_string(),
+        })
     }
 
     async fn probe(&self, request: &ProbeRequest) -> LinkResult<ProbeResult> {
@@ -128,13 +132,17 @@ impl HostLink for LocalHost {
 
     async fn set_forward(&self, request: &ForwardRequest) -> LinkResult<ChangeResult> {
         let intent = request.clone().into();
-        let changed = if request.dry_run {
+        if request.dry_run {
             let records = self.world.store.load_records().map_err(|error| from_store_error(&error))?;
-            rules::preview(&self.world, &records, &intent).await
-        } else {
-            packet_proof::change_and_prove(&self.world, &intent, &request.addresses).await
-        };
-        changed.map_err(|error| from_change_error(&error))
+            let previewed = rules::preview(&self.world, &records, &intent).await;
+            return previewed.map_err(|error| from_change_error(&error));
+        }
+        let (world, addresses) = (self.world.clone(), request.addresses.clone());
+        run_to_completion(&self.world, async move {
+            let changed = packet_proof::change_and_prove(&world, &intent, &addresses).await;
+            changed.map_err(|error| from_change_error(&error))
+        })
+        .await
     }
 
     async fn run(&self, request: &RunRequest, heard: SharedLineSink) -> LinkResult<RunOutcome> {

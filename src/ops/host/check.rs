@@ -130,7 +130,7 @@ async fn read_filters(
     futures_util::future::join_all(read).await
 }
 
-/// What started these processes, each starter once.
+/// Lists the starters of these processes, each once.
 fn list_starters(world: &HostWorld, listeners: &[(u32, String)]) -> Vec<StartedBy> {
     let mut starters: Vec<StartedBy> = Vec::new();
     for starter in listeners.iter().filter_map(|(pid, _)| world.machine.find_starter(*pid)) {

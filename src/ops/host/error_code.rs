@@ -21,7 +21,7 @@ pub fn change_code(error: &ChangeError) -> ErrorCode {
         ChangeError::Store(error) => store_code(error),
         ChangeError::Owned(_) => ErrorCode::Owned,
         ChangeError::Interrupted => ErrorCode::Interrupted,
-        ChangeError::Contradicted(_) => ErrorCode::ForwardContradicted,
+        ChangeError::Contradicted { .. } => ErrorCode::ForwardContradicted,
         ChangeError::Contested { .. } => ErrorCode::RulesContested,
         ChangeError::HalfDone { .. } => ErrorCode::RevertFailed,
     }

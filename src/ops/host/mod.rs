@@ -3,6 +3,7 @@
 pub mod agent_check;
 pub mod api;
 pub mod check;
+pub mod completion;
 pub mod deployments;
 pub mod error_code;
 pub mod metrics;

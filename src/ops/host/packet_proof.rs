@@ -23,7 +23,7 @@ pub async fn change_and_prove(
     let Some(record) = rules::read_record(world, &intent.forward.service)? else { return Ok(changed) };
     let proof = prove_forward(world, &record, addresses).await;
     match proof.describe_contradiction() {
-        Some(text) => Err(ChangeError::Contradicted(text)),
+        Some(found) => Err(ChangeError::Contradicted { switch: record.switch, found }),
         None => Ok(ChangeResult { packet: Some(proof), ..changed }),
     }
 }
@@ -158,8 +158,8 @@ async fn explain(
         tables,
         native: native.unwrap_or_default(),
         native_obstacle,
-        check_listeners: world.packets.list_listening_addresses(claim.port),
-        target_listeners: world.packets.list_listening_addresses(claim.target),
+        check_listeners: world.packets.list_listening_addresses(claim.port).ok(),
+        target_listeners: world.packets.list_listening_addresses(claim.target).ok(),
         check_processes: processes.iter().map(|one| format!("{} (pid {})", one.name, one.pid)).collect(),
     };
     explain_answer(claim, family, address, answer, &facts)

@@ -8,6 +8,7 @@ use crate::model::forward::{ChangeResult, Intent, ServiceRecord};
 use crate::model::history::Actor;
 use crate::model::name::ServiceName;
 use crate::model::owner::Owner;
+use crate::model::port_forward::Switch;
 use crate::model::ports::Port;
 use crate::model::rules::{DesiredRules, Family, Tables, Transaction};
 use crate::plan::firewall;
@@ -35,9 +36,9 @@ pub enum ChangeError {
     Interrupted,
     #[error("another program keeps changing the chain `SWITCHMAN` of the {family} nat table")]
     Contested { family: Family },
-    /// Rules and record are as requested.
-    #[error("the rules are set and recorded, and packets find otherwise: {0}")]
-    Contradicted(String),
+    /// The only error after which rules and record are as requested.
+    #[error("kernel and record have the forward {switch}, and packets find otherwise: {found}")]
+    Contradicted { switch: Switch, found: String },
     /// The only way to a disagreement: the change failed, and so did taking it back.
     #[error("{change}; the change could not be reverted: {undo}")]
     HalfDone { change: Box<ChangeError>, undo: Box<ChangeError> },
@@ -203,7 +204,7 @@ pub async fn reconcile(world: &HostWorld, purpose: &str) -> Result<ReconcileRepo
     Ok(ReconcileReport { recorded, wanted, observed, transactions })
 }
 
-/// Until here a stop request may end the wait; from here on the change is finished first.
+/// Waits for the lock of the rules. A stop request ends the wait; a change that has the lock is finished first.
 pub(super) async fn lock_rules(world: &HostWorld, purpose: &str) -> Result<Box<dyn LockGuard>, ChangeError> {
     tokio::select! {
         biased;
@@ -296,7 +297,7 @@ async fn commit_all(world: &HostWorld, transactions: &[Transaction]) -> Result<b
     Ok(lacks_ipv6)
 }
 
-/// Before a data port is redirected for the first time: the connections that are open to it stay with the process that has
+/// Tracks open connections before a data port is redirected for the first time: they stay with the process that has
 /// them. Tracking begins first, so that no connection comes in between. Returns what was committed for that.
 async fn track_open_connections(
     world: &HostWorld,

@@ -144,7 +144,13 @@ impl HostDeployments for SiteLink {
                 let message = format!("{was} is main");
                 return Err(LinkError::Refused { code: ErrorCode::Unprocessable, message });
             }
-            host.main = if host.backup == was { "0.9.0".to_owned() } else { host.backup.clone() };
+            let target = if host.backup == was { "0.9.0".to_owned() } else { host.backup.clone() };
+            if request.dry_run {
+                let mut after = host.clone();
+                after.main = target;
+                return Ok(Self::build_assign_response(&after, &was));
+            }
+            host.main = target;
             host.is_healthy = true;
             Ok(Self::build_assign_response(host, &was))
         })

@@ -36,6 +36,8 @@ pub struct SiteProxy {
     pub per_minute: u64,
     pub main: VersionBehaviour,
     pub canary: VersionBehaviour,
+    /// No agent runs on the host.
+    pub has_no_agent: bool,
     /// A share that this host does not take.
     pub refused_share: Option<Percent>,
     /// Every share of the canary it received, `None` where there is none any more.
@@ -76,6 +78,7 @@ impl Default for SiteProxy {
             per_minute: 12_000,
             main: HEALTHY,
             canary: HEALTHY,
+            has_no_agent: false,
             refused_share: None,
             shares: vec![],
             main_stats: new_stats("1.0.0"),
@@ -138,8 +141,19 @@ impl SiteProxy {
         self.inserted &= !self.traffic_split.is_empty();
     }
 
+    fn check_agent(&self) -> LinkResult<()> {
+        if !self.has_no_agent {
+            return Ok(());
+        }
+        let message = "no agent runs on this host".to_owned();
+        Err(LinkError::Refused { code: ErrorCode::NoAgent, message })
+    }
+
     fn apply_change(&mut self, change: &TrafficSplitChange) -> LinkResult<TrafficSplitResponse> {
         self.advance();
+        if matches!(change, TrafficSplitChange::SetCanary(_)) {
+            self.check_agent()?;
+        }
         let before = self.traffic_split.clone();
         match change {
             TrafficSplitChange::SetCanary(canary) => {
@@ -186,6 +200,18 @@ impl HostTrafficSplit for SiteLink {
         _: &ServiceName,
         request: &TrafficSplitRequest,
     ) -> LinkResult<TrafficSplitResponse> {
+        if request.dry_run {
+            return self
+                .read("preview_traffic_split", |host| {
+                    host.layer7.check_agent()?;
+                    Ok(TrafficSplitResponse {
+                        traffic_split: host.layer7.traffic_split.clone(),
+                        inserted: host.layer7.inserted,
+                        known: false,
+                    })
+                })
+                .await;
+        }
         self.change("change_traffic_split", |host| host.layer7.apply_change(&request.change)).await
     }
 

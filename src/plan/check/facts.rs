@@ -13,7 +13,7 @@ use crate::model::packet_proof::{DataPortProof, PacketProof};
 use crate::model::ports::{ClientPorts, Port};
 use crate::model::rules::{Family, Table, Tables};
 
-/// What packets to a vhost's data port found.
+/// The proof by packets to a vhost's data port.
 #[derive(Debug, Clone)]
 pub struct VhostPacket {
     /// `main` or `backup`.
@@ -46,16 +46,16 @@ pub struct CheckFacts {
     pub check_port_listeners: Vec<(u32, String)>,
     pub main_port_listeners: Vec<(u32, String)>,
     pub backup_port_listeners: Vec<(u32, String)>,
-    /// What started the processes of the main and the backup vhost, each once; none for a managed service.
+    /// The starters of the processes of the main and the backup vhost, each once; none for a managed service.
     pub vhost_starters: [Vec<StartedBy>; 2],
     /// Whether the installed agent answers; `None` where none is installed.
     pub is_agent_running: Option<bool>,
     /// The ports where main and backup really answer: those of the instances of a managed service.
     pub answering_ports: [Port; 2],
     pub addresses: Vec<IpAddr>,
-    /// What packets to the check port found; `None` without a record.
+    /// The proof by packets to the check port; `None` without a record.
     pub check_port_packet: Option<PacketProof>,
-    /// What packets to the data ports of vhosts found that answer on the host itself.
+    /// The proofs by packets to the data ports of vhosts that answer on the host itself.
     pub vhost_packets: Vec<VhostPacket>,
     pub main_health: Result<(), ObservationError>,
     pub backup_health: Result<(), ObservationError>,

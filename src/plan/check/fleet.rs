@@ -5,14 +5,18 @@ use std::path::{Path, PathBuf};
 use super::balancers::{check_capacity_floor, check_policy, check_servers, expects_main_up, require_view};
 use super::clock::{ClockOffset, check_clock};
 use super::finding::{build_finding, build_note, build_ok, build_problem, build_warning};
+use super::mains::check_mains;
 use crate::model::api::{Hello, HostView};
 use crate::model::balancer::{BackendView, BalancerSpec};
 use crate::model::finding::{Finding, Severity};
 use crate::model::fleet::Fleet;
 use crate::model::host::{Host, Transport};
+use crate::model::host_main::HostMain;
 use crate::model::lock::{Liveness, LockView};
 use crate::model::observation::ObservationError;
 use crate::model::port_forward::Switch;
+use crate::model::ssh::SshAttempt;
+use crate::plan::promote::PromotionProgress;
 use crate::plan::roll::progress::RollProgress;
 
 /// A snapshot of a fleet. A part that could not be read is its error.
@@ -27,6 +31,8 @@ pub struct FleetFacts {
     /// The last roll.
     pub roll: Result<Option<RollProgress>, ObservationError>,
     pub lock: Result<Option<LockView>, ObservationError>,
+    /// The last promotion; `None` also where the journal cannot be read.
+    pub promotion: Option<PromotionProgress>,
     /// The version of this program.
     pub version: &'static str,
 }
@@ -44,6 +50,12 @@ pub struct HostFacts {
 }
 
 impl HostFacts {
+    /// Returns main of a host that was read.
+    fn find_main(&self) -> Option<HostMain> {
+        let view = self.view.as_ref()?.as_ref().ok()?;
+        Some(HostMain { host: self.host.name.clone(), version: view.main_version.clone() })
+    }
+
     fn expects_main_up(&self) -> bool {
         let view = self.view.as_ref().and_then(|view| view.as_ref().ok());
         view.is_some_and(|view| {
@@ -56,8 +68,8 @@ impl HostFacts {
 /// Why a host did not answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkFailure {
-    /// No connection could be made, or no agent answers on it.
-    Unreachable(String),
+    /// No connection could be made, or no agent answers on it. `ssh` is the call of ssh that failed.
+    Unreachable { reason: String, ssh: Option<Box<SshAttempt>> },
     /// The agent answers, and speaks another version of the API.
     VersionMismatch(String),
     /// The agent answers, and refuses the request.
@@ -111,6 +123,9 @@ pub fn collect_findings(fleet: &Fleet, facts: &FleetFacts) -> Vec<Finding> {
             Ok(view) => all.extend(check_balancer(fleet, spec, view, &facts.hosts)),
         }
     }
+    let mains: Vec<HostMain> = facts.hosts.iter().filter_map(HostFacts::find_main).collect();
+    let roll = facts.roll.as_ref().ok().and_then(Option::as_ref);
+    all.extend(check_mains(fleet, &mains, &facts.balancers, roll, facts.promotion.as_ref()));
     all.extend(check_policy(fleet));
     all.extend(facts.missing.iter().map(build_missing_file_finding));
     all.extend(check_journal(facts));
@@ -121,7 +136,7 @@ fn check_reachable_host(fleet: &Fleet, facts: &FleetFacts, host: &HostFacts) -> 
     let subject = host.host.name.as_str();
     let hello = match &host.hello {
         Ok(hello) => hello,
-        Err(unheard) => return vec![check_unreachable_host(fleet, host, unheard)],
+        Err(unheard) => return vec![check_unreachable_host(host, unheard)],
     };
     let (theirs, ours, via) = (&hello.version, facts.version, &host.transport);
     let mut all = vec![if theirs == ours {
@@ -143,7 +158,7 @@ fn check_reachable_host(fleet: &Fleet, facts: &FleetFacts, host: &HostFacts) -> 
     all
 }
 
-fn check_unreachable_host(fleet: &Fleet, host: &HostFacts, unheard: &LinkFailure) -> Finding {
+fn check_unreachable_host(host: &HostFacts, unheard: &LinkFailure) -> Finding {
     let subject = host.host.name.as_str();
     match unheard {
         LinkFailure::VersionMismatch(error) => {
@@ -155,27 +170,16 @@ fn check_unreachable_host(fleet: &Fleet, host: &HostFacts, unheard: &LinkFailure
             error.clone(),
             "see `agents:` in switchman.yaml, and the agent's flags",
         ),
-        LinkFailure::Unreachable(error) => {
-            let fix = match &host.host.transport {
-                Transport::Ssh(_) => format!(
-                    "this must answer, without a password: `{} {} agent --stdio </dev/null`",
-                    host.transport,
-                    format_remote_command(fleet, &host.host)
-                ),
-                Transport::Socket(_) | Transport::Tls(_) => {
+        LinkFailure::Unreachable { reason, ssh: attempt } => {
+            let fix = match (&host.host.transport, attempt) {
+                (_, Some(attempt)) => attempt.advice(),
+                (Transport::Socket(_) | Transport::Tls(_), None) => {
                     "start `switchman agent` there, and correct `agent:`".to_owned()
                 }
-                Transport::Local => "see the error".to_owned(),
+                (Transport::Ssh(_) | Transport::Local, None) => "see the error".to_owned(),
             };
-            build_problem("host-unreachable", subject, error.clone(), fix)
+            build_problem("host-unreachable", subject, reason.clone(), fix)
         }
-    }
-}
-
-fn format_remote_command(fleet: &Fleet, host: &Host) -> String {
-    match fleet.reach.remote_switchman.as_slice() {
-        [] => "switchman".to_owned(),
-        words => words.join(" ").replace("{host}", host.name.as_str()),
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) fn collect_findings(
     by_rules.into_iter().chain(by_packets).collect()
 }
 
-/// What packets found against what is recorded, and against vhosts that answer on the host itself.
+/// Findings of packets that contradict the record, or vhosts that answer on the host itself.
 fn check_packets(facts: &CheckFacts, record: Option<&ServiceRecord>) -> Vec<Finding> {
     let mut all = Vec::new();
     if let Some(text) = facts.check_port_packet.as_ref().and_then(PacketProof::describe_contradiction) {

@@ -229,6 +229,7 @@ fn input_policy_refusing_the_real_port_is_reported() {
     assert_eq!(closed, [("input-hides-port", Severity::Problem), ("check-port-dropped", Severity::Note)]);
 }
 
+/// Rows: H4.
 #[test]
 fn check_reports_listeners_and_health() {
     let cases: [(&str, Change); 3] = [

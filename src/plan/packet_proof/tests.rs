@@ -16,8 +16,8 @@ fn facts() -> PacketFacts {
         tables: vec![],
         native: vec![],
         native_obstacle: None,
-        check_listeners: vec![],
-        target_listeners: vec!["0.0.0.0:8080".parse().unwrap()],
+        check_listeners: Some(vec![]),
+        target_listeners: Some(vec!["0.0.0.0:8080".parse().unwrap()]),
         check_processes: vec![],
     }
 }
@@ -118,17 +118,20 @@ fn filter_by_source_makes_the_packet_prove_nothing() {
 fn refusal_without_a_listener_proves_nothing() {
     let mut facts = facts();
     assert_eq!(cause(explain(Switch::On, &PacketAnswer::Refused, &facts)), None);
-    facts.target_listeners = vec!["10.9.0.5:8080".parse().unwrap()];
+    facts.target_listeners = Some(vec!["10.9.0.5:8080".parse().unwrap()]);
     let text = reason(explain(Switch::On, &PacketAnswer::Refused, &facts));
     assert_eq!(
         text,
         "port 8080 listens on `10.9.0.5:8080` only, to which a packet of another interface is not redirected"
     );
-    facts.target_listeners.clear();
+    facts.target_listeners = Some(vec![]);
     let text = reason(explain(Switch::On, &PacketAnswer::Refused, &facts));
     assert_eq!(text, "no process listens on port 8080");
+    facts.target_listeners = None;
+    let text = reason(explain(Switch::On, &PacketAnswer::Refused, &facts));
+    assert_eq!(text, "it is not known whether a process listens on port 8080");
     let v6: SocketAddr = "[fd00::5]:8888".parse().unwrap();
-    facts.target_listeners = vec!["0.0.0.0:8080".parse().unwrap()];
+    facts.target_listeners = Some(vec!["0.0.0.0:8080".parse().unwrap()]);
     let verdict = explain_answer(claim(Switch::On), Family::V6, v6, &PacketAnswer::Refused, &facts);
     assert_eq!(reason(verdict), "no process listens on port 8080");
 }

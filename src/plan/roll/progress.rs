@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::model::history::Actor;
+use crate::model::host_main::HostMain;
 use crate::model::journal::{HostOutcome, RollEntry, RollEntryKind, RollResult};
 use crate::model::name::HostName;
 use crate::model::roll::{RollId, RollSpec, Step};
@@ -21,6 +22,9 @@ pub struct RollProgress {
     pub changed_at: jiff::Timestamp,
     /// In the order of the roll.
     pub hosts: Vec<HostProgress>,
+    /// The refusals that `--force` overrode, each once.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub overridden: Vec<String>,
     /// Why it did not go on; `None` while it runs, or when it was killed.
     pub stop_reason: Option<String>,
     pub is_aborting: bool,
@@ -162,6 +166,21 @@ impl RollProgress {
         groups
     }
 
+    /// Whether the roll has made its new version main on a host, and a resume does not do so again.
+    pub fn has_new_main(&self, name: &HostName) -> bool {
+        self.spec.work.new_main().is_some()
+            && self
+                .find_host(name)
+                .is_some_and(|host| host.resume_step(true).is_none_or(|step| step > Step::Command))
+    }
+
+    /// Returns the hosts, of these, whose main is another version than the roll has made main there.
+    pub fn find_changed_mains(&self, mains: &[HostMain]) -> Vec<HostMain> {
+        let wanted = self.spec.work.new_main().map(|new_main| &new_main.version);
+        let is_changed = |main: &&HostMain| main.version.as_ref() != wanted && self.has_new_main(&main.host);
+        mains.iter().filter(is_changed).cloned().collect()
+    }
+
     pub fn find_host(&self, name: &HostName) -> Option<&HostProgress> {
         self.hosts.iter().find(|host| &host.host == name)
     }
@@ -192,7 +211,7 @@ impl RollProgress {
 /// Journal entries of one roll, oldest first -> its progress. `None` when the first entry is missing.
 pub fn build_progress(rows: &[RollEntry]) -> Option<RollProgress> {
     let first = rows.first()?;
-    let RollEntryKind::Began { spec, actor } = &first.kind else { return None };
+    let RollEntryKind::Began { spec, actor, .. } = &first.kind else { return None };
     let mut hosts: BTreeMap<HostName, HostProgress> =
         spec.hosts.iter().map(|host| (host.clone(), HostProgress::new(host.clone()))).collect();
     let mut standing = RollProgress {
@@ -202,6 +221,7 @@ pub fn build_progress(rows: &[RollEntry]) -> Option<RollProgress> {
         began_at: first.at,
         changed_at: first.at,
         hosts: vec![],
+        overridden: vec![],
         stop_reason: None,
         is_aborting: false,
         result: None,
@@ -228,7 +248,11 @@ pub fn build_progress(rows: &[RollEntry]) -> Option<RollProgress> {
 
 fn apply_roll_entry(standing: &mut RollProgress, what: &RollEntryKind) {
     match what {
-        RollEntryKind::Resumed { .. } => standing.stop_reason = None,
+        RollEntryKind::Began { overridden, .. } => note_overridden(standing, overridden),
+        RollEntryKind::Resumed { overridden, .. } => {
+            standing.stop_reason = None;
+            note_overridden(standing, overridden);
+        }
         RollEntryKind::Aborting { .. } => {
             standing.is_aborting = true;
             standing.stop_reason = None;
@@ -236,6 +260,14 @@ fn apply_roll_entry(standing: &mut RollProgress, what: &RollEntryKind) {
         RollEntryKind::Stopped { reason } => standing.stop_reason = Some(reason.clone()),
         RollEntryKind::Ended { result, .. } => standing.result = Some(*result),
         _ => {}
+    }
+}
+
+fn note_overridden(standing: &mut RollProgress, overridden: &[String]) {
+    for refusal in overridden {
+        if !standing.overridden.contains(refusal) {
+            standing.overridden.push(refusal.clone());
+        }
     }
 }
 

@@ -17,6 +17,9 @@ pub(super) const DEPLOY: &str = "deploy";
 pub(super) const ASSIGN: &str = "assign";
 pub(super) const ROLLBACK: &str = "rollback";
 pub(super) const KILL: &str = "kill";
+/// The names of the steps of a kill that may still be refused: only a deployment that was removed is in the history as killed.
+pub const KILL_BEGUN: &str = "kill: begun";
+pub const KILL_REFUSED: &str = "kill: refused";
 
 pub(super) fn build_route(port: Port, deployment: &Deployment) -> Route {
     Route { port, deployment: deployment.id.clone(), target: deployment.instance.port }
@@ -224,10 +227,10 @@ pub fn detach(record: &ServiceRecord, deployment: &Deployment, actor: &Actor) ->
         routes.backup.clone()
     };
     let route_change = RouteChange::Set { routes: Routes { backup, previous, ..routes }, trial };
-    Some(build_intent(record, route_change, actor, KILL, detail))
+    Some(build_intent(record, route_change, actor, KILL_BEGUN, detail))
 }
 
-/// Gives a deployment whose kill is refused the routes back that [`cut_off`] took from it, unless they changed since.
+/// Gives a deployment whose kill is refused the routes back that [`detach`] took from it, unless they changed since.
 /// `before`: as it was before the cut. `None`: another main was assigned in between, and its routes stay as they are.
 pub fn restore_routes(
     record: &ServiceRecord,
@@ -252,6 +255,6 @@ pub fn restore_routes(
     if routes.previous == cut.previous {
         routes.previous.clone_from(&past.previous);
     }
-    let detail = "refused: its routes are back".to_owned();
-    Some(build_intent(record, RouteChange::Set { routes, trial }, actor, KILL, detail))
+    let detail = format!("{} {}: its routes are back", deployment.service, deployment.version);
+    Some(build_intent(record, RouteChange::Set { routes, trial }, actor, KILL_REFUSED, detail))
 }

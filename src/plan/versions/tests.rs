@@ -75,6 +75,7 @@ fn metadata_is_short_plain_text() {
     assert!(check_metadata(&many).is_err());
 }
 
+/// Rows: D2.
 #[test]
 fn first_deployment_takes_both_ports_and_keeps_maintenance() {
     let one = shop("1.0.0", 20000);
@@ -85,6 +86,7 @@ fn first_deployment_takes_both_ports_and_keeps_maintenance() {
 }
 
 /// Seed rows R3, D22: one more than the newest of the service; D22: the same name and version is refused, the very same is known.
+/// Rows: D22.
 #[test]
 fn revisions_increase_and_versions_are_unique() {
     let existing = [Deployment { revision: 4, ..shop("1.0.0", 20000) }, deployment("blog", "1.0.0", 20001)];
@@ -148,6 +150,7 @@ fn health_timeout_covers_a_slow_check() {
     assert_eq!(health(second * 10, second * 2, 3), second * 36);
 }
 
+/// Rows: R6, R18.
 #[test]
 fn two_deployments_do_not_share_an_endpoint() {
     let existing = [shop("1.0.0", 20000)];
@@ -161,6 +164,7 @@ fn two_deployments_do_not_share_an_endpoint() {
     assert_eq!(list_candidate_ports(&site(), &free).map(Port::get).collect::<Vec<_>>(), [20001, 20002]);
 }
 
+/// Rows: D9.
 #[test]
 fn assign_moves_both_ports_and_keeps_last_good_main() {
     let (one, two, three) = (shop("1.0.0", 20000), shop("2.0.0", 20001), shop("3.0.0", 20002));
@@ -241,6 +245,7 @@ fn kill_refuses_main_with_shadows_but_not_the_last_version() {
 }
 
 /// Seed rows R9, R19, R20: work in flight, and connections that may carry some at any moment.
+/// Rows: R9, R20.
 #[test]
 fn kill_refuses_undrained_deployment() {
     let count = |busy, idle, tie| SocketCount { busy, idle, ambiguous: tie, silent: 0 };

@@ -50,6 +50,7 @@ pub fn parse_local_port(uri: &str, own: IpAddr) -> Result<Port, UriError> {
 mod tests {
     use super::*;
 
+    /// Rows: R35.
     #[test]
     fn local_port_accepts_only_this_host() {
         let own: IpAddr = "10.0.0.11".parse().unwrap();

@@ -66,6 +66,16 @@ fn existing_archive_is_used_unchanged() {
 }
 
 #[test]
+fn pack_refuses_a_directory_without_a_file() {
+    let source = tempfile::tempdir().unwrap();
+    fs::create_dir(source.path().join("empty")).unwrap();
+    assert_eq!(refusal(source.path()), format!("`{}` has no file", source.path().display()));
+    fs::write(source.path().join("empty/index.html"), "").unwrap();
+    assert!(TarArchives.pack(source.path()).is_ok());
+}
+
+/// Rows: D21.
+#[test]
 fn pack_refuses_neither_directory_nor_archive() {
     let home = tempfile::tempdir().unwrap();
     let path = |name: &str| home.path().join(name);

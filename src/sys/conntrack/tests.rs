@@ -8,6 +8,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use super::*;
 use crate::model::rules::{Family, Transaction, Variant};
 use crate::sys::iptables::Iptables;
+use crate::sys::sock_diag::connections::list_connections;
 use crate::sys::testing::run_in_namespace;
 use crate::world::firewall::Firewall as _;
 
@@ -108,4 +109,32 @@ fn refused_filter_differs_from_refused_dump() {
         };
         assert_eq!(collect(receive, &mut [0; 64], 1, wanted), Ok(DumpOutcome::Refused(error)));
     }
+}
+
+/// A connection that ends between the list of connections and its new entry: its entry goes again.
+#[test]
+fn entry_of_a_connection_that_has_ended_is_deleted() {
+    run_in_namespace(|| async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = listener.local_addr().unwrap();
+        let (open, ended) =
+            (TcpStream::connect(server).await.unwrap(), TcpStream::connect(server).await.unwrap());
+        let clients = [&open, &ended].map(|stream| stream.local_addr().unwrap());
+        let (accepted, other) = (listener.accept().await.unwrap().0, listener.accept().await.unwrap().0);
+        let list = || list_connections(Port::new(server.port()).unwrap());
+        let listed = list().unwrap();
+        assert_eq!(listed.len(), 2);
+        for stream in [&ended, &other] {
+            stream.set_zero_linger().unwrap();
+        }
+        drop((ended, other));
+        let tracked = track::track_connections(listed, list).unwrap();
+        assert_eq!(tracked, 1);
+        let found = clients.map(|client| find_answerer(client, server).unwrap());
+        assert_eq!(found, [Some(server), None]);
+        // Again: what is tracked is left alone.
+        assert_eq!(track::track_connections(list().unwrap(), list).unwrap(), 0);
+        assert_eq!(find_answerer(clients[0], server).unwrap(), Some(server));
+        drop((open, accepted));
+    });
 }

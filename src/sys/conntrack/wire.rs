@@ -12,9 +12,11 @@ use crate::sys::netlink::{
     NetlinkError, build_attribute, build_nested, find_attribute, parse_messages,
 };
 
-/// `NFNL_SUBSYS_CTNETLINK << 8` with `IPCTNL_MSG_CT_GET`, and with `IPCTNL_MSG_CT_NEW`, which an answer is.
+/// `NFNL_SUBSYS_CTNETLINK << 8` with `IPCTNL_MSG_CT_GET`, with `IPCTNL_MSG_CT_NEW`, which an answer is, and with
+/// `IPCTNL_MSG_CT_DELETE`.
 const CT_GET: u16 = 0x0101;
 const CT_NEW: u16 = 0x0100;
+const CT_DELETE: u16 = 0x0102;
 /// `struct nfgenmsg`: family, version, resource id.
 const NFGENMSG_BYTES: usize = 4;
 
@@ -155,6 +157,13 @@ pub(super) fn build_entry(
     body.extend(build_nested(CTA_PROTOINFO, &[build_nested(CTA_PROTOINFO_TCP, &tcp)]));
     let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
     netlink::build_message(CT_NEW, flags, sequence, &body)
+}
+
+/// Builds the request to delete the entry of one connection: every part of its tuple is named, so no other entry matches.
+pub(super) fn build_delete(client: SocketAddr, server: SocketAddr, sequence: u32) -> Vec<u8> {
+    let mut body = build_family(client);
+    body.extend(build_tuple(CTA_TUPLE_ORIG, client, server));
+    netlink::build_message(CT_DELETE, NLM_F_REQUEST | NLM_F_ACK, sequence, &body)
 }
 
 fn build_family(client: SocketAddr) -> Vec<u8> {

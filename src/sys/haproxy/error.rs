@@ -9,13 +9,22 @@ pub(super) const MAX_ANSWER_BYTES: u64 = 8 * 1024 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ReadError {
     NoConnection(String),
-    Truncated { received: usize },
+    /// ssh gave no connection to the socket of the other machine.
+    NotForwarded(String),
+    Truncated {
+        received: usize,
+    },
     Garbled(String),
     MasterCli,
     NoBackend,
     NoServer(String),
-    Refused { status: u16 },
-    NotUpAfterFlush { server: String, waited: Duration },
+    Refused {
+        status: u16,
+    },
+    NotUpAfterFlush {
+        server: String,
+        waited: Duration,
+    },
 }
 
 pub(super) fn new_too_large_error() -> ReadError {

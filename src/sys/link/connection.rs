@@ -1,4 +1,4 @@
-//! One connection to an agent, and one request over it.
+//! A connection to an agent, and a request over it.
 
 use std::error::Error;
 use std::io;
@@ -12,8 +12,8 @@ use hyper::{Request, Response};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::ssh_stderr::SshStderr;
 use crate::model::api::endpoint::Method;
+use crate::sys::ssh::stderr::SshStderr;
 
 /// Few requests are more than some bytes; a file is read as it is sent.
 pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;

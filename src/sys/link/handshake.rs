@@ -6,7 +6,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::connection::{Body, Connection, describe_error};
-use super::ssh_stderr::SshStderr;
+use crate::model::ssh::SshAttempt;
+use crate::sys::ssh::stderr::SshStderr;
 
 /// Why there is no connection.
 pub(super) enum TransportError {
@@ -14,6 +15,11 @@ pub(super) enum TransportError {
     Skew {
         their_version: String,
         their_api: String,
+    },
+    /// A call of ssh that gave no connection.
+    Ssh {
+        reason: String,
+        attempt: Box<SshAttempt>,
     },
     Other(String),
 }

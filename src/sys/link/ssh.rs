@@ -1,4 +1,4 @@
-//! The system's ssh with the operator's own configuration, keys and ControlMaster: HTTP over its standard input and output.
+//! A link through ssh: HTTP over its standard input and output.
 
 use std::io;
 use std::time::Duration;
@@ -8,12 +8,14 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
 
 use super::connection::Connection;
 use super::handshake::{TransportError, start_http};
-use super::ssh_stderr::{SshStderr, shorten};
 use crate::model::api::{API_VERSION, GREETING, OLDEST_API_VERSION};
 use crate::model::host::ConnectConfig;
 use crate::model::name::HostName;
-use crate::sys::exec::Program;
+use crate::model::ssh::{SshAttempt, SshFailure};
+use crate::sys::exec::ExecError;
 use crate::sys::lines::text;
+use crate::sys::ssh::build_remote_program;
+use crate::sys::ssh::stderr::{SshStderr, shorten};
 
 /// Timeout of the greeting; shorter than that of a connection, so that the error can show the output that came instead.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(18);
@@ -31,21 +33,26 @@ pub(super) fn build_remote_command(host: &HostName, reach: &ConnectConfig) -> Ve
     command
 }
 
-/// Never prompts: an operator without a usable key is refused at once. A connection that is dead is noticed after 15 s.
+/// Never prompts: an operator without a usable key is refused at once.
 pub(super) async fn open(
     destination: &str,
     options: &[String],
     command: &[String],
 ) -> Result<Connection, TransportError> {
-    let program = Program::new("ssh")
-        // A command that the operator's configuration names for the host would be in the way of ours.
-        .args(["-T", "-o", "BatchMode=yes", "-o", "RemoteCommand=none"])
-        // Of an option given twice ssh takes the first (ssh_config(5)): the operator's own win over these.
-        .args(options)
-        .args(["-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"])
-        .args(["--", destination])
-        .arg(command.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" "));
-    let child = program.spawn_piped_detached().map_err(|error| TransportError::Other(error.to_string()))?;
+    let failed = |failure: SshFailure, reason: String| TransportError::Ssh {
+        reason,
+        attempt: Box::new(SshAttempt {
+            destination: destination.to_owned(),
+            options: options.to_vec(),
+            remote: command.to_vec(),
+            failure,
+        }),
+    };
+    let program = build_remote_program(destination, options, command);
+    let child = program.spawn_piped_detached().map_err(|error| {
+        let is_missing = matches!(error, ExecError::Missing { .. });
+        failed(if is_missing { SshFailure::NoSsh } else { SshFailure::Other }, error.to_string())
+    })?;
     let mut opening = PendingSsh(Some(child));
     let Some((mut stdout, stdin, stderr)) = opening.take_pipes() else {
         return Err(TransportError::Other("ssh has no standard input and output".to_owned()));
@@ -65,19 +72,19 @@ pub(super) async fn open(
             Err(TransportError::Skew { their_version: version, their_api: api })
         }
         Ok(Ok(Greeting::TooMuchNoise)) => {
-            Err(TransportError::Other(format!("no switchman answers there, but: {}", shorten(&noise))))
+            Err(failed(SshFailure::Other, format!("no switchman answers there, but: {}", shorten(&noise))))
         }
         Err(_) => {
             let waited = crate::model::duration::format(GREETING_TIMEOUT);
             let words = choose_output(&stderr.to_text(), &noise);
-            Err(TransportError::Other(format!("no switchman answers there within {waited} ({words})")))
+            let reason = format!("no switchman answers there within {waited} ({words})");
+            Err(failed(SshFailure::classify(None, &words), reason))
         }
         Ok(Ok(Greeting::Ended) | Err(_)) => {
             let status = opening.wait().await;
-            Err(TransportError::Other(explain_exit(
-                status,
-                &choose_output(&stderr.wait_for_text().await, &noise),
-            )))
+            let words = choose_output(&stderr.wait_for_text().await, &noise);
+            let failure = SshFailure::classify(Some(status), &words);
+            Err(failed(failure, explain_exit(status, failure, &words)))
         }
     }
 }
@@ -161,32 +168,23 @@ fn choose_output(stderr: &str, noise: &str) -> String {
     }
 }
 
-fn explain_exit(status: i32, words: &str) -> String {
-    match status {
-        255 => format!("ssh reports: {words}"),
-        127 => format!(
+fn explain_exit(status: i32, failure: SshFailure, words: &str) -> String {
+    match failure {
+        SshFailure::NotInstalled => format!(
             "switchman is not installed there, or not on the PATH of a non-interactive shell ({words})"
         ),
-        126 => format!("switchman may not be run there: {words}"),
-        // An older switchman has no such command.
-        2 => format!("the switchman there has no `agent --stdio`: {words}"),
-        status => format!("the remote command ended with status {status}: {words}"),
+        SshFailure::SudoRefused => format!("sudo refuses to run switchman there: {words}"),
+        SshFailure::NotExecutable => format!("switchman may not be run there: {words}"),
+        SshFailure::TooOld => format!("the switchman there has no `agent --stdio`: {words}"),
+        _ if status == 255 => format!("ssh reports: {words}"),
+        _ => format!("the remote command ended with status {status}: {words}"),
     }
-}
-
-/// Quotes one word for a POSIX shell.
-fn quote(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::link::ssh_stderr::MAX_SHOWN_CHARS;
+    use crate::sys::ssh::stderr::MAX_SHOWN_CHARS;
 
     async fn greet(text: &str) -> (Greeting, String) {
         let mut noise = String::new();
@@ -222,10 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn remote_command_words_are_quoted() {
-        assert_eq!(quote("/usr/sbin/switchman"), "/usr/sbin/switchman");
-        assert_eq!(quote("a b"), "'a b'");
-        assert_eq!(quote("it's $HOME"), r"'it'\''s $HOME'");
+    fn remote_command_is_that_of_the_configuration() {
         let reach = ConnectConfig {
             remote_switchman: ["sudo", "-n", "/opt/{host}/switchman"].map(str::to_owned).to_vec(),
             ..ConnectConfig::default()

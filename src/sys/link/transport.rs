@@ -10,6 +10,7 @@ use super::handshake::{TransportError, start_http};
 use super::{ssh, tls};
 use crate::model::host::{ConnectConfig, Transport};
 use crate::model::name::HostName;
+use crate::model::shell::join_words;
 
 /// How bytes get to a host.
 #[derive(Debug, Clone)]
@@ -66,11 +67,8 @@ impl fmt::Display for Pipe {
             Self::None => f.write_str("no way"),
             Self::Socket(path) => write!(f, "unix://{}", path.display()),
             Self::Ssh { destination, options, .. } => {
-                f.write_str("ssh ")?;
-                for option in options {
-                    write!(f, "{option} ")?;
-                }
-                f.write_str(destination)
+                let words = options.iter().chain([destination]).map(String::as_str);
+                f.write_str(&join_words(["ssh"].into_iter().chain(words)))
             }
             Self::Tls { address, .. } => write!(f, "https://{address}"),
         }

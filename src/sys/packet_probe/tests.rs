@@ -120,9 +120,18 @@ fn policy_routing_of_answers_is_named() {
 fn listeners_are_read_by_address() {
     run_in_namespace(|| async {
         let _listeners = ["127.0.0.1:8080", "[::1]:8080", "0.0.0.0:8081"].map(TcpListener::bind);
-        let found = TunProbe.list_listening_addresses(Port::new(8080).unwrap());
+        let found = TunProbe.list_listening_addresses(Port::new(8080).unwrap()).unwrap();
         let expected: Vec<SocketAddr> =
             ["127.0.0.1:8080", "[::1]:8080"].map(|text| text.parse().unwrap()).to_vec();
         assert_eq!(found, expected);
     });
+}
+
+/// Unknown is not empty: a port whose listeners cannot be read is not free.
+#[test]
+fn unreadable_table_of_sockets_is_an_error() {
+    let port = Port::new(8080).unwrap();
+    let missing = std::path::Path::new("/proc/thread-self/net/no-such-directory");
+    let error = list_listeners(missing, port).unwrap_err().to_string();
+    assert!(error.starts_with("cannot read the kernel's table of sockets: "), "{error}");
 }

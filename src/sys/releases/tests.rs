@@ -211,6 +211,13 @@ fn place_refuses_paths_outside_release() {
 }
 
 #[test]
+fn place_refuses_a_release_without_a_file() {
+    let scene = Scene::new();
+    scene.refuses(&[], "it has no file");
+    scene.refuses(&[raw(b'5', "a/", "", b"")], "it has no file");
+}
+
+#[test]
 fn place_refuses_special_files() {
     let scene = Scene::new();
     for (kind, why) in [

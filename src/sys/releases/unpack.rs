@@ -70,6 +70,10 @@ pub(super) fn unpack(archive: &Path, into: &Path, limits: ReleaseLimits) -> Resu
     opened.for_each_member(|member, contents| unpacking.unpack_member(&member, contents, archive))?;
     let digest = opened.finish()?;
     unpacking.make_links()?;
+    // A web server would answer every request with an error, and its health check with success.
+    if !unpacking.entries.values().any(|kind| *kind == EntryKind::File) {
+        return Err(ReleaseError::Refused("it has no file".to_owned()));
+    }
     unpacking.set_times(&digest)?;
     Ok(digest)
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
+use super::dump::collect;
 use super::*;
 use crate::sys::testing::run_in_namespace;
 
@@ -275,7 +276,8 @@ fn receive_refuses_datagram_larger_than_buffer() {
         let netlink = open_netlink().unwrap();
         let request = wire::build_request(AddressFamily::Inet as u8, port, 1);
         netlink::send(&netlink, &request).unwrap();
-        let cut = collect(|buffer| netlink::receive(&netlink, buffer), &mut [0; 64], 1, port);
+        let receive = |buffer: &mut [u8]| netlink::receive(&netlink, buffer);
+        let cut = collect(receive, &mut [0; 64], 1, wire::parse_socket, choose_socket(port));
         assert_eq!(cut, Err(NetlinkError::Receive(Errno::EMSGSIZE)));
     });
 }
@@ -293,7 +295,7 @@ fn collected(datagrams: Vec<Result<Vec<u8>, Errno>>) -> Result<Option<Vec<Listed
         buffer[..datagram.len()].copy_from_slice(&datagram);
         Ok(datagram.len())
     };
-    collect(receive, &mut [0; 64], 7, Port::new(8080).unwrap())
+    collect(receive, &mut [0; 64], 7, wire::parse_socket, choose_socket(Port::new(8080).unwrap()))
 }
 
 #[test]

@@ -69,6 +69,7 @@ pub(super) enum DumpPart {
         local_port: u16,
         id: SocketId,
     },
+    Connection(OpenConnection),
     /// Closed by the server, and all of its answer has arrived: nothing is left to wait for.
     Finished,
     /// The table changed during the dump (`NLM_F_DUMP_INTR`).
@@ -130,12 +131,19 @@ pub(super) fn parse_destroy_answer(datagram: &[u8], sequence: u32) -> Option<Res
     }))
 }
 
-/// The parts of one datagram; a malformed one ends it with an error.
-pub(super) fn parse_parts(datagram: &[u8], sequence: u32) -> Vec<Result<DumpPart, NetlinkError>> {
+/// Parses the body of a socket's message: [`parse_socket`] or [`parse_connection`].
+pub(super) type ParseSocket = fn(&[u8]) -> Result<DumpPart, NetlinkError>;
+
+/// Parses the parts of one datagram; a malformed one ends it with an error.
+pub(super) fn parse_parts(
+    datagram: &[u8],
+    sequence: u32,
+    parse: ParseSocket,
+) -> Vec<Result<DumpPart, NetlinkError>> {
     let mut parts = Vec::new();
     for message in parse_messages(datagram) {
         let part = message.and_then(|message| {
-            let part = parse_part(&message, sequence);
+            let part = parse_part(&message, sequence, parse);
             if part != Ok(DumpPart::Stale) && message.flags & NLM_F_DUMP_INTR != 0 {
                 parts.push(Ok(DumpPart::Interrupted));
             }
@@ -146,7 +154,7 @@ pub(super) fn parse_parts(datagram: &[u8], sequence: u32) -> Vec<Result<DumpPart
     parts
 }
 
-fn parse_part(message: &Message<'_>, sequence: u32) -> Result<DumpPart, NetlinkError> {
+fn parse_part(message: &Message<'_>, sequence: u32, parse: ParseSocket) -> Result<DumpPart, NetlinkError> {
     if message.sequence != sequence {
         return Ok(DumpPart::Stale);
     }
@@ -156,12 +164,13 @@ fn parse_part(message: &Message<'_>, sequence: u32) -> Result<DumpPart, NetlinkE
             let code = read_i32(message.body, 0).unwrap_or(0);
             Err(NetlinkError::Refused(Errno::from_raw(code.saturating_neg())))
         }
-        SOCK_DIAG_BY_FAMILY => parse_socket(message.body),
+        SOCK_DIAG_BY_FAMILY => parse(message.body),
         other => Err(NetlinkError::UnexpectedType(other)),
     }
 }
 
-fn parse_socket(message: &[u8]) -> Result<DumpPart, NetlinkError> {
+/// Parses a socket with its `tcp_info`.
+pub(super) fn parse_socket(message: &[u8]) -> Result<DumpPart, NetlinkError> {
     let attributes = message.get(INET_DIAG_MSG_BYTES..).ok_or(NetlinkError::ShortSocket)?;
     let info = find_attribute(attributes, INET_DIAG_INFO).ok_or(NetlinkError::NoTcpInfo)?;
     let (state, socket, local_port) =
@@ -192,7 +201,11 @@ fn parse_fixed_fields(message: &[u8], info: TcpInfo) -> Option<(u8, Socket, u16)
 }
 
 /// Parses the addresses and the state of an `inet_diag_msg`.
-pub(super) fn parse_connection(message: &[u8]) -> Option<OpenConnection> {
+pub(super) fn parse_connection(message: &[u8]) -> Result<DumpPart, NetlinkError> {
+    parse_addresses(message).map(DumpPart::Connection).ok_or(NetlinkError::ShortSocket)
+}
+
+fn parse_addresses(message: &[u8]) -> Option<OpenConnection> {
     let family = *message.first()?;
     let endpoint = |port_at: usize, address_at: usize| {
         let port = u16::from_be_bytes(message.get(port_at..port_at + 2)?.try_into().ok()?);

@@ -33,6 +33,7 @@ pub(crate) fn make_working_set(server: WebServer, hosts: &[(&str, &str)]) -> Wor
 
 const PAIR: [(&str, &str); 2] = [("web1", "10.0.0.11"), ("web2", "fd00::12")];
 
+/// Rows: Z2, Z8, Z9, Z15.
 #[test]
 fn server_lines_share_a_cookie_and_check_the_check_port() {
     let text = make_working_set(WebServer::Nginx, &PAIR).render_haproxy().unwrap();
@@ -47,6 +48,31 @@ fn server_lines_share_a_cookie_and_check_the_check_port() {
     }
 }
 
+/// Rows: E11, Z5, Z8, Z15, Z17, H3.
+#[test]
+fn haproxy_configuration_has_the_settings_that_the_guides_need() {
+    let text = make_working_set(WebServer::Nginx, &PAIR).render_haproxy().unwrap();
+    for line in [
+        "    cookie SERVER_ID insert indirect nocache\n",
+        "    option httpchk\n",
+        "    http-check expect status 200\n",
+        "    option allbackups\n",
+        "    option redispatch 1\n",
+        "    stats refresh 10s\n",
+        "    stats realm HAProxy\\ Statistics\n",
+        "    timeout connect 5s\n",
+        "    timeout client 60s\n",
+        "    timeout server 60s\n",
+        "    timeout http-request 10s\n",
+        "    timeout tunnel 1h\n",
+    ] {
+        assert!(text.contains(line), "{line}{text}");
+    }
+    let (_, page) = text.split_once("listen stats\n").unwrap();
+    assert!(page.trim_start().starts_with("bind 127.0.0.1:"), "{page}");
+}
+
+/// Rows: Z1, H7.
 #[test]
 fn main_and_backup_share_no_file() {
     for server in [WebServer::Nginx, WebServer::Apache, WebServer::Caddy] {

@@ -33,6 +33,8 @@ pub struct FakeDeployments {
     pub tracked: Mutex<Vec<Port>>,
     /// A port whose listener is not healthy.
     pub unhealthy_port: Mutex<Option<Port>>,
+    /// How every program has ended.
+    pub exit: Mutex<Option<String>>,
     /// The next start fails like this.
     pub start_error: Mutex<Option<RunnerError>>,
     /// Links and the removal of releases fail.
@@ -172,6 +174,9 @@ impl Runner for FakeDeployments {
     }
 
     async fn state(&self, instance: &InstanceId) -> Result<ProcessState, RunnerError> {
+        if let Some(exit) = self.exit.lock().unwrap().clone() {
+            return Ok(ProcessState::Stopped { since: None, last_exit: exit });
+        }
         Ok(if self.running.lock().unwrap().contains_key(instance) {
             ProcessState::Running { pid: 1, since: jiff::Timestamp::UNIX_EPOCH, restarts: 0 }
         } else {

@@ -14,6 +14,8 @@ use crate::world::packet_probe::{PacketAnswers, PacketProbe, PacketProbeError};
 pub struct FakePackets {
     pub answer: Mutex<Option<PacketAnswer>>,
     pub listeners: Mutex<Vec<SocketAddr>>,
+    /// The list of listeners cannot be read.
+    pub is_unreadable: Mutex<bool>,
 }
 
 #[async_trait]
@@ -25,8 +27,12 @@ impl PacketProbe for FakePackets {
         }
     }
 
-    fn list_listening_addresses(&self, port: Port) -> Vec<SocketAddr> {
+    fn list_listening_addresses(&self, port: Port) -> Result<Vec<SocketAddr>, PacketProbeError> {
+        if *self.is_unreadable.lock().unwrap() {
+            let action = "read the kernel's table of sockets".into();
+            return Err(PacketProbeError { action, why: "a fake".into() });
+        }
         let all = self.listeners.lock().unwrap();
-        all.iter().filter(|address| address.port() == port.get()).copied().collect()
+        Ok(all.iter().filter(|address| address.port() == port.get()).copied().collect())
     }
 }

@@ -12,7 +12,12 @@ impl Place {
     }
 
     /// A real sshd with one key that it admits; `more` is added to its configuration.
-    async fn sshd(&mut self, more: &str) {
+    pub(super) async fn sshd(&mut self, more: &str) {
+        self.sshd_by(&[], more).await;
+    }
+
+    /// Started by setpriv(1) with these flags.
+    pub(super) async fn sshd_by(&mut self, privileges: &[&str], more: &str) {
         // sshd's place for its unprivileged half; Debian's unit makes it.
         std::fs::create_dir_all("/run/sshd").unwrap();
         for key in ["host", "user"] {
@@ -29,21 +34,26 @@ impl Place {
              UsePAM no\nStrictModes no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPrintMotd no\n{more}\n"
         );
         let file = self.write("sshd_config", &text).display().to_string();
-        self.start("sshd", "/usr/sbin/sshd", &["-D", "-e", "-f", &file]);
+        let words = [privileges, &["--", "/usr/sbin/sshd", "-D", "-e", "-f", &file]].concat();
+        self.start("sshd", "setpriv", &words);
         until(async || TcpStream::connect(SSHD).await.is_ok()).await;
     }
 
-    /// A link through the operator's own ssh: `config` comes before the rest of it, where ssh takes the first.
-    fn over_ssh(&self, config: &str, remote: &[&str]) -> Arc<dyn HostLink> {
+    /// The operator's own ssh: `config` comes before the rest of its configuration, where ssh takes the first.
+    pub(super) fn ssh_options(&self, config: &str) -> Vec<String> {
         let dir = self.dir.path().display();
         let text = format!(
             "Host *\n{config}\n HostName 127.0.0.9\n Port 2222\n User root\n IdentityFile {dir}/user\n IdentitiesOnly yes\n \
              UserKnownHostsFile {dir}/known\n GlobalKnownHostsFile /dev/null\n ControlPath {dir}/%C\n"
         );
         let file = self.write(&format!("ssh_config{}", config.len()), &text).display().to_string();
+        // The last is noticed sooner than by default.
+        ["-F", &file, "-o", "ServerAliveInterval=1"].map(str::to_owned).to_vec()
+    }
+
+    fn over_ssh(&self, config: &str, remote: &[&str]) -> Arc<dyn HostLink> {
         let reach = ConnectConfig {
-            // The last is noticed sooner than by default.
-            ssh_options: ["-F", &file, "-o", "ServerAliveInterval=1"].map(str::to_owned).to_vec(),
+            ssh_options: self.ssh_options(config),
             remote_switchman: remote.iter().map(|word| (*word).to_owned()).collect(),
             ..ConnectConfig::default()
         };
@@ -72,7 +82,7 @@ fn every_ssh_refusal_names_its_cause() {
         );
         place.sshd("").await;
         let cases = [
-            (" UserKnownHostsFile /dev/null", SWITCHMAN, "ssh reports: Host key verification failed."),
+            (" UserKnownHostsFile /dev/null", SWITCHMAN, "ssh reports: Host key verification failed"),
             (" User swm-nobody", SWITCHMAN, "Permission denied (publickey)"),
             (
                 "",
@@ -83,7 +93,7 @@ fn every_ssh_refusal_names_its_cause() {
             (
                 "",
                 &place.script("old", "echo \"error: unrecognized subcommand 'agent'\" >&2; exit 2"),
-                "the switchman there has no `agent --stdio`: error: unrecognized subcommand 'agent'",
+                "the switchman there has no `agent --stdio`: unrecognized subcommand 'agent'",
             ),
             (
                 "",
@@ -123,7 +133,7 @@ fn login_shell_noise_is_skipped() {
         assert_eq!(lines.lock().unwrap().len(), 5000);
         assert!(link.greet().await.is_ok());
         drop(link);
-        let wait = || switchman::sys::link::wait_for_noisy_ssh(Duration::from_secs(30));
+        let wait = || switchman::sys::ssh::stderr::wait_for_noisy_ssh(Duration::from_secs(30));
         tokio::task::spawn_blocking(wait).await.unwrap();
         let needle = noisy.as_bytes();
         let holds = |pid: &std::path::Path| {
@@ -221,7 +231,7 @@ fn cut_link_is_reported_and_reconnected() {
         let error = link.greet().await.unwrap_err();
         assert!(matches!(error, LinkError::Broken { .. }), "{error}");
         assert!(
-            error.to_string().contains("ssh reports: Timeout, server 127.0.0.9 not responding."),
+            error.to_string().contains("ssh reports: Timeout, server 127.0.0.9 not responding"),
             "{error}"
         );
         rule("-D");

@@ -158,6 +158,7 @@ fn cut_upload_leaves_nothing() {
     });
 }
 
+/// Rows: D24.
 #[test]
 fn refused_upload_has_an_error_code() {
     run_in_namespace(|| async {

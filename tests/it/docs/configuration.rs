@@ -83,7 +83,8 @@ fn render_page(schema: &Value) -> String {
                  `./switchman.yaml`, else `/etc/switchman/switchman.yaml`. The operator machine and the hosts use the \
                  same file. An unknown key is an error, with its line and the nearest key that exists.";
     let _ = write!(page, "\n# Configuration: switchman.yaml\n\n{}\n\n", wrap(intro, ""));
-    page.push_str("- `switchman init DIR` writes a first file.\n");
+    page.push_str("- `switchman init DIR` writes a first file, `switchman init --from FILE` one from an existing haproxy.cfg.\n");
+    page.push_str("- `switchman init --add-host NAME=ADDRESS` adds a host, and keeps comments and order.\n");
     page.push_str("- `switchman check` reads the file and looks for mistakes.\n");
     page.push_str("- `switchman schema` prints the JSON schema of the file, for editors.\n\n");
     let example = "This example has every key. A value is the default unless the comment beside it, or the text below, \

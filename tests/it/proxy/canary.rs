@@ -89,7 +89,7 @@ fn sticky_user_keeps_the_canary_while_the_share_grows() {
     });
 }
 /// Seed row E8, where the exercise answers 503: main answers what its canary cannot.
-
+/// Rows: E8.
 #[test]
 fn main_answers_for_an_absent_canary() {
     run_in_namespace(|| async {

@@ -34,6 +34,7 @@ fn health_check_goes_to_main_and_is_not_counted() {
 }
 
 /// Seed rows D7, D33, R27 (docs/design/seed-systems.md).
+/// Rows: D33, R27.
 #[test]
 fn gateway_resolves_services_and_versions() {
     run_in_namespace(|| async {

@@ -2,6 +2,7 @@
 
 use super::*;
 
+/// Rows: D32.
 #[test]
 fn shadow_gets_the_request_of_main_and_its_answer_is_dropped() {
     run_in_namespace(|| async {

@@ -35,6 +35,7 @@ fn document_is_complete() {
     assert!(document["components"]["schemas"]["ForwardRequest"]["properties"]["switch"].is_object());
 }
 
+/// Rows: D31, R30.
 #[test]
 fn every_row_of_the_table_is_served_once() {
     let rows = ROWS.iter().flat_map(|row| {

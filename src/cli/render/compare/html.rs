@@ -8,6 +8,7 @@ use super::{
     format_ms, format_paired_latency, format_percent, format_period, format_ratio, format_reasons,
     list_lost_copies,
 };
+use crate::cli::render::time_format::TimeFormat;
 use crate::model::plural::Count;
 use crate::plan::compare::{
     ComparisonVerdict, FieldFinding, FieldVerdict, LatencyFinding, Quantiles, Rate, count,
@@ -55,7 +56,7 @@ pub fn format_html_page(report: &ComparisonReport) -> String {
         }
     };
     line(&format_match(report));
-    line(&format_period(report));
+    line(&format_period(report, TimeFormat::Iso8601));
     report.remarks.iter().for_each(|remark| line(remark));
     write_fields(&mut page, report);
     write_statuses(&mut page, report);

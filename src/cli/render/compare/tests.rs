@@ -67,7 +67,8 @@ fn build_report(
 
 #[test]
 fn text_shows_differences_with_intervals() {
-    let text = anstream::adapter::strip_str(&format_comparison(&report("2"))).to_string();
+    let text =
+        anstream::adapter::strip_str(&format_comparison(&report("2"), TimeFormat::Iso8601)).to_string();
     let wanted = "\
 shop 1.1.0 beside main 1.0.0: differs
 because   7 of 202 answers do not match; most differ in $.price (4)
@@ -136,7 +137,7 @@ fn page_closes_every_tag() {
 #[test]
 fn empty_report_renders_as_page_and_text() {
     let empty = build_report(&Evidence::default(), Coverage::default(), UserImpact::default(), 0);
-    let shown = anstream::adapter::strip_str(&format_comparison(&empty)).to_string();
+    let shown = anstream::adapter::strip_str(&format_comparison(&empty, TimeFormat::Human)).to_string();
     let wanted = "\
 shop 1.1.0 beside main 1.0.0: insufficient
 because   no request was copied to it yet
@@ -170,5 +171,8 @@ fn page_size_is_bounded_for_worst_evidence() {
     // 500, less status, content-type, body and `$`, which are the same; and the sum of the others.
     assert_eq!(report.fields.len(), 497);
     assert!(format_html_page(&report).len() < 3 << 20, "{}", format_html_page(&report).len());
-    assert!(format_comparison(&report).contains("and 477 more: see --html FILE or --output json"));
+    assert!(
+        format_comparison(&report, TimeFormat::Human)
+            .contains("and 477 more: see --html FILE or --output json")
+    );
 }

@@ -44,9 +44,10 @@ fn make_rows() -> Vec<FleetDeployment> {
     ]
 }
 
+/// Rows: R14.
 #[test]
 fn r14_wide_list_has_type_and_creation_time() {
-    let text = format_wide_listing(&make_rows());
+    let text = format_wide_listing(&make_rows(), TimeFormat::Human);
     let lines: Vec<&str> = text.lines().collect();
     let header: Vec<&str> = lines[0].split_whitespace().collect();
     assert_eq!(header[header.len() - 3..], ["TYPE", "CREATED", "ID"]);
@@ -54,17 +55,31 @@ fn r14_wide_list_has_type_and_creation_time() {
     assert_eq!(row[row.len() - 5..row.len() - 1], ["process", "1970-01-01", "00:00:00", "UTC"]);
 }
 
+/// Rows: R26.
+#[test]
+fn wide_list_counts_requests_in_flight_or_shows_them_as_unknown() {
+    for (active, shown) in [(Some(7), "7"), (None, "?")] {
+        let row = FleetDeployment { active, ..make_row("1.0.0", 1, VersionStatus::Draining) };
+        let text = format_wide_listing(&[row], TimeFormat::Human);
+        let lines: Vec<&str> = text.lines().collect();
+        let at = lines[0].find("ACTIVE").unwrap();
+        assert_eq!(lines[2].chars().skip(at).collect::<String>().split(' ').next(), Some(shown), "{text}");
+    }
+}
+
+/// Rows: R15.
 #[test]
 fn r15_wide_list_is_ordered_by_status_newest_first() {
-    let text = format_wide_listing(&make_rows());
+    let text = format_wide_listing(&make_rows(), TimeFormat::Human);
     let places: Vec<usize> = ["2.0.0", "3.0.0", "1.0.0"].map(|version| text.find(version).unwrap()).to_vec();
     assert!(places.is_sorted(), "{text}");
 }
 
+/// Rows: R25, R34.
 #[test]
 fn r25_description_has_the_latest_first() {
     let rows = make_rows();
-    let text = format_descriptions(&rows);
+    let text = format_descriptions(&rows, TimeFormat::Human);
     let places: Vec<usize> = ["3.0.0", "2.0.0", "1.0.0"].map(|version| text.find(version).unwrap()).to_vec();
     assert!(places.is_sorted(), "{text}");
     assert_eq!(text.matches("[Latest]").count(), 1);

@@ -182,8 +182,9 @@ async fn revert_flip(
 
 const REVERT_REASON: &str = "another host failed";
 
-/// How long a host whose response was lost is queried for the outcome: it may still be at work on the request.
-const LOST_RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a host whose response was lost is queried for the outcome: it may still be at work on the request, and waits up to
+/// 15 s for another process that changes its rules.
+const LOST_RESPONSE_TIMEOUT: Duration = Duration::from_secs(20);
 const QUERY_INTERVAL: Duration = Duration::from_millis(150);
 
 /// Returns whether the host has made the version main, or does within [`LOST_RESPONSE_TIMEOUT`].

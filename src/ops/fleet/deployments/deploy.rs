@@ -124,7 +124,8 @@ pub async fn deploy(
     })
     .await;
     if deployed.iter().any(|(_, result)| result.is_err()) {
-        undo_deploy(world, hosts, (&report, has_own_id), &deployed, &actors).await;
+        let limit = UNDO_MARGIN + options.run_spec.grace;
+        undo_deploy(world, hosts, (&report, has_own_id), &deployed, (&actors, limit)).await;
         return Err(collect_errors(deployed));
     }
     report.deployed = all_or_partial(deployed)?;
@@ -196,8 +197,9 @@ fn describe_plan(planned: &HostDeployPlan, options: &DeployOptions) -> String {
     format!("{service} {version} will be {role}, on port {}", planned.port)
 }
 
-/// How long the removal of a deployment is retried while the host undoes it by itself.
-const UNDO_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long the removal of a deployment is retried while the host undoes it by itself, beside the time that the program may take
+/// to end.
+const UNDO_MARGIN: Duration = Duration::from_secs(20);
 const UNDO_INTERVAL: Duration = Duration::from_millis(300);
 
 /// Describes what a dry run would change of a service that is known: seed row R17 (docs/design/seed-systems.md#restate).
@@ -223,7 +225,7 @@ async fn undo_deploy(
     hosts: &[Host],
     (report, has_own_id): (&DeployReport, bool),
     deployed: &PerHost<DeployResponse>,
-    actors: &HostActors,
+    (actors, limit): (&HostActors, Duration),
 ) {
     let is_new = |name: &HostName| {
         !report.planned.iter().any(|planned| planned.host == *name && planned.is_already_deployed)
@@ -246,7 +248,7 @@ async fn undo_deploy(
                 actor: actors.find(&host.name),
                 dry_run: false,
             };
-            let text = match remove_deployment(world, host, &request).await {
+            let text = match remove_deployment(world, host, &request, limit).await {
                 Ok(()) if result.is_ok() => "removed again: it is not deployed on every host".to_owned(),
                 Ok(()) => "removed again".to_owned(),
                 Err(error) => format!("cannot remove the new deployment: {error}"),
@@ -258,8 +260,13 @@ async fn undo_deploy(
 }
 
 /// Removes a deployment, as far as the host has not done so itself. While the host is at work on it, the request is repeated.
-async fn remove_deployment(world: &FleetWorld, host: &Host, request: &KillRequest) -> Result<(), LinkError> {
-    let deadline = tokio::time::Instant::now() + UNDO_TIMEOUT;
+async fn remove_deployment(
+    world: &FleetWorld,
+    host: &Host,
+    request: &KillRequest,
+    limit: Duration,
+) -> Result<(), LinkError> {
+    let deadline = tokio::time::Instant::now() + limit;
     loop {
         match async { reach::find_link(world, host)?.kill(request).await }.await {
             Ok(_) | Err(LinkError::Refused { code: ErrorCode::NotFound, .. }) => return Ok(()),

@@ -1,4 +1,4 @@
-//! What a kill waits for on a host, as lines of progress.
+//! The progress of a kill: what it waits for on a host.
 
 use std::convert::Infallible;
 use std::time::Duration;

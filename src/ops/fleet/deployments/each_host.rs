@@ -1,4 +1,4 @@
-//! One request to every host concurrently, and the result of each.
+//! Sends a request to every host concurrently, and collects the result of each.
 
 use super::error::FleetDeployError;
 use crate::model::api::deployments::HostNetwork;

@@ -12,6 +12,7 @@ use crate::ops::fleet::lock::LockError;
 use crate::ops::fleet::owner::format_owned_hosts;
 use crate::ops::fleet::roll::RollError;
 use crate::plan::compare::ComparisonVerdict;
+use crate::plan::rollback::HostRollback;
 use crate::plan::versions::ReleaseDifference;
 use crate::plan::weights::WeightsError;
 use crate::world::archives::ArchiveError;
@@ -30,6 +31,9 @@ pub enum FleetDeployError {
     /// An incomplete list is not a success. `missing`: hosts that were read and do not have the version.
     #[error("cannot read every host: {}{}", join_errors(.hosts), describe_missing(.missing))]
     Unread { hosts: Vec<(HostName, LinkError)>, missing: Vec<HostName> },
+    /// What the other hosts answered is printed already.
+    #[error("cannot read every host: {read} of {} answered; {}", Count(read + unread.len(), "host"), join_errors(.unread))]
+    PartlyRead { read: usize, unread: Vec<(HostName, LinkError)> },
     /// Seed row D18 (docs/design/seed-systems.md#mvi-and-daeploy).
     #[error("No services match the given name and version.")]
     NoMatch,
@@ -84,6 +88,9 @@ pub enum FleetDeployError {
     WeightsNotAllowed(BalancerName),
     #[error("cannot set the weight of `{server}` on `{balancer}`: {source}")]
     WeightNotSet { balancer: BalancerName, server: String, source: BalancerError },
+    /// The hosts would have different mains after a rollback. Nothing was changed.
+    #[error("cannot roll {service} back: its hosts would not have one main: {}", .hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    RollbackSplit { service: ServiceName, hosts: Vec<HostRollback> },
     /// The operator stopped the command before any host was changed.
     #[error("interrupted")]
     Interrupted,

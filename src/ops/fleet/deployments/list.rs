@@ -1,11 +1,12 @@
 //! `ls`, `describe`: every host's view, one row per version.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
 use super::deployment_name::DeploymentName;
-use super::each_host::for_each_host;
+use super::each_host::{PerHost, for_each_host};
 use super::error::FleetDeployError;
 use crate::model::api::deployments::{DeploymentView, DeploymentsView};
 use crate::model::deployment::{Access, DeploymentId, DeploymentStatus, Role};
@@ -17,7 +18,7 @@ use crate::model::socket::SocketCount;
 use crate::model::version::Version;
 use crate::plan::traffic_split;
 use crate::world::FleetWorld;
-use crate::world::link::LinkError;
+use crate::world::link::{HostLink, LinkError};
 
 /// A version of a service, over all hosts that have it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -252,16 +253,43 @@ impl Listing {
         }
     }
 
+    /// Returns an error that names the hosts that did not answer, if a list is all that was asked for.
+    pub fn require_answers(&self, hosts: &[Host]) -> Result<(), FleetDeployError> {
+        require_answers(hosts.len() - self.unread.len(), &self.unread)
+    }
+
     /// The main of a service, where it is one anywhere.
     pub fn find_main(&self, service: &ServiceName) -> Option<&FleetDeployment> {
         self.rows.iter().find(|row| row.service == *service && row.main != Some(false))
     }
 }
 
+/// Returns an error that names the hosts that did not answer.
+pub(super) fn require_answers(read: usize, unread: &[(HostName, LinkError)]) -> Result<(), FleetDeployError> {
+    match (read, unread) {
+        (_, []) => Ok(()),
+        (0, unread) => Err(FleetDeployError::Unread { hosts: unread.to_vec(), missing: vec![] }),
+        (read, unread) => Err(FleetDeployError::PartlyRead { read, unread: unread.to_vec() }),
+    }
+}
+
 /// Lists the deployments of all hosts. A host that cannot be read is named, and the others are shown.
 pub async fn list_deployments(world: &FleetWorld, hosts: &[Host]) -> Listing {
+    merge_views(for_each_host(world, hosts, async |_, link| link.list_deployments().await).await)
+}
+
+/// Lists the deployments of the hosts that answer within this time; the others are unread.
+pub async fn list_answered(world: &FleetWorld, hosts: &[Host], timeout: Duration) -> Listing {
+    let read = async |_: &Host, link: &dyn HostLink| {
+        let late = |_| LinkError::TimedOut { via: link.transport_label(), waited: timeout };
+        tokio::time::timeout(timeout, link.list_deployments()).await.map_err(late)?
+    };
+    merge_views(for_each_host(world, hosts, read).await)
+}
+
+fn merge_views(views: PerHost<DeploymentsView>) -> Listing {
     let mut listing = Listing::default();
-    for (host, view) in for_each_host(world, hosts, async |_, link| link.list_deployments().await).await {
+    for (host, view) in views {
         match view {
             Ok(view) => merge_host_view(&mut listing.rows, &host, view),
             Err(error) => listing.unread.push((host, error)),

@@ -2,7 +2,7 @@
 
 use super::each_host::{all_or_partial, for_each_host};
 use super::error::FleetDeployError;
-use super::list::FleetDeployment;
+use super::list::{FleetDeployment, require_answers};
 use crate::model::api::deployments::LogsRequest;
 use crate::model::history::HistoryEntry;
 use crate::model::host::Host;
@@ -33,6 +33,13 @@ pub async fn stream_logs(
 pub struct HostHistories {
     pub hosts: Vec<(HostName, Vec<HistoryEntry>)>,
     pub unread: Vec<(HostName, LinkError)>,
+}
+
+impl HostHistories {
+    /// Returns an error that names the hosts that did not answer.
+    pub fn require_answers(&self) -> Result<(), FleetDeployError> {
+        require_answers(self.hosts.len(), &self.unread)
+    }
 }
 
 /// Reads the latest `limit` entries of every host; a host that cannot be read is named.

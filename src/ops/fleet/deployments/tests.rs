@@ -1,4 +1,5 @@
 mod calls;
+mod fleet_rollback;
 mod kill_order;
 mod one_version;
 mod statuses;
@@ -11,6 +12,7 @@ use super::*;
 use crate::model::api::deployments::{AccessRequest, LogsRequest};
 use crate::model::deployment::{Deployment, RunSpec, RunSpecChange};
 use crate::model::example::{self, make_actor as actor};
+use crate::model::host::Host;
 use crate::model::name::HostName;
 use crate::model::roll::{NewMain, RollSpec, Work};
 use crate::ops::testing::site::{FakeSite, site};
@@ -207,10 +209,16 @@ async fn list_and_history_name_unreachable_hosts() {
     let read: Vec<String> = heard.hosts.iter().map(|(host, _)| names(host)).collect();
     let unread: Vec<String> = heard.unread.iter().map(|(host, _)| names(host)).collect();
     assert_eq!((read, unread), (vec!["web1".to_owned()], vec!["web2".to_owned()]));
+    for answers in [listing.require_answers(hosts), heard.require_answers()] {
+        assert!(matches!(answers, Err(FleetDeployError::PartlyRead { read: 1, .. })), "{answers:?}");
+    }
     let request = AccessRequest { public: false, actor: actor(), dry_run: false };
     let error = set_access(&fake.world, hosts, &shop, &request).await.unwrap_err();
     assert!(matches!(error, FleetDeployError::Partial { done: 1, .. }), "{error}");
     assert!(fake.site.with_host("web1", |host| host.is_private));
+    fake.site.with_host("web1", |host| host.is_reachable = false);
+    let none = list_deployments(&fake.world, hosts).await.require_answers(hosts);
+    assert!(matches!(none, Err(FleetDeployError::Unread { .. })), "{none:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -95,6 +95,7 @@ fn assert_refused(ended: &Result<SwitchReport, SwitchError>, expected: ErrorCode
     assert_eq!(*code, expected, "{ended:?}");
 }
 
+/// Rows: H1.
 #[tokio::test(start_paused = true)]
 async fn disable_and_enable_wait_for_every_balancer() {
     let scene = scene().await;
@@ -112,6 +113,7 @@ async fn disable_and_enable_wait_for_every_balancer() {
     assert_eq!(scene.phases().last(), Some(&Phase::Done));
 }
 
+/// Rows: Z16.
 #[tokio::test(start_paused = true)]
 async fn repeated_switch_changes_nothing() {
     let scene = scene().await;
@@ -223,6 +225,7 @@ async fn full_disk_stops_switch_before_kernel_change() {
     assert_eq!(scene.state(), ON);
 }
 
+/// Rows: H2.
 #[tokio::test(start_paused = true)]
 async fn drain_waits_for_last_request() {
     let scene = scene().await;
@@ -306,6 +309,7 @@ async fn wait_uses_computed_timeout_for_unreadable_balancer() {
     assert_eq!(began.elapsed().as_secs(), 8, "(3-1) x 2s + 2s + 2s");
 }
 
+/// Rows: D27, D34.
 #[tokio::test(start_paused = true)]
 async fn restore_repairs_drift_and_keeps_maintenance() {
     let scene = scene().await;
@@ -392,4 +396,18 @@ async fn switch_with_other_ports_is_refused() {
     assert_eq!(status.port_conflicts.iter().map(ToString::to_string).collect::<Vec<_>>(), [text]);
     let forced = scene.disable(&SwitchOptions { force: true, wait: false, ..options() }).await.unwrap();
     assert_eq!(forced.overridden.len(), 1);
+}
+
+/// The forward is as requested, so the error must not read as if it were not.
+#[tokio::test(start_paused = true)]
+async fn contradicted_switch_states_what_kernel_and_record_have() {
+    let site = crate::ops::testing::site::site(1, 1);
+    let message = "kernel and record have the forward on, and packets find otherwise: a cause".to_owned();
+    let contradicted = LinkError::Refused { code: ErrorCode::ForwardContradicted, message };
+    site.site.with_host("web1", |host| host.switch_error = Some(contradicted));
+    let error = enable(&site.world, &site.fleet, &site.fleet.hosts[0], &options()).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "cannot confirm the switch of `web1`: kernel and record have the forward on, and packets find otherwise: a cause"
+    );
 }

@@ -4,24 +4,34 @@ use super::error::{NotReadyError, PromotionError};
 use crate::model::api::deployments::DeploymentsView;
 use crate::model::api::{ProbeRequest, ProbeResult};
 use crate::model::deployment::DeploymentId;
+use crate::model::fleet::Fleet;
+use crate::model::history::Actor;
 use crate::model::host::Host;
 use crate::model::promote::{PromotionSpec, PromotionTarget};
+use crate::model::proxy::Canary;
+use crate::model::traffic_split::{TrafficSplitChange, TrafficSplitRequest};
 use crate::ops::fleet::deployments::for_each_host;
 use crate::plan::promote::{PreflightError, find_target};
 use crate::world::FleetWorld;
 use crate::world::link::{HostLink, LinkError};
 
-/// The version is on every host, runs there and answers its health check; it is not main, and nothing else has a share.
+/// The version is on every host, runs there and answers its health check; it is not main, nothing else has a share, and every
+/// host would take the first share: without an agent it does not.
 pub async fn check_ready(
     world: &FleetWorld,
+    fleet: &Fleet,
     hosts: &[Host],
     spec: &PromotionSpec,
+    actor: &Actor,
 ) -> Result<PromotionTarget, PromotionError> {
     let per_host = for_each_host(world, hosts, async |_, link| {
         let view = link.list_deployments().await?;
         let found = find_target(&view, spec).map_err(NotReadyError::from);
         let Ok(target) = &found else { return Ok(found) };
         let health = probe_health(link, &view, &target.deployment).await?;
+        if health.is_ok() && spec.require_match.is_none() {
+            preview_share(link, fleet, spec, target, actor).await?;
+        }
         Ok(health.and(found))
     });
     let mut first: Option<PromotionTarget> = None;
@@ -41,6 +51,32 @@ pub async fn check_ready(
         Some(target) => Ok(target),
         None => Err(PromotionError::NotReady { hosts: not_ready }),
     }
+}
+
+/// Requests the first share as a dry run. A version that gets copies until then takes none yet.
+async fn preview_share(
+    link: &dyn HostLink,
+    fleet: &Fleet,
+    spec: &PromotionSpec,
+    target: &PromotionTarget,
+    actor: &Actor,
+) -> Result<(), LinkError> {
+    let canary = Canary {
+        deployment: target.deployment.clone(),
+        percent: spec.steps.share_at(0),
+        sticky: spec.sticky.clone(),
+        header: None,
+        cookie: None,
+    };
+    let request = TrafficSplitRequest {
+        change: TrafficSplitChange::SetCanary(canary),
+        port_range: fleet.versions.port_range,
+        forwarded: None,
+        actor: actor.clone(),
+        detail: String::new(),
+        dry_run: true,
+    };
+    link.change_traffic_split(&spec.service, &request).await.map(drop)
 }
 
 async fn probe_health(

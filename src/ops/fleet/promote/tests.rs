@@ -350,3 +350,15 @@ async fn promotion_refuses_unready_hosts() {
 fn other_canary() -> Canary {
     example::make_canary(&example::deployment("shop", "0.9.0", 20000).id, "10")
 }
+
+/// A share needs an agent on every host: one without is found before any host takes a share.
+#[tokio::test(start_paused = true)]
+async fn host_without_agent_is_found_before_the_first_share() {
+    let fake = site(3, 1);
+    fake.site.with_host("web3", |host| host.layer7.has_no_agent = true);
+    let error = roll_out(&fake, spec()).await.unwrap_err();
+    assert_eq!(error.to_string(), "cannot start the promotion: `web3`: no agent runs on this host");
+    assert_eq!(shares(&fake), [None; 3]);
+    assert_eq!(list_shares(&fake, "web1"), "", "nothing was tried");
+    assert_eq!(ready(read_last(&fake.world)), Ok(None), "the journal has no promotion");
+}

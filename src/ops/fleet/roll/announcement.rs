@@ -92,7 +92,7 @@ mod tests {
         let roll = EntryContext { plan: &plan, host: None, elapsed: Duration::ZERO };
         let host = EntryContext { plan: &plan, host: Some(&name), elapsed };
 
-        let began = RollEntryKind::Began { spec: spec.clone(), actor };
+        let began = RollEntryKind::Began { spec: spec.clone(), actor, overridden: vec![] };
         let event = RollEvent::Began { hosts: spec.hosts.clone(), is_resumed: false };
         assert_eq!(build_event(&roll, &began), Some(event));
         let notice = (NoticeEvent::Started, "roll over 1 host began".to_owned());

@@ -266,7 +266,7 @@ impl RollRun<'_> {
         switch: Switch,
         walk: &mut StepContext<'_>,
     ) -> Result<String, StepError> {
-        let detail = self.id.to_string();
+        let detail = self.describe_switch();
         let actor = match switch {
             Switch::Off => self.derive_first_actor(host).await,
             Switch::On => self.actor.clone(),

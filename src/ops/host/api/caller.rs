@@ -3,10 +3,10 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use crate::model::failure::ErrorCode;
+use crate::ops::host::completion::TaskFailed;
 use crate::ops::host::deployments::error::HostDeployError;
 use crate::world::HostWorld;
-use crate::world::link::{LinkError, LinkResult};
+use crate::world::link::LinkResult;
 use crate::world::stop::{self, StopHandle, StopToken};
 
 /// Runs a change on a task of its own. A caller that drops the future, as the agent does for a client that hangs up, requests
@@ -34,9 +34,7 @@ where
     });
     match ended.await {
         Ok(ended) => Ok(ended?),
-        Err(ended) => {
-            Err(LinkError::Refused { code: ErrorCode::Other, message: format!("it did not end: {ended}") })
-        }
+        Err(failed) => Err(TaskFailed(failed.to_string()).into()),
     }
 }
 

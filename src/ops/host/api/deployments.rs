@@ -12,6 +12,7 @@ use crate::model::api::deployments::{
 use crate::model::deployment::Deployment;
 use crate::model::forward::ChangeResult;
 use crate::model::name::ServiceName;
+use crate::ops::host::completion::run_to_completion;
 use crate::ops::host::deployments;
 use crate::world::link::{HostDeployments, LinkResult, SharedLineSink};
 
@@ -35,11 +36,15 @@ impl HostDeployments for LocalHost {
 
     async fn assign(&self, service: &ServiceName, request: &AssignRequest) -> LinkResult<AssignResponse> {
         deployments::check_service(&self.world, service, &request.which)?;
-        Ok(deployments::assign(&self.world, request).await?)
+        let (world, request) = (self.world.clone(), request.clone());
+        let change = async move { deployments::assign(&world, &request).await };
+        Ok(run_to_completion(&self.world, change).await?)
     }
 
     async fn rollback(&self, service: &ServiceName, request: &RollbackRequest) -> LinkResult<AssignResponse> {
-        Ok(deployments::rollback(&self.world, service, request).await?)
+        let (world, service, request) = (self.world.clone(), service.clone(), request.clone());
+        let change = async move { deployments::rollback(&world, &service, &request).await };
+        Ok(run_to_completion(&self.world, change).await?)
     }
 
     async fn watch_trial(&self, service: &ServiceName, request: &WatchRequest) -> LinkResult<TrialOutcome> {
@@ -53,11 +58,14 @@ impl HostDeployments for LocalHost {
     }
 
     async fn merge(&self, request: &MergeRequest) -> LinkResult<Deployment> {
-        Ok(deployments::merge(&self.world, request).await?)
+        let (world, request) = (self.world.clone(), request.clone());
+        Ok(run_to_completion(&self.world, async move { deployments::merge(&world, &request).await }).await?)
     }
 
     async fn set_access(&self, service: &ServiceName, request: &AccessRequest) -> LinkResult<ChangeResult> {
-        Ok(deployments::set_access(&self.world, service, request).await?)
+        let (world, service, request) = (self.world.clone(), service.clone(), request.clone());
+        let change = async move { deployments::set_access(&world, &service, &request).await };
+        Ok(run_to_completion(&self.world, change).await?)
     }
 
     async fn stream_logs(&self, request: &LogsRequest, heard: SharedLineSink) -> LinkResult<()> {

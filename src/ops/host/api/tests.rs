@@ -38,3 +38,13 @@ async fn forward_request_switches_and_changes_nothing_else() {
         (Switch::On, Access::Public, &None)
     );
 }
+
+/// An empty list would read as: no process listens.
+#[tokio::test]
+async fn unreadable_listeners_are_an_error() {
+    let fake = fake::world(vec![], Arc::new(FakeFirewall::new(&[Family::V4])));
+    *fake.packets.is_unreadable.lock().unwrap() = true;
+    let host = LocalHost::new(fake.world);
+    let listed = host.list_listeners(&"shop".parse().unwrap(), Port::new(80).unwrap()).await;
+    assert!(matches!(listed, Err(LinkError::Refused { code: ErrorCode::SocketsFailed, .. })), "{listed:?}");
+}

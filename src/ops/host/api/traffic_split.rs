@@ -8,6 +8,7 @@ use crate::model::evidence::Evidence;
 use crate::model::name::ServiceName;
 use crate::model::proxy::ProxyStats;
 use crate::model::traffic_split::{TrafficSplitRequest, TrafficSplitResponse};
+use crate::ops::host::completion::run_to_completion;
 use crate::ops::host::proxy;
 use crate::world::link::{HostTrafficSplit, LinkResult};
 
@@ -18,7 +19,9 @@ impl HostTrafficSplit for LocalHost {
         service: &ServiceName,
         request: &TrafficSplitRequest,
     ) -> LinkResult<TrafficSplitResponse> {
-        Ok(proxy::apply_split(&self.world, service, request).await?)
+        let (world, service, request) = (self.world.clone(), service.clone(), request.clone());
+        let change = async move { proxy::apply_split(&world, &service, &request).await };
+        Ok(run_to_completion(&self.world, change).await?)
     }
 
     async fn read_proxy_stats(&self) -> LinkResult<Option<ProxyStats>> {

@@ -4,25 +4,27 @@ use super::error::HostDeployError;
 use super::health::wait_until_healthy;
 use super::instance;
 use super::port_owner::describe_port_owner;
-use super::record::list_service_deployments;
+use super::record::{list_service_deployments, load_recovered};
 use super::release_links::update_links;
 use super::service_lock::lock_service;
 use crate::model::api::deployments::{DeployRequest, DeployResponse, HostNetwork};
 use crate::model::deployment::{Deployment, Instance, Role, Stage, Workload};
+use crate::model::forward::ServiceRecord;
 use crate::model::ports::Port;
 use crate::ops::host::rules::{self, ChangeError};
 use crate::ops::host::warn::warn;
 use crate::plan::versions::{self, DeployDecision, DeployRefusal, find_role, parse_local_port};
 use crate::world::HostWorld;
+use crate::world::store::HistoryNote;
 
 pub async fn deploy(world: &HostWorld, request: &DeployRequest) -> Result<DeployResponse, HostDeployError> {
-    let _held = lock_service(world, &request.service, "deploy").await?;
+    let _held = lock_service(world, &request.service, "deploy", request.dry_run).await?;
     rules::check_actor(world, &request.service, &request.actor)?;
-    let existing = world.deployments.all()?;
+    let (records, existing) = load_recovered(world, &request.service)?;
     let revision = match versions::decide_deploy(&existing, request)? {
         DeployDecision::New { revision } => revision,
         DeployDecision::Unchanged(deployment) => {
-            let role = find_role(&world.store.load_records()?, &deployment);
+            let role = find_role(&records, &deployment);
             return Ok(DeployResponse { deployment: *deployment, known: true, role });
         }
     };
@@ -48,7 +50,7 @@ pub async fn deploy(world: &HostWorld, request: &DeployRequest) -> Result<Deploy
         updated_at: now,
     };
     if request.dry_run {
-        let role = decide_new_role(world, &deployment)?;
+        let role = decide_new_role(&records, &deployment);
         return Ok(DeployResponse { deployment, known: false, role });
     }
     instance::check_release(world, &deployment, &deployment.instance)?;
@@ -79,13 +81,30 @@ pub async fn deploy(world: &HostWorld, request: &DeployRequest) -> Result<Deploy
         warn(world, format!("{}: old releases stay: {error}", request.service));
     }
     let role = find_role(&world.store.load_records()?, &deployment);
+    if role == Role::Shadow {
+        record_shadow(world, &deployment, request);
+    }
     Ok(DeployResponse { deployment, known: false, role })
 }
 
-fn decide_new_role(world: &HostWorld, deployment: &Deployment) -> Result<Role, HostDeployError> {
-    let records = world.store.load_records()?;
-    let record = versions::find_record(&records, &deployment.service);
-    Ok(if record.is_none_or(|record| record.routes.is_none()) { Role::Main } else { Role::Shadow })
+/// Records a deploy that changed no rule. The first version of a service is in the history as a change of its routes.
+fn record_shadow(world: &HostWorld, deployment: &Deployment, request: &DeployRequest) {
+    let Deployment { service, version, id, .. } = deployment;
+    let note = HistoryNote {
+        service: service.clone(),
+        actor: request.actor.clone(),
+        action: "deploy",
+        detail: format!("{service} {version} ({id}) is a shadow"),
+    };
+    // The version is deployed, even if the history cannot be written.
+    if let Err(error) = world.store.add_note(&note, world.clock.now()) {
+        warn(world, format!("{service}: {version} is not in the history: {error}"));
+    }
+}
+
+fn decide_new_role(records: &[ServiceRecord], deployment: &Deployment) -> Role {
+    let record = versions::find_record(records, &deployment.service);
+    if record.is_none_or(|record| record.routes.is_none()) { Role::Main } else { Role::Shadow }
 }
 
 /// D2: the first deployment of a service is main, and no later one moves traffic.
@@ -129,16 +148,24 @@ pub(super) fn find_free_port(
     let records = world.store.load_records()?;
     if let Some(port) = requested {
         versions::check_port(port, existing, &records, site)?;
-        return match describe_port_owner(world, port) {
+        // Of an instance that a repair ends: only a dry run meets one.
+        let all = world.deployments.all()?;
+        if all.iter().flat_map(Deployment::instances).any(|instance| instance.port == port) {
+            return Ok(port);
+        }
+        return match describe_port_owner(world, port)? {
             None => Ok(port),
             owner => Err(DeployRefusal::PortTaken { port, owner }.into()),
         };
     }
     let taken = versions::collect_used_ports(existing, &records, site);
-    let free =
-        versions::list_candidate_ports(site, &taken).find(|port| describe_port_owner(world, *port).is_none());
+    for port in versions::list_candidate_ports(site, &taken) {
+        if describe_port_owner(world, port)?.is_none() {
+            return Ok(port);
+        }
+    }
     let (first, last) = site.port_range;
-    Ok(free.ok_or(DeployRefusal::NoPort { first, last })?)
+    Err(DeployRefusal::NoPort { first, last }.into())
 }
 
 /// Removes the releases that nothing uses, beyond the last few.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::model::duration;
 use crate::model::failure::ErrorCode;
 use crate::model::name::ServiceName;
+use crate::ops::host::completion::TaskFailed;
 use crate::ops::host::error_code::{change_code, release_code, store_code};
 use crate::ops::host::rules::ChangeError;
 use crate::plan::traffic_split::TrafficSplitError;
@@ -41,6 +42,8 @@ pub enum HostDeployError {
     Vhost(String),
     #[error("interrupted")]
     Interrupted,
+    #[error(transparent)]
+    TaskFailed(#[from] TaskFailed),
 }
 
 fn format_log_tail(log: &[String]) -> String {
@@ -64,6 +67,7 @@ impl HostDeployError {
             Self::Proxy(ProxyError::NotWatched) => ErrorCode::NoAgent,
             Self::Proxy(_) => ErrorCode::ProxyFailed,
             Self::Interrupted => ErrorCode::Interrupted,
+            Self::TaskFailed(_) => ErrorCode::Other,
         }
     }
 }

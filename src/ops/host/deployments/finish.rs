@@ -3,6 +3,7 @@
 use super::error::HostDeployError;
 use super::instance;
 use super::release_links::update_links;
+use super::system_actor::system_actor;
 use crate::model::deployment::{Deployment, Stage};
 use crate::model::forward::ServiceRecord;
 use crate::model::history::Actor;
@@ -75,9 +76,4 @@ pub(super) async fn remove_routes(
     })
     .await?;
     Ok(before)
-}
-
-/// The actor of repairs whose original actor is no longer known.
-pub(super) fn system_actor() -> Actor {
-    Actor { is_host: true, ..Actor::new("switchman", std::process::id()) }
 }

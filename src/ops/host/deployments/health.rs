@@ -28,7 +28,8 @@ pub(super) async fn wait_until_healthy(
     instance: &Instance,
     limit: Duration,
 ) -> Result<(), HostDeployError> {
-    let deadline = Instant::now() + limit;
+    let began_at = Instant::now();
+    let deadline = began_at + limit;
     let endpoint = deployment.endpoint(instance);
     let id = deployment.instance_id(instance.build);
     let mut passed = 0;
@@ -66,7 +67,8 @@ pub(super) async fn wait_until_healthy(
     Err(HostDeployError::Unhealthy {
         service: deployment.service.clone(),
         version: deployment.version.to_string(),
-        waited: limit,
+        // An instance that has ended is not waited for.
+        waited: limit.min(began_at.elapsed()),
         reason,
         log: read_last_lines(world, &id).await,
     })

@@ -156,7 +156,7 @@ pub(super) async fn find_port_conflict(
     if !is_stopped().await {
         return None;
     }
-    let owner = describe_port_owner(world, instance.port)?;
+    let owner = describe_port_owner(world, instance.port).ok()??;
     // Its runner may have started it since.
     is_stopped().await.then(|| format!("its port {} is in use by {owner}", instance.port))
 }

@@ -7,9 +7,9 @@ use tokio::time::Instant;
 use super::error::HostDeployError;
 use super::finish::{finish_kill, remove_routes};
 use super::open_connections::count_sockets;
-use super::record::{list_service_deployments, load_deployment};
+use super::record::{list_service_deployments, load_deployment, load_recovered};
 use super::service_lock::lock_service;
-use crate::model::api::deployments::{KillRequest, KillResponse};
+use crate::model::api::deployments::{DeploymentRef, KillRequest, KillResponse};
 use crate::model::deployment::{Deployment, Role, Stage};
 use crate::model::forward::ServiceRecord;
 use crate::model::history::Actor;
@@ -26,19 +26,20 @@ const DRAIN_INTERVAL: Duration = Duration::from_millis(200);
 
 pub async fn kill(world: &HostWorld, request: &KillRequest) -> Result<KillResponse, HostDeployError> {
     let service = load_deployment(world, &request.id)?.service;
-    let _held = lock_service(world, &service, "kill").await?;
+    let _held = lock_service(world, &service, "kill", request.dry_run).await?;
     rules::check_actor(world, &service, &request.actor)?;
-    let deployment = load_deployment(world, &request.id)?;
-    let check = || -> Result<(), HostDeployError> {
-        let existing = list_service_deployments(world, &service)?;
-        Ok(versions::check_kill(&world.store.load_records()?, &existing, &deployment)?)
-    };
-    check()?;
+    let (records, existing) = load_recovered(world, &service)?;
+    let deployment = versions::find_deployment(&existing, &DeploymentRef::Id(request.id.clone()))?.clone();
+    versions::check_kill(&records, &existing, &deployment)?;
     if request.dry_run {
         let busy = count_sockets(world, &deployment).await.ok().map(|count| count.maybe_busy());
         return Ok(KillResponse { deployment, aborted_requests: busy });
     }
-    let serving = versions::find_role(&world.store.load_records()?, &deployment) == Role::Main;
+    let check = || -> Result<(), HostDeployError> {
+        let existing = list_service_deployments(world, &service)?;
+        Ok(versions::check_kill(&world.store.load_records()?, &existing, &deployment)?)
+    };
+    let serving = versions::find_role(&records, &deployment) == Role::Main;
     let got = proxy::remove_from_splits(world, &deployment, &request.actor).await?;
     let killing = Deployment { stage: Stage::Killing, updated_at: world.clock.now(), ..deployment.clone() };
     // Users of the backup vhost are routed to main first: nothing new comes while the rest ends.

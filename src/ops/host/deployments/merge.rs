@@ -1,9 +1,9 @@
 //! `merge` on the host: a deployment gets the id that its version has on other hosts. Rules and instances stay as they are.
 
 use super::error::HostDeployError;
-use super::record::load_deployment;
+use super::record::{load_deployment, load_recovered};
 use super::service_lock::lock_service;
-use crate::model::api::deployments::MergeRequest;
+use crate::model::api::deployments::{DeploymentRef, MergeRequest};
 use crate::model::deployment::Deployment;
 use crate::ops::host::proxy;
 use crate::ops::host::rules;
@@ -13,11 +13,11 @@ use crate::world::store::HistoryNote;
 
 pub async fn merge(world: &HostWorld, request: &MergeRequest) -> Result<Deployment, HostDeployError> {
     let service = load_deployment(world, &request.id)?.service;
-    let _held = lock_service(world, &service, "merge").await?;
+    let _held = lock_service(world, &service, "merge", request.dry_run).await?;
     rules::check_actor(world, &service, &request.actor)?;
-    let deployment = load_deployment(world, &request.id)?;
-    let merged =
-        versions::plan_merge(&world.deployments.all()?, &deployment, &request.into, request.revision)?;
+    let (_, existing) = load_recovered(world, &service)?;
+    let deployment = versions::find_deployment(&existing, &DeploymentRef::Id(request.id.clone()))?.clone();
+    let merged = versions::plan_merge(&existing, &deployment, &request.into, request.revision)?;
     if request.dry_run || merged == deployment {
         return Ok(merged);
     }

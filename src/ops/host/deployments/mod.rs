@@ -16,6 +16,7 @@ mod record;
 mod recovery;
 mod release_links;
 mod service_lock;
+mod system_actor;
 mod trial;
 mod update;
 

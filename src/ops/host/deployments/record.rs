@@ -1,8 +1,10 @@
 //! Reads of the record: deployments of this host.
 
 use super::error::HostDeployError;
+use super::system_actor::system_actor;
 use crate::model::api::deployments::DeploymentRef;
 use crate::model::deployment::{Deployment, DeploymentId};
+use crate::model::forward::ServiceRecord;
 use crate::model::name::ServiceName;
 use crate::plan::versions;
 use crate::world::HostWorld;
@@ -21,4 +23,14 @@ pub(super) fn load_deployment(world: &HostWorld, id: &DeploymentId) -> Result<De
     let all = world.deployments.all()?;
     let which = DeploymentRef::Id(id.clone());
     Ok(versions::find_deployment(&all, &which)?.clone())
+}
+
+/// Loads records and deployments as they are once the interrupted changes of a service are repaired. Where a command has repaired
+/// them under its lock, this is what is recorded.
+pub(super) fn load_recovered(
+    world: &HostWorld,
+    service: &ServiceName,
+) -> Result<(Vec<ServiceRecord>, Vec<Deployment>), StoreError> {
+    let (records, all) = (world.store.load_records()?, world.deployments.all()?);
+    Ok(versions::project_recovery(&records, &all, service, &system_actor()))
 }

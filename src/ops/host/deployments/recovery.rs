@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::error::HostDeployError;
-use super::finish::{finish_kill, finish_update, system_actor};
+use super::finish::{finish_kill, finish_update};
 use super::instance;
 use super::record::list_service_deployments;
 use super::release_links::{link_releases, update_links};
+use super::system_actor::system_actor;
 use crate::model::deployment::{Deployment, Stage};
 use crate::model::name::ServiceName;
 use crate::plan::versions::{Recovery, plan_recovery};

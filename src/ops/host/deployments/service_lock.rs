@@ -12,13 +12,17 @@ use crate::world::store::LockGuard;
 /// and an operator prefers an error to a long wait.
 const SERVICE_LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Serializes deploys, updates and kills of a service. What an earlier one left half done is repaired first.
+/// Serializes deploys, updates and kills of a service. What an earlier one left half done is repaired first, but for a dry run:
+/// [`load_recovered`](super::record::load_recovered) returns what the repair would leave.
 pub(super) async fn lock_service(
     world: &HostWorld,
     service: &ServiceName,
     purpose: &str,
+    is_dry_run: bool,
 ) -> Result<Box<dyn LockGuard>, HostDeployError> {
     let held = world.deployments.lock_service(service, purpose, SERVICE_LOCK_TIMEOUT).await?;
-    recover_service(world, service).await?;
+    if !is_dry_run {
+        recover_service(world, service).await?;
+    }
     Ok(held)
 }

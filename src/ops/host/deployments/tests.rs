@@ -33,6 +33,8 @@ use crate::world::releases::ReleaseStore as _;
 use crate::world::reporter::Event;
 use crate::world::store::StoreError;
 
+mod dry_run;
+mod history;
 mod owner;
 mod ports;
 mod proxy;
@@ -179,6 +181,7 @@ fn is_sound(fake: &FakeWorld) -> Result<(), String> {
     Ok(())
 }
 
+/// Rows: D2, Z6.
 #[tokio::test(start_paused = true)]
 async fn host_lifecycle_from_deploy_to_kill() {
     let fake = fake();
@@ -233,6 +236,7 @@ async fn failed_release_link_is_a_warning() {
 }
 
 /// A kill that was to keep the release is not ended by one that takes it away.
+/// Rows: D36.
 #[tokio::test(start_paused = true)]
 async fn interrupted_kill_keeps_release() {
     let fake = with_versions(&["1.0.0", "2.0.0"]).await;
@@ -247,6 +251,7 @@ async fn interrupted_kill_keeps_release() {
 }
 
 /// R7: what is killed is a deployment, by its id; the service's others stay.
+/// Rows: R7.
 #[tokio::test(start_paused = true)]
 async fn kill_removes_only_named_deployment() {
     let fake = with_versions(&["1.0.0", "2.0.0", "3.0.0"]).await;
@@ -278,7 +283,21 @@ async fn deploy_removes_version_that_never_becomes_healthy() {
     assert_eq!(is_sound(&fake), Ok(()));
 }
 
+/// A program that has ended is not waited for, and the error does not claim so.
+#[tokio::test(start_paused = true)]
+async fn failed_start_names_the_time_that_was_waited() {
+    let fake = fake();
+    let address = "127.0.0.1:20000".parse().unwrap();
+    *fake.host.probe_error.lock().unwrap() =
+        Some(ProbeError::Status { address, path: "/health".into(), found: 500, expected: 200 });
+    *fake.versions.exit.lock().unwrap() = Some("exit status 7".to_owned());
+    let request = DeployRequest { health_timeout: MS * 60_000, ..request(&fake, "1.0.0") };
+    let text = deploy(&fake.world, &request).await.unwrap_err().to_string();
+    assert!(text.contains("health check within 0s: it ended with exit status 7"), "{text}");
+}
+
 /// R5, R9: work in flight holds a kill; when it is refused, everything is as before.
+/// Rows: R5, R8, R9.
 #[tokio::test(start_paused = true)]
 async fn kill_refuses_busy_version_unless_forced() {
     let fake = with_versions(&["1.0.0", "2.0.0"]).await;
@@ -294,6 +313,7 @@ async fn kill_refuses_busy_version_unless_forced() {
 }
 
 /// R10: the id, the revision and the port's meaning stay; the old instance goes when it has drained.
+/// Rows: R10.
 #[tokio::test(start_paused = true)]
 async fn update_keeps_the_id() {
     let fake = fake();
@@ -328,6 +348,7 @@ async fn update_at_same_address_skips_drain() {
 }
 
 /// R12: the draining one is fixed first, then the active one; each keeps its id, its revision and its place.
+/// Rows: R12.
 #[tokio::test(start_paused = true)]
 async fn update_works_on_draining_then_active_version() {
     let fake = with_versions(&["1.0.0", "2.0.0"]).await;
@@ -352,6 +373,7 @@ async fn update_works_on_draining_then_active_version() {
 }
 
 /// R13: a version keeps its state by the names in its environment, and both builds of an update get the same.
+/// Rows: R13.
 #[tokio::test(start_paused = true)]
 async fn update_gives_both_builds_the_same_environment() {
     let fake = fake();
@@ -374,6 +396,7 @@ async fn update_gives_both_builds_the_same_environment() {
 }
 
 /// R8, R27: private means that no port leads there, and public brings back what was.
+/// Rows: R8, R27.
 #[tokio::test(start_paused = true)]
 async fn private_service_has_no_rule() {
     let fake = fake();

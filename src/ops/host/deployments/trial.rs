@@ -8,6 +8,7 @@ use crate::model::deployment::{Deployment, DeploymentId};
 use crate::model::forward::Trial;
 use crate::model::history::Actor;
 use crate::model::name::ServiceName;
+use crate::ops::host::completion::run_to_completion;
 use crate::ops::host::rules::{self, ChangeError};
 use crate::plan::versions::{self, DeployRefusal, find_deployment};
 use crate::world::HostWorld;
@@ -93,7 +94,9 @@ async fn roll_back_main(
         reason: format!("by itself: {reason}"),
         from: Some(main.version.clone()),
     };
-    match assign::rollback(world, service, &request).await {
+    // A caller that polls the watch stops waiting at any moment: the rollback goes on to its end.
+    let (own, of) = (world.clone(), service.clone());
+    match run_to_completion(world, async move { assign::rollback(&own, &of, &request).await }).await {
         Ok(assigned) if assigned.deployment.id == trial.previous => Ok(TrialOutcome::RolledBack {
             previous: Box::new(assigned.deployment),
             reason: reason.to_owned(),
@@ -117,10 +120,14 @@ async fn record_passed(
     actor: &Actor,
 ) -> Result<(), HostDeployError> {
     let actor = Actor { is_host: true, ..actor.clone() };
-    let changed = rules::change_if_needed(world, "watch", |records| {
-        let record = versions::find_record(records, service);
-        Ok::<_, ChangeError>(record.and_then(|record| versions::end_trial(record, main, &actor)))
-    });
-    changed.await?;
-    Ok(())
+    let (own, service, main) = (world.clone(), service.clone(), main.clone());
+    run_to_completion(world, async move {
+        let changed = rules::change_if_needed(&own, "watch", |records| {
+            let record = versions::find_record(records, &service);
+            Ok::<_, ChangeError>(record.and_then(|record| versions::end_trial(record, &main, &actor)))
+        });
+        changed.await?;
+        Ok(())
+    })
+    .await
 }

@@ -8,9 +8,9 @@ use super::finish::finish_update;
 use super::health::wait_until_healthy;
 use super::instance;
 use super::open_connections::count_sockets;
-use super::record::load_deployment;
+use super::record::{load_deployment, load_recovered};
 use super::service_lock::lock_service;
-use crate::model::api::deployments::UpdateRequest;
+use crate::model::api::deployments::{DeploymentRef, UpdateRequest};
 use crate::model::deployment::{Deployment, Instance, Stage, Workload};
 use crate::ops::host::proxy;
 use crate::ops::host::rules::{self, ChangeError};
@@ -23,10 +23,11 @@ const DRAIN_INTERVAL: Duration = Duration::from_millis(200);
 
 pub async fn update(world: &HostWorld, request: &UpdateRequest) -> Result<Deployment, HostDeployError> {
     let service = load_deployment(world, &request.id)?.service;
-    let _held = lock_service(world, &service, "update").await?;
+    let _held = lock_service(world, &service, "update", request.dry_run).await?;
     rules::check_actor(world, &service, &request.actor)?;
-    let deployment = load_deployment(world, &request.id)?;
-    let next = build_next_instance(world, &deployment, request)?;
+    let (_, existing) = load_recovered(world, &service)?;
+    let deployment = versions::find_deployment(&existing, &DeploymentRef::Id(request.id.clone()))?.clone();
+    let next = build_next_instance(world, &existing, &deployment, request)?;
     if next.how == deployment.instance.how && next.digest == deployment.instance.digest {
         return Ok(deployment);
     }
@@ -68,6 +69,7 @@ pub async fn update(world: &HostWorld, request: &UpdateRequest) -> Result<Deploy
 /// The instance that takes over. R11: something that runs already may be at another deployment's endpoint.
 fn build_next_instance(
     world: &HostWorld,
+    existing: &[Deployment],
     deployment: &Deployment,
     request: &UpdateRequest,
 ) -> Result<Instance, HostDeployError> {
@@ -82,7 +84,7 @@ fn build_next_instance(
         parse_local_port(uri, deployment.address).map_err(DeployRefusal::from)?
     } else {
         let site = request.site.as_ref().ok_or(DeployRefusal::NoNetwork)?;
-        find_free_port(world, &world.deployments.all()?, None, site)?
+        find_free_port(world, existing, None, site)?
     };
     Ok(Instance { build: deployment.instance.build + 1, port, how, digest: request.digest.clone() })
 }

@@ -326,7 +326,13 @@ pub(super) async fn remove_from_splits(
         before = Some(record.layer7.clone());
         let layer7 = Layer7 { traffic_split: splits, ..record.layer7.clone() };
         let detail = format!("{service} {} gets neither copies nor a share", deployment.version);
-        Ok::<_, ChangeError>(Some(traffic_split::build_intent(record, layer7, actor, "kill", detail)))
+        Ok::<_, ChangeError>(Some(traffic_split::build_intent(
+            record,
+            layer7,
+            actor,
+            versions::KILL_BEGUN,
+            detail,
+        )))
     })
     .await?;
     if rules::read_record(world, service)?.is_none_or(|record| record.layer7.place.is_none()) {
@@ -354,9 +360,11 @@ pub(super) async fn restore_to_splits(
     rules::change_if_needed(world, "kill", |records| {
         let Some(record) = versions::find_record(records, service) else { return Ok(None) };
         let layer7 = traffic_split::restore_deployment(record, before, &deployment.id);
-        let detail = "refused: copies and share are back".to_owned();
+        let detail = format!("{service} {}: copies and share are back", deployment.version);
         Ok::<_, ChangeError>(
-            layer7.map(|layer7| traffic_split::build_intent(record, layer7, actor, "kill", detail)),
+            layer7.map(|layer7| {
+                traffic_split::build_intent(record, layer7, actor, versions::KILL_REFUSED, detail)
+            }),
         )
     })
     .await?;

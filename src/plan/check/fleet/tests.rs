@@ -5,6 +5,7 @@ use crate::model::journal::{RollEntry, RollEntryKind};
 use crate::model::lock::{Holder, LockPurpose};
 use crate::model::observation::ObservationError;
 use crate::model::roll::{Batch, RollId};
+use crate::model::ssh::SshFailure;
 use crate::plan::roll::progress::build_progress;
 
 fn fleet() -> Fleet {
@@ -42,6 +43,7 @@ fn good() -> FleetFacts {
         missing: vec![],
         roll: Ok(None),
         lock: Ok(None),
+        promotion: None,
         version: "1.0.0",
     }
 }
@@ -80,19 +82,17 @@ fn healthy_fleet_has_one_finding_per_host_and_balancer() {
 #[test]
 fn unreachable_host_finding_has_a_fix() {
     let lost = |facts: &mut FleetFacts| {
-        facts.hosts[1].hello = Err(LinkFailure::Unreachable("ssh: Permission denied (publickey).".into()));
+        facts.hosts[1].hello = Err(make_ssh_failure());
         facts.hosts[1].view = None;
     };
     assert_eq!(with(lost), ["Problem web2 host-unreachable"]);
-    let (mut facts, mut fleet) = (good(), fleet());
+    let mut facts = good();
     lost(&mut facts);
-    fleet.reach.remote_switchman = ["sudo", "-n", "switchman"].map(str::to_owned).to_vec();
     let found =
-        collect_findings(&fleet, &facts).into_iter().find(|one| one.id == "host-unreachable").unwrap();
-    assert_eq!(
-        found.fix,
-        "this must answer, without a password: `ssh deploy@web2 sudo -n switchman agent --stdio </dev/null`"
-    );
+        collect_findings(&fleet(), &facts).into_iter().find(|one| one.id == "host-unreachable").unwrap();
+    let command =
+        "ssh -o BatchMode=yes -F /home/ops/fleet deploy@web2 sudo -n switchman agent --stdio </dev/null";
+    assert!(found.fix.contains("a key of yours") && found.fix.contains(command), "{}", found.fix);
     let other = |unheard: LinkFailure| with(|facts| facts.hosts[0].hello = Err(unheard))[0].clone();
     assert_eq!(other(LinkFailure::VersionMismatch("x".into())), "Problem web1 version-skew");
     assert_eq!(other(LinkFailure::Refused("x".into())), "Problem web1 host-refuses");
@@ -190,7 +190,7 @@ fn missing_operator_files_are_reported() {
 fn add_unfinished_roll(facts: &mut FleetFacts, holder: Option<Liveness>, machine: &str) {
     let roll = RollId::new(jiff::Timestamp::UNIX_EPOCH, 1);
     let spec = example::make_roll_spec(&["web1", "web2"]);
-    let kind = RollEntryKind::Began { spec, actor: example::make_actor() };
+    let kind = RollEntryKind::Began { spec, actor: example::make_actor(), overridden: vec![] };
     let entry = RollEntry { roll: roll.clone(), at: jiff::Timestamp::UNIX_EPOCH, host: None, kind };
     facts.roll = Ok(build_progress(&[entry]));
     let holder = holder.map(|liveness| {
@@ -212,6 +212,19 @@ fn abandoned_roll_is_reported() {
     );
 }
 
+fn make_ssh_failure() -> LinkFailure {
+    let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    LinkFailure::Unreachable {
+        reason: "ssh reports: deploy@web2: Permission denied (publickey)".into(),
+        ssh: Some(Box::new(SshAttempt {
+            destination: "deploy@web2".into(),
+            options: owned(&["-F", "/home/ops/fleet"]),
+            remote: owned(&["sudo", "-n", "switchman", "agent", "--stdio"]),
+            failure: SshFailure::AuthDenied,
+        })),
+    }
+}
+
 /// Samples of the findings that only a check of the fleet makes.
 pub(in crate::plan::check) fn list_samples() -> Vec<Finding> {
     let collect = |change: &dyn Fn(&mut FleetFacts)| {
@@ -220,7 +233,7 @@ pub(in crate::plan::check) fn list_samples() -> Vec<Finding> {
         collect_findings(&fleet(), &facts)
     };
     let failures = [
-        LinkFailure::Unreachable("ssh: Permission denied (publickey).".into()),
+        make_ssh_failure(),
         LinkFailure::VersionMismatch(
             "its switchman 0.3.0 speaks API 4..5, this one (0.1.0) speaks 2..2".into(),
         ),
@@ -253,4 +266,46 @@ pub(in crate::plan::check) fn list_samples() -> Vec<Finding> {
         facts.roll = Err(ObservationError::new("the journal `.switchman/shop.db` is damaged"));
     }));
     all
+}
+
+/// A fleet whose first host has another main than the second.
+fn with_two_mains() -> FleetFacts {
+    let mut facts = good();
+    for (host, version) in facts.hosts.iter_mut().zip(["2.0.0", "1.0.0"]) {
+        let Some(Ok(view)) = &mut host.view else { panic!() };
+        view.main_version = Some(version.parse().unwrap());
+    }
+    facts
+}
+
+fn find_mains(facts: &FleetFacts) -> Option<Finding> {
+    collect_findings(&fleet(), facts).into_iter().find(|one| one.id == "mains-differ")
+}
+
+#[test]
+fn different_mains_are_a_warning_unless_an_operation_explains_them() {
+    assert_eq!(find_mains(&good()), None);
+    let mut facts = with_two_mains();
+    let found = find_mains(&facts).unwrap();
+    assert_eq!(found.severity, Severity::Warning);
+    assert_eq!(found.reason, "hosts have different mains: 1.0.0 on web2; 2.0.0 on web1");
+    assert!(found.fix.contains("`switchman assign shop 2.0.0 --host web2`"), "{}", found.fix);
+
+    // A roll of a command explains nothing; a rolling assign does.
+    let mut rows = example::make_roll_entries(&["web1", "web2"], 0, vec![]);
+    facts.roll = Ok(build_progress(&rows));
+    assert_eq!(find_mains(&facts).unwrap().severity, Severity::Warning);
+    if let RollEntryKind::Began { spec, .. } = &mut rows[0].kind {
+        let (version, trial) = ("2.0.0".parse().unwrap(), std::time::Duration::ZERO);
+        spec.work = crate::model::roll::Work::Assign(crate::model::roll::NewMain { version, trial });
+    }
+    facts.roll = Ok(build_progress(&rows));
+    let found = find_mains(&facts).unwrap();
+    assert_eq!(found.severity, Severity::Note);
+    assert!(found.reason.contains("is not finished"), "{}", found.reason);
+
+    // A host that cannot be read has no main that is known.
+    let mut facts = with_two_mains();
+    facts.hosts[0].view = None;
+    assert_eq!(find_mains(&facts), None);
 }

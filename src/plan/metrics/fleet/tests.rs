@@ -137,7 +137,7 @@ fn roll_has_exactly_one_state() {
     let ended = |result| with(RollEntryKind::Ended { result, reason: String::new() });
     assert_eq!(render_roll_state(build_roll(list_half_finished_roll()), true), "stopped");
     for (is_alive, name) in [(true, "running"), (false, "cut-off")] {
-        let resumed = with(RollEntryKind::Resumed { actor: example::make_actor() });
+        let resumed = with(RollEntryKind::Resumed { actor: example::make_actor(), overridden: vec![] });
         assert_eq!(render_roll_state(resumed, is_alive), name);
     }
     for (result, name) in [

@@ -25,6 +25,7 @@ fn chooses_canary(canary: &Canary, lines: &[(&str, &str)]) -> bool {
     choose_route(canary, COOKIE_NAME, &build_headers(lines), &mut ShareCounters::default()).is_canary
 }
 
+/// Rows: E4.
 #[test]
 fn canary_gets_exactly_100_of_400_requests_at_25_percent() {
     let mut shares = ShareCounters::default();
@@ -35,6 +36,7 @@ fn canary_gets_exactly_100_of_400_requests_at_25_percent() {
     assert_eq!(taken, 100);
 }
 
+/// Rows: E7.
 #[test]
 fn header_without_value_matches_by_presence() {
     let marked = Canary { percent: None, header: build_mark("X-Mistery-Shopper", None), ..build_canary("0") };

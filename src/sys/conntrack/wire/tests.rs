@@ -129,3 +129,21 @@ fn entry_is_answered_from_the_port_that_the_client_opened() {
         assert_eq!(find_attribute(tcp, CTA_PROTOINFO_TCP_FLAGS_REPLY), Some(&[10, 10][..]));
     }
 }
+
+/// A request to delete without the whole tuple would delete other entries, or all.
+#[test]
+fn delete_names_every_part_of_the_tuple() {
+    for (client, server) in [("192.0.2.7:40000", "192.0.2.1:80"), ("[2001:db8::7]:40000", "[2001:db8::1]:80")]
+    {
+        let (client, server): (SocketAddr, SocketAddr) = (client.parse().unwrap(), server.parse().unwrap());
+        let bytes = build_delete(client, server, 7);
+        assert_eq!((read_u16(&bytes, 4), read_u16(&bytes, 6)), (Some(0x0102), Some(0x5)));
+        let tuple = find_attribute(&bytes[20..], CTA_TUPLE_ORIG).unwrap();
+        let address = find_attribute(tuple, CTA_TUPLE_IP).unwrap();
+        let (source, destination) =
+            if client.is_ipv4() { (CTA_IP_V4_SRC, CTA_IP_V4_DST) } else { (CTA_IP_V6_SRC, CTA_IP_V6_DST) };
+        assert!(find_attribute(address, source).is_some() && find_attribute(address, destination).is_some());
+        assert_eq!(read_port(tuple, CTA_PROTO_SRC_PORT), Some(40000));
+        assert_eq!(read_port(tuple, CTA_PROTO_DST_PORT), Some(80));
+    }
+}

@@ -32,7 +32,7 @@ fn body(state: u8, info_length: usize) -> Vec<u8> {
 }
 
 fn part_of(body: &[u8]) -> Result<DumpPart, NetlinkError> {
-    let parts = parse_parts(&build_message(SOCK_DIAG_BY_FAMILY, 0, 7, body), 7);
+    let parts = parse_parts(&build_message(SOCK_DIAG_BY_FAMILY, 0, 7, body), 7, parse_socket);
     assert_eq!(parts.len(), 1, "{parts:?}");
     parts.into_iter().next().unwrap()
 }
@@ -112,14 +112,20 @@ fn server_closed_socket_is_finished_when_only_fin_is_unacked() {
 
 #[test]
 fn dump_parts_include_errors_and_end() {
-    assert_eq!(parse_parts(&build_message(NLMSG_DONE, 0, 7, &[0; 4]), 7), [Ok(DumpPart::Done)]);
-    assert_eq!(parse_parts(&build_message(NLMSG_DONE, 0, 7, &[0; 4]), 8), [Ok(DumpPart::Stale)]);
-    let refused = parse_parts(&build_message(NLMSG_ERROR, 0, 7, &(-1i32).to_ne_bytes()), 7);
+    assert_eq!(parse_parts(&build_message(NLMSG_DONE, 0, 7, &[0; 4]), 7, parse_socket), [Ok(DumpPart::Done)]);
+    assert_eq!(
+        parse_parts(&build_message(NLMSG_DONE, 0, 7, &[0; 4]), 8, parse_socket),
+        [Ok(DumpPart::Stale)]
+    );
+    let refused = parse_parts(&build_message(NLMSG_ERROR, 0, 7, &(-1i32).to_ne_bytes()), 7, parse_socket);
     assert_eq!(refused, [Err(NetlinkError::Refused(Errno::EPERM))]);
     assert_eq!(part_of(&[0; 10]), Err(NetlinkError::ShortSocket));
-    assert_eq!(parse_parts(&build_message(99, 0, 7, &[]), 7), [Err(NetlinkError::UnexpectedType(99))]);
     assert_eq!(
-        parse_parts(&build_message(NLMSG_DONE, 0, 7, &[0; 4])[..19], 7),
+        parse_parts(&build_message(99, 0, 7, &[]), 7, parse_socket),
+        [Err(NetlinkError::UnexpectedType(99))]
+    );
+    assert_eq!(
+        parse_parts(&build_message(NLMSG_DONE, 0, 7, &[0; 4])[..19], 7, parse_socket),
         [Err(NetlinkError::MessageLength { length: 20, received: 19 })]
     );
 }
@@ -127,8 +133,8 @@ fn dump_parts_include_errors_and_end() {
 #[test]
 fn interruption_counts_only_for_its_dump() {
     let interrupted = build_message(NLMSG_DONE, NLM_F_DUMP_INTR, 7, &[0; 4]);
-    assert_eq!(parse_parts(&interrupted, 7), [Ok(DumpPart::Interrupted), Ok(DumpPart::Done)]);
-    assert_eq!(parse_parts(&interrupted, 8), [Ok(DumpPart::Stale)]);
+    assert_eq!(parse_parts(&interrupted, 7, parse_socket), [Ok(DumpPart::Interrupted), Ok(DumpPart::Done)]);
+    assert_eq!(parse_parts(&interrupted, 8, parse_socket), [Ok(DumpPart::Stale)]);
 }
 
 #[test]
@@ -137,7 +143,7 @@ fn datagram_parses_many_messages() {
     datagram.extend(build_message(SOCK_DIAG_BY_FAMILY, 0, 6, &body(ESTABLISHED, 280)));
     datagram.extend(build_message(SOCK_DIAG_BY_FAMILY, 0, 7, &body(CLOSE_WAIT, 280)));
     datagram.extend(build_message(NLMSG_DONE, 0, 7, &[0; 4]));
-    let kinds: Vec<_> = parse_parts(&datagram, 7).into_iter().map(Result::unwrap).collect();
+    let kinds: Vec<_> = parse_parts(&datagram, 7, parse_socket).into_iter().map(Result::unwrap).collect();
     assert!(
         matches!(
             kinds[..],
@@ -169,12 +175,12 @@ fn destroy_uses_kernel_socket_id() {
 proptest! {
     #[test]
     fn parse_parts_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-        let _ = (parse_parts(&bytes, 1), parse_destroy_answer(&bytes, 1));
+        let _ = (parse_parts(&bytes, 1, parse_socket), parse_destroy_answer(&bytes, 1));
     }
 
     #[test]
     fn parse_socket_never_panics(body in proptest::collection::vec(any::<u8>(), 0..400)) {
-        prop_assert_eq!(parse_parts(&build_message(SOCK_DIAG_BY_FAMILY, 0, 1, &body), 1).len(), 1);
+        prop_assert_eq!(parse_parts(&build_message(SOCK_DIAG_BY_FAMILY, 0, 1, &body), 1, parse_socket).len(), 1);
     }
 
     /// A real message with some bytes overwritten: deeper than random bytes get.
@@ -187,6 +193,6 @@ proptest! {
             if let Some(old) = bytes.get_mut(at) { *old = byte; }
         }
         bytes.truncate(length);
-        let _ = parse_parts(&bytes, 1);
+        let _ = parse_parts(&bytes, 1, parse_socket);
     }
 }

@@ -20,6 +20,7 @@ fn count_instances(fleet: &HostFleet) -> Vec<usize> {
     fleet.hosts.iter().map(|fake| fake.versions.running.lock().unwrap().len()).collect()
 }
 
+/// Rows: D16.
 #[tokio::test(start_paused = true)]
 async fn d16_kill_of_a_half_ramped_service_kills_main_last_on_each_host() {
     let fleet = half_ramped().await;
@@ -30,6 +31,7 @@ async fn d16_kill_of_a_half_ramped_service_kills_main_last_on_each_host() {
     assert_eq!(count_instances(&fleet), [0, 0]);
 }
 
+/// Rows: D19.
 #[tokio::test(start_paused = true)]
 async fn d19_kill_touches_no_host_if_the_version_is_main_beside_others_on_one() {
     let fleet = half_ramped().await;

@@ -6,6 +6,7 @@ use crate::model::traffic_split::TrafficSplitChange;
 use crate::ops::testing::host_fleet::HostFleet;
 
 /// `Drained` is the word for what can be removed.
+/// Rows: R15.
 #[tokio::test(start_paused = true)]
 async fn canary_has_a_status_of_its_own() {
     let fleet = HostFleet::new(2);
@@ -42,6 +43,7 @@ async fn deploy_after_kill_is_listed_as_in_maintenance() {
     assert_eq!(listing.rows[0].maintenance, ["web1".parse().unwrap()]);
 }
 
+/// Rows: R17.
 #[tokio::test(start_paused = true)]
 async fn r17_dry_run_shows_the_new_revision_and_the_old_endpoint() {
     let fleet = HostFleet::new(1);
@@ -63,6 +65,7 @@ async fn r17_dry_run_shows_the_new_revision_and_the_old_endpoint() {
     assert_eq!(read_lines(), ["Revision: 1 -> 2".to_owned(), old]);
 }
 
+/// Rows: R34.
 #[tokio::test(start_paused = true)]
 async fn r34_the_newest_revision_is_the_latest() {
     let fleet = HostFleet::new(2);

@@ -9,6 +9,7 @@ fn listen(fake: &FakeWorld, number: u16) {
     fake.host.listeners.lock().unwrap().push((port(number), process));
 }
 
+/// Rows: D20.
 #[tokio::test(start_paused = true)]
 async fn deploy_passes_over_ports_in_use() {
     let fake = fake();
@@ -59,4 +60,17 @@ async fn open_connections_are_tracked_before_the_first_redirect_of_a_port_only()
     assert_eq!(both, [ports.backup, ports.main]);
     deploy(&fake.world, &request(&fake, "2.0.0")).await.unwrap();
     assert_eq!(tracked(), []);
+}
+
+/// Unknown is not free.
+#[tokio::test(start_paused = true)]
+async fn deploy_refuses_where_listeners_are_not_known() {
+    let fake = fake();
+    *fake.packets.is_unreadable.lock().unwrap() = true;
+    for requested in [None, Some(port(20005))] {
+        let wanted = DeployRequest { port: requested, ..request(&fake, "1.0.0") };
+        let error = deploy(&fake.world, &wanted).await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::SocketsFailed, "{error}");
+    }
+    assert!(fake.world.deployments.all().unwrap().is_empty());
 }

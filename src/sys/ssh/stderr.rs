@@ -15,7 +15,7 @@ use crate::sys::lines::LineSplitter;
 const STDERR_TIMEOUT: Duration = Duration::from_secs(1);
 /// Limits of the standard error in an error text: lines, and characters of the whole.
 const MAX_STDERR_LINES: usize = 3;
-pub(super) const MAX_SHOWN_CHARS: usize = 300;
+pub const MAX_SHOWN_CHARS: usize = 300;
 /// More than a host prints at a login, and less than ssh takes from it before it is read (2 MiB, `CHAN_SES_WINDOW_DEFAULT` of
 /// OpenSSH's channels.h).
 const NOISY_BYTES: usize = 64 * 1024;
@@ -25,7 +25,7 @@ static NOISY: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
 
 /// The last that ssh wrote to its standard error, which is read to its end: a full pipe would hold ssh up.
 #[derive(Clone)]
-pub(super) struct SshStderr {
+pub struct SshStderr {
     lines: Arc<Mutex<VecDeque<String>>>,
     is_finished: watch::Receiver<bool>,
 }
@@ -114,17 +114,35 @@ fn keep_line(lines: &Mutex<VecDeque<String>>, line: &str) {
     }
     log::debug!("ssh: {line}");
     let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
-    lines.push_back(shorten(line));
+    lines.push_back(shorten(to_clause(line)));
     if lines.len() > MAX_STDERR_LINES {
         lines.pop_front();
     }
 }
 
+/// Turns a sentence of another program into a part of an error text.
+fn to_clause(line: &str) -> &str {
+    let line = line.trim();
+    line.strip_prefix("error: ").unwrap_or(line).trim_end_matches('.')
+}
+
 /// Shortens a text to its end, where the reason is.
-pub(super) fn shorten(words: &str) -> String {
+pub fn shorten(words: &str) -> String {
     let words = words.trim();
     match words.char_indices().rev().nth(MAX_SHOWN_CHARS - 1) {
         Some((at, _)) if at > 0 => format!("...{}", &words[at..]),
         _ => words.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_parts_of_an_error_text() {
+        assert_eq!(to_clause("Host key verification failed.\r"), "Host key verification failed");
+        assert_eq!(to_clause("error: unrecognized subcommand 'agent'"), "unrecognized subcommand 'agent'");
+        assert_eq!(to_clause("..."), "");
     }
 }
