@@ -8,7 +8,7 @@ pub fn run_at_exit(timeout: Duration, work: impl Future<Output = ()> + Send + 's
     let run = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         if let Ok(runtime) = runtime {
-            let _ = runtime.block_on(tokio::time::timeout(timeout, work));
+            let _ = runtime.block_on(async { tokio::time::timeout(timeout, work).await });
         }
         let _ = sender.send(());
     };

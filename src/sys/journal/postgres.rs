@@ -53,6 +53,21 @@ pub struct PostgresSettings {
     pub tls: Arc<rustls::ClientConfig>,
 }
 
+impl PostgresSettings {
+    /// Trusts no server's certificate: for connections without TLS.
+    pub fn without_ca(config: Config) -> Self {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder =
+            rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let builder = match builder {
+            Ok(builder) => builder,
+            Err(error) => unreachable!("the provider has protocol versions: {error}"),
+        };
+        let tls = builder.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
+        Self { config, tls: Arc::new(tls) }
+    }
+}
+
 /// The journals and the lock of one service's fleet.
 pub struct PostgresJournal {
     settings: PostgresSettings,

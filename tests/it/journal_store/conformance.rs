@@ -39,7 +39,7 @@ pub async fn check_store(open: &impl Open) {
     stores_typed_entries(open).await;
 }
 
-fn holder(pid: u32) -> Holder {
+pub fn make_holder(pid: u32) -> Holder {
     Holder {
         user: "ops".to_owned(),
         machine: format!("desk{pid}"),
@@ -52,7 +52,7 @@ fn holder(pid: u32) -> Holder {
     }
 }
 
-fn entry(id: &str, what: &str) -> StoredEntry {
+pub fn make_entry(id: &str, what: &str) -> StoredEntry {
     StoredEntry { id: id.to_owned(), at: NOW, host: None, what: format!("{what:?}") }
 }
 
@@ -66,9 +66,9 @@ fn lost(holder: Option<&Holder>) -> Result<(), JournalError> {
 
 async fn accepts_entries_of_the_holder_alone(open: &impl Open) {
     let (store, other_store) = (open("fenced"), open("fenced"));
-    let (me, other) = (holder(1), holder(2));
+    let (me, other) = (make_holder(1), make_holder(2));
     assert_eq!((store.read_lock().await, store.list(Log::Rolls, 9).await), (Ok(None), Ok(vec![])));
-    let one = entry("r1", "one");
+    let one = make_entry("r1", "one");
     assert_eq!(store.append(Some(&me), Log::Rolls, &one).await, lost(None));
     acquire(&store, &me).await;
     store.append(Some(&me), Log::Rolls, &one).await.unwrap();
@@ -77,7 +77,7 @@ async fn accepts_entries_of_the_holder_alone(open: &impl Open) {
     other_store.release(&me).await.unwrap();
     acquire(&other_store, &other).await;
     let refused = lost(Some(&other));
-    assert_eq!(store.append(Some(&me), Log::Rolls, &entry("r1", "late")).await, refused);
+    assert_eq!(store.append(Some(&me), Log::Rolls, &make_entry("r1", "late")).await, refused);
     assert_eq!((store.renew(&me).await, store.release(&me).await), (refused.clone(), refused));
     assert_eq!(store.load(Log::Rolls, "r1", 0).await, Ok(vec![one]));
     let held = store.read_lock().await.unwrap().unwrap();
@@ -88,12 +88,12 @@ async fn accepts_entries_of_the_holder_alone(open: &impl Open) {
 
 async fn keeps_order_and_reads_from_any_entry(open: &impl Open) {
     let store = open("order");
-    let me = holder(1);
+    let me = make_holder(1);
     acquire(&store, &me).await;
     let entries: Vec<StoredEntry> = (0..25)
         .map(|number| StoredEntry {
             host: (number % 2 == 0).then(|| "web1".parse().unwrap()),
-            ..entry("r1", &format!("entry {number}"))
+            ..make_entry("r1", &format!("entry {number}"))
         })
         .collect();
     for (number, entry) in entries.iter().enumerate() {
@@ -112,11 +112,11 @@ async fn keeps_order_and_reads_from_any_entry(open: &impl Open) {
 
 async fn lists_the_latest_ids(open: &impl Open) {
     let store = open("ids");
-    let me = holder(1);
+    let me = make_holder(1);
     acquire(&store, &me).await;
     // By the first entry, not by name, and once each.
     for id in ["r2", "r1", "r10", "r2", "r3", "r1"] {
-        store.append(Some(&me), Log::Rolls, &entry(id, "x")).await.unwrap();
+        store.append(Some(&me), Log::Rolls, &make_entry(id, "x")).await.unwrap();
     }
     assert_eq!(store.list(Log::Rolls, 9).await.unwrap(), ["r2", "r1", "r10", "r3"]);
     assert_eq!(open("ids").list(Log::Rolls, 2).await.unwrap(), ["r10", "r3"]);
@@ -125,7 +125,7 @@ async fn lists_the_latest_ids(open: &impl Open) {
 
 async fn replaces_a_lock_only_unchanged(open: &impl Open) {
     let store = open("stale");
-    let (me, other) = (holder(1), holder(2));
+    let (me, other) = (make_holder(1), make_holder(2));
     acquire(&store, &me).await;
     let seen = LockRecord { holder: me.clone(), heartbeats: 0 };
     assert_eq!(store.acquire(&other, None).await, Ok(Acquisition::Busy(Box::new(seen.clone()))));
@@ -142,10 +142,10 @@ async fn replaces_a_lock_only_unchanged(open: &impl Open) {
 /// A client that had no answer asks again.
 async fn answers_the_same_holder_again(open: &impl Open) {
     let store = open("again");
-    let me = holder(1);
+    let me = make_holder(1);
     acquire(&store, &me).await;
     acquire(&store, &me).await;
-    store.append(Some(&me), Log::Rolls, &entry("r1", "x")).await.unwrap();
+    store.append(Some(&me), Log::Rolls, &make_entry("r1", "x")).await.unwrap();
     store.release(&me).await.unwrap();
     assert_eq!(store.read_lock().await, Ok(None));
 }
@@ -153,7 +153,7 @@ async fn answers_the_same_holder_again(open: &impl Open) {
 async fn has_one_winner(open: &impl Open) {
     for race in 0..5 {
         let store = open("race");
-        let dead = holder(1000);
+        let dead = make_holder(1000);
         acquire(&store, &dead).await;
         let stale = store.read_lock().await.unwrap().unwrap();
         // Half of them see a stale lock, the others a free one.
@@ -162,7 +162,7 @@ async fn has_one_winner(open: &impl Open) {
             store.release(&dead).await.unwrap();
         }
         let racers = (1..=16).map(async |pid| {
-            let (store, me) = (open("race"), holder(pid));
+            let (store, me) = (open("race"), make_holder(pid));
             let taken = store.acquire(&me, instead_of).await.unwrap();
             (taken == Acquisition::Acquired).then_some(me)
         });
@@ -174,12 +174,12 @@ async fn has_one_winner(open: &impl Open) {
 }
 
 async fn loses_no_request_of_concurrent_writers(open: &impl Open) {
-    let me = holder(1);
+    let me = make_holder(1);
     acquire(&open("writers"), &me).await;
     let writers = (0..4).map(async |writer| {
         let store = open("writers");
         for number in 0..15 {
-            let entry = entry("p1", &format!("{writer} {number}"));
+            let entry = make_entry("p1", &format!("{writer} {number}"));
             store.append((writer == 0).then_some(&me), Log::Promotions, &entry).await.unwrap();
         }
     });
@@ -188,7 +188,7 @@ async fn loses_no_request_of_concurrent_writers(open: &impl Open) {
     assert_eq!(entries.len(), 60);
     for writer in 0..4 {
         let expected: Vec<StoredEntry> =
-            (0..15).map(|number| entry("p1", &format!("{writer} {number}"))).collect();
+            (0..15).map(|number| make_entry("p1", &format!("{writer} {number}"))).collect();
         let prefix = format!("\"{writer} ");
         let found: Vec<StoredEntry> =
             entries.iter().filter(|entry| entry.what.starts_with(&prefix)).cloned().collect();
@@ -198,10 +198,10 @@ async fn loses_no_request_of_concurrent_writers(open: &impl Open) {
 
 async fn keeps_large_and_strange_texts(open: &impl Open) {
     let store = open("texts");
-    let me = Holder { user: "Zoë \"ops\" O'Neil".to_owned(), ..holder(1) };
+    let me = Holder { user: "Zoë \"ops\" O'Neil".to_owned(), ..make_holder(1) };
     acquire(&store, &me).await;
     let texts = ["x".repeat(200_000), "a\u{0}b\n\t\"\\'%$1;--".to_owned(), "日本語 🚀".to_owned()];
-    let entries: Vec<StoredEntry> = texts.iter().map(|text| entry("r/1 ü", text)).collect();
+    let entries: Vec<StoredEntry> = texts.iter().map(|text| make_entry("r/1 ü", text)).collect();
     for entry in &entries {
         store.append(Some(&me), Log::Rolls, entry).await.unwrap();
     }
@@ -212,16 +212,19 @@ async fn keeps_large_and_strange_texts(open: &impl Open) {
 
 async fn separates_fleets(open: &impl Open) {
     let (shop, shop2) = (open("shop"), open("shop2"));
-    acquire(&shop, &holder(1)).await;
-    acquire(&shop2, &holder(2)).await;
-    shop.append(Some(&holder(1)), Log::Rolls, &entry("r1", "x")).await.unwrap();
+    acquire(&shop, &make_holder(1)).await;
+    acquire(&shop2, &make_holder(2)).await;
+    shop.append(Some(&make_holder(1)), Log::Rolls, &make_entry("r1", "x")).await.unwrap();
     assert_eq!(shop2.list(Log::Rolls, 9).await, Ok(vec![]));
-    assert_eq!(shop2.append(Some(&holder(1)), Log::Rolls, &entry("r1", "x")).await, lost(Some(&holder(2))));
+    assert_eq!(
+        shop2.append(Some(&make_holder(1)), Log::Rolls, &make_entry("r1", "x")).await,
+        lost(Some(&make_holder(2)))
+    );
 }
 
 async fn wakes_who_waits_for_the_lock(open: &impl Open) {
     let store = open("waiting");
-    let me = holder(1);
+    let me = make_holder(1);
     acquire(&store, &me).await;
     let seen = store.read_lock().await.unwrap();
     let waiter = open("waiting");
@@ -241,11 +244,11 @@ async fn wakes_who_waits_for_the_lock(open: &impl Open) {
 
 async fn releases_at_the_end_of_a_process(open: &impl Open) {
     let store = open("exit");
-    acquire(&store, &holder(1)).await;
+    acquire(&store, &make_holder(1)).await;
     // Of a process that does not hold it.
-    store.release_at_exit(&holder(2));
+    store.release_at_exit(&make_holder(2));
     assert!(store.read_lock().await.unwrap().is_some());
-    store.release_at_exit(&holder(1));
+    store.release_at_exit(&make_holder(1));
     assert_eq!(open("exit").read_lock().await, Ok(None));
 }
 
@@ -265,7 +268,7 @@ async fn keeps_notes(open: &impl Open) {
 /// No process stands behind it: it is kept until it is released.
 async fn keeps_a_persons_lock(open: &impl Open) {
     let purpose = LockPurpose::Operator { message: "database migration".to_owned() };
-    let person = Holder { purpose, ..holder(1) };
+    let person = Holder { purpose, ..make_holder(1) };
     acquire(&open("person"), &person).await;
     let store = open("person");
     assert_eq!(store.read_lock().await.unwrap().unwrap().holder, person);
@@ -274,7 +277,7 @@ async fn keeps_a_persons_lock(open: &impl Open) {
 
 async fn stores_typed_entries(open: &impl Open) {
     let store = open("typed");
-    let me = holder(1);
+    let me = make_holder(1);
     acquire(&store, &me).await;
     let journal: Journal<RollEntry> = Journal::new(store);
     let roll = RollId::new(NOW, 1);

@@ -28,20 +28,26 @@ impl RollRun<'_> {
     /// Puts the host back and reports its state; `recorded` is false when the journal takes no more.
     pub(super) async fn settle(&self, host: &Host, recorded: bool) -> HostOutcome {
         let (end, detail) = self.put_back(host).await;
-        self.record_settled(host, end, detail, recorded)
+        self.record_settled(host, end, detail, recorded).await
     }
 
     /// Another command switched it, and knows why: the host is only looked at.
     pub(super) async fn settle_overtaken(&self, host: &Host, reason: &str) -> HostOutcome {
         let (end, detail) = self.classify_not_put_back(host, reason.to_owned(), true).await;
-        self.record_settled(host, end, detail, true)
+        self.record_settled(host, end, detail, true).await
     }
 
-    fn record_settled(&self, host: &Host, end: HostOutcome, detail: String, recorded: bool) -> HostOutcome {
+    async fn record_settled(
+        &self,
+        host: &Host,
+        end: HostOutcome,
+        detail: String,
+        recorded: bool,
+    ) -> HostOutcome {
         let settled = RollEntryKind::Settled { end, detail };
         if recorded {
             // A failure is found by `check_journal`; the host is where it is.
-            let _ = self.append_entry(Some(&host.name), &settled);
+            let _ = self.append_entry(Some(&host.name), &settled).await;
         }
         self.announce(Some(&host.name), &settled, Duration::ZERO);
         end

@@ -1,0 +1,155 @@
+//! Real servers on loopback, in the network namespace of a test.
+
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Servers of one test. They end with it.
+pub struct Servers {
+    dir: tempfile::TempDir,
+    children: Vec<Child>,
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "a test is outside of the layers")]
+fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    Command::new(program)
+}
+
+/// The program, where a test may run it.
+fn find_program(name: &str, candidates: &[String]) -> Option<String> {
+    let found = candidates.iter().find(|path| Path::new(path).exists());
+    if found.is_none() {
+        crate::testing::missing(&format!("{name} is not installed"));
+    }
+    found.cloned()
+}
+
+impl Servers {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), children: vec![] }
+    }
+
+    fn start(&mut self, mut command: Command, name: &str) {
+        let log = std::fs::File::create(self.dir.path().join(format!("{name}.log"))).unwrap();
+        let command = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        self.children.push(command.spawn().unwrap());
+    }
+
+    fn wait_for_port(&self, port: u16) {
+        self.wait(&format!("port {port}"), || TcpStream::connect(("127.0.0.1", port)).is_ok());
+    }
+
+    fn wait(&self, what: &str, is_met: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !is_met() {
+            assert!(Instant::now() < deadline, "{what}: {}", self.read_logs());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn read_logs(&self) -> String {
+        let files = std::fs::read_dir(self.dir.path()).unwrap().flatten();
+        let logs = files.filter(|file| file.path().extension().is_some_and(|end| end == "log"));
+        logs.map(|file| std::fs::read_to_string(file.path()).unwrap_or_default()).collect()
+    }
+
+    /// Kills a server as a power cut does.
+    pub fn kill(&mut self, index: usize) {
+        self.children[index].kill().unwrap();
+        self.children[index].wait().unwrap();
+    }
+
+    /// PostgreSQL at 127.0.0.1:5432, with the user and database `postgres`.
+    pub fn postgres() -> Option<Self> {
+        let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+        let bins: Vec<String> =
+            versions.map(|version| version.path().join("bin/postgres").display().to_string()).collect();
+        let program = find_program("PostgreSQL", &bins)?;
+        let mut servers = Self::new();
+        let data = servers.dir.path().join("data");
+        // It refuses to run as root.
+        let open = "chown -R postgres: \"$0\" && chmod 755 \"$0\"";
+        assert!(command("sh").args(["-c", open]).arg(servers.dir.path()).status().unwrap().success());
+        let as_postgres = |program: &str| {
+            let mut command = command("setpriv");
+            command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", program]);
+            command.current_dir("/");
+            command
+        };
+        let mut initdb = as_postgres(&program.replace("bin/postgres", "bin/initdb"));
+        let made =
+            initdb.args(["--no-sync", "-A", "trust", "-U", "postgres", "-D"]).arg(&data).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let mut server = as_postgres(&program);
+        server.arg("-D").arg(&data).args(["-h", "127.0.0.1", "-p", "5432", "-k"]).arg(servers.dir.path());
+        // A server whose default is the strictest isolation is one that people have.
+        server.args(["-c", "default_transaction_isolation=serializable"]);
+        servers.start(server, "postgres");
+        servers.wait_for_port(5432);
+        Some(servers)
+    }
+
+    /// etcd with this number of nodes, for clients at 127.0.0.1:2379, 2389 and so on.
+    pub fn etcd(nodes: u16) -> Option<Self> {
+        let program = find_program("etcd", &["/usr/bin/etcd".to_owned()])?;
+        let mut servers = Self::new();
+        let peer = |node: u16| format!("http://127.0.0.1:{}", 2380 + 10 * node);
+        let cluster: Vec<String> = (0..nodes).map(|node| format!("n{node}={}", peer(node))).collect();
+        for node in 0..nodes {
+            let client = format!("http://127.0.0.1:{}", 2379 + 10 * node);
+            let mut server = command(&program);
+            server.arg("--name").arg(format!("n{node}"));
+            server.arg("--data-dir").arg(servers.dir.path().join(format!("n{node}")));
+            server.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
+            server.args(["--listen-peer-urls", &peer(node), "--initial-advertise-peer-urls", &peer(node)]);
+            server.args(["--initial-cluster", &cluster.join(","), "--unsafe-no-fsync"]);
+            servers.start(server, &format!("n{node}"));
+        }
+        for node in 0..nodes {
+            servers.wait_for_port(2379 + 10 * node);
+        }
+        Some(servers)
+    }
+
+    /// Consul with this number of servers, with HTTP at 127.0.0.1:8500, 8510 and so on.
+    pub fn consul(nodes: u16) -> Option<Self> {
+        let brought = concat!(env!("CARGO_MANIFEST_DIR"), "/target/consul/bin/consul").to_owned();
+        let program = find_program("Consul", &[brought])?;
+        let mut servers = Self::new();
+        for node in 0..nodes {
+            let offset = 10 * node;
+            let mut server = command(&program);
+            server.args(["agent", "-server", "-client=127.0.0.1", "-bind=127.0.0.1", "-datacenter=dc1"]);
+            server.arg(format!("-node=n{node}")).arg(format!("-bootstrap-expect={nodes}"));
+            server.arg("-data-dir").arg(servers.dir.path().join(format!("n{node}")));
+            server.arg("-disable-host-node-id").arg("-raft-protocol=3");
+            let ports =
+                [("http", 8500), ("dns", 8600), ("server", 8300), ("serf-lan", 8301), ("serf-wan", 8302)];
+            for (name, port) in ports {
+                server.arg(format!("-{name}-port={}", port + offset));
+            }
+            server.arg("-retry-join=127.0.0.1:8301");
+            // Elections within a second instead of five.
+            server.args(["-hcl", "performance { raft_multiplier = 1 }"]);
+            servers.start(server, &format!("n{node}"));
+        }
+        for node in 0..nodes {
+            let url = format!("http://127.0.0.1:{}/v1/status/leader", 8500 + 10 * node);
+            servers.wait("a leader", || {
+                let answer = command("curl").args(["-sf", &url]).output().unwrap();
+                answer.status.success() && answer.stdout.len() > 4
+            });
+        }
+        Some(servers)
+    }
+}
