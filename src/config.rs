@@ -39,6 +39,9 @@ pub fn parse_config(file: &Path, text: &str) -> Result<Fleet, ConfigError> {
     {
         *path = beside.join(&path);
     }
+    for path in fleet.journal.list_paths() {
+        *path = beside.join(&path);
+    }
     Ok(fleet)
 }
 

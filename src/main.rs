@@ -13,7 +13,6 @@ use switchman::ops::host::api::LocalHost;
 use switchman::sys;
 use switchman::world::balancer::Balancer;
 use switchman::world::journal::Journal;
-use switchman::world::journal_store::JournalStore;
 use switchman::world::link::HostLink;
 use switchman::world::lock::FleetLock;
 use switchman::world::{FleetWorld, HostWorld};
@@ -88,8 +87,7 @@ fn build_fleet_world(params: FleetWorldParams) -> FleetWorld {
         }
     };
     let links = hosts.iter().map(|host| (host.name.clone(), link(&host.transport, &host.name))).collect();
-    let file = journal_dir.join(format!("{}.db", fleet.service));
-    let journal: Arc<dyn JournalStore> = Arc::new(sys::journal::sqlite::SqliteJournal::new(file));
+    let journal = sys::journal::open::open_journal(&fleet.journal, &journal_dir, fleet.service.as_str());
     FleetWorld {
         links,
         balancers,

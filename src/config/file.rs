@@ -43,12 +43,42 @@ pub struct ConfigFile {
     pub agents: Agents,
     #[serde(default)]
     pub webhooks: Vec<Webhook>,
+    /// The place of the journal and the lock. Default: `.switchman` beside this file.
+    #[schemars(with = "Option<Journal>")]
+    pub journal: Option<Spanned<Journal>>,
     #[serde(default)]
     pub versions: Versions,
     /// More services on the same hosts: name -> what differs from the one above.
     #[serde(default)]
     #[schemars(with = "IndexMap<String, Service>")]
     pub services: IndexMap<ServiceName, Service>,
+}
+
+/// One of `path`, `postgres`, `etcd` and `consul`. All operators of a fleet name the same place. Paths are relative to this file.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Journal {
+    /// A directory on a local disk: for operators on one machine.
+    pub path: Option<PathBuf>,
+    /// A database: `postgresql://USER@HOST/DATABASE`, with options such as `sslmode=require` behind `?`. The tables are in the
+    /// schema `switchman`.
+    #[schemars(with = "Option<String>")]
+    pub postgres: Option<Spanned<String>>,
+    /// URLs of the servers of an etcd cluster (3.4 or later).
+    #[schemars(with = "Option<Vec<String>>")]
+    pub etcd: Option<Vec<Spanned<String>>>,
+    /// URLs of Consul agents or servers.
+    #[schemars(with = "Option<Vec<String>>")]
+    pub consul: Option<Vec<Spanned<String>>>,
+    /// Certificate authorities of the servers (PEM). Default: those that the machine trusts.
+    pub ca: Option<PathBuf>,
+    /// The client's own certificate (PEM), with `key`; for `etcd` and `consul`.
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    /// Name of an etcd user, with the password in `secret_file`.
+    pub user: Option<String>,
+    /// A file with the password (`postgres`, `etcd`) or the ACL token (`consul`).
+    pub secret_file: Option<PathBuf>,
 }
 
 /// Defaults of `deploy`, `assign` and `kill`; flags override them.

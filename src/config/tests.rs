@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::balancer::StatsEndpoint;
+use crate::model::journal_location::JournalLocation;
 
 const GOOD: &str = r#"
 service: shop
@@ -53,12 +54,33 @@ fn key_files_resolve_beside_the_file() {
     assert_eq!((here.ca, here.token_file), (path("keys/ca.pem"), path("t")));
 }
 
+#[test]
+fn journal_is_beside_the_file_or_where_it_is_named() {
+    let journal = |text: &str| {
+        let file = format!("service: a\n{text}");
+        parse_config(Path::new("/etc/switchman/switchman.yaml"), &file).unwrap().journal
+    };
+    assert_eq!(journal(""), JournalLocation::Beside);
+    let named = JournalLocation::Directory("/etc/switchman/state".into());
+    assert_eq!(journal("journal: {path: state}"), named);
+    let text = "journal: {postgres: 'postgresql://ops:geheim@db1/switchman', secret_file: key}";
+    let postgres = journal(text);
+    assert!(matches!(&postgres, JournalLocation::Postgres(found) if found.url.ends_with("@db1/switchman")));
+    assert!(!format!("{postgres:?}").contains("geheim"), "{postgres:?}");
+    assert!(!serde_json::to_string(&postgres).unwrap().contains("geheim"));
+    let JournalLocation::Etcd(cluster) = journal("journal: {etcd: ['https://a:2379/', 'https://b:2379']}")
+    else {
+        panic!("another place");
+    };
+    assert_eq!(cluster.endpoints, ["https://a:2379", "https://b:2379"]);
+}
+
 /// Wrong files after the line `service: a`, each with the sentence that its writer reads.
 const WRONG: &str = r#"
 ports: {chekc: 8888}
 -> switchman.yaml:2: `ports.chekc`: unknown key `chekc`, expected one of `check`, `main`, `backup`; did you mean `check`?
 host: {}
--> switchman.yaml:2: `host`: unknown key `host`, expected one of `service`, `ports`, `hosts`, `load_balancers`, `health`, `roll`, `hooks`, `ssh`, `agents`, `webhooks`, `versions`, `services`; did you mean `hosts`?
+-> switchman.yaml:2: `host`: unknown key `host`, expected one of `service`, `ports`, `hosts`, `load_balancers`, `health`, `roll`, `hooks`, `ssh`, `agents`, `webhooks`, `journal`, `versions`, `services`; did you mean `hosts`?
 ports: {check: http}
 -> switchman.yaml:2: `ports.check`: found string "http", expected a port: a number from 1 to 65535
 ports:
@@ -140,6 +162,22 @@ ssh: {switchman: " "}
 -> switchman.yaml:2: `ssh.switchman`: found ` `, expected a command line such as `sudo -n switchman`
 ssh: {option: [-4]}
 -> switchman.yaml:2: `ssh.option`: unknown key `option`, expected one of `options`, `switchman`; did you mean `options`?
+journal: {path: a, etcd: ["http://a:1"]}
+-> switchman.yaml:2: `journal`: exactly one of `path`, `postgres`, `etcd` and `consul` is needed
+journal: {ca: a.pem}
+-> switchman.yaml:2: `journal`: exactly one of `path`, `postgres`, `etcd` and `consul` is needed
+journal: {path: a, ca: b}
+-> switchman.yaml:2: `journal`: a file needs no keys: they are for `postgres`, `etcd` and `consul`
+journal: {etcd: ["http://a:1", "a:2"]}
+-> switchman.yaml:2: `journal.etcd[1]`: found `a:2`, expected a URL without a path, such as https://10.0.0.5:2379
+journal: {consul: ["http://a:1/v1"]}
+-> switchman.yaml:2: `journal.consul[0]`: found `http://a:1/v1`, expected a URL without a path, such as https://10.0.0.5:2379
+journal: {etcd: ["http://a:1"], key: b}
+-> switchman.yaml:2: `journal`: `certificate` and `key` are needed together
+journal: {etcd: ["http://a:1"], user: b}
+-> switchman.yaml:2: `journal`: `user` needs `secret_file` with the password
+journal: {postgres: "mysql://me:secret@a"}
+-> switchman.yaml:2: `journal.postgres`: found this text, expected a URL such as postgresql://ops@db1/switchman
 agents: {certificate: a.pem}
 -> switchman.yaml:2: `agents.certificate`: its `key` is missing
 agents:
@@ -181,7 +219,7 @@ fn errors_name_file_line_key_found_and_expected() {
             None => text.extend(["\n", line]),
         }
     }
-    assert_eq!((cases.len(), text.as_str()), (43, ""));
+    assert_eq!((cases.len(), text.as_str()), (51, ""));
     for (text, expected) in cases {
         assert_eq!(error(&text), format!("cannot use the configuration: {expected}"), "{text}");
     }

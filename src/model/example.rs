@@ -15,6 +15,7 @@ use super::health::Health;
 use super::history::Actor;
 use super::host::{ConnectConfig, Host, Transport};
 use super::journal::{RollEntry, RollEntryKind};
+use super::journal_location::JournalLocation;
 use super::lock::{Holder, LockPurpose};
 use super::native_rule::{NativeEffect, NativeRule};
 use super::percent::Percent;
@@ -65,6 +66,7 @@ pub fn fleet() -> Fleet {
         },
         hooks: Hooks { timeout: ms(60_000), ..Hooks::default() },
         webhooks: vec![],
+        journal: JournalLocation::Beside,
         versions: DeployPolicy {
             port_range: (port(20000), port(29999)),
             keep_releases: 5,

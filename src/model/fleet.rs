@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::balancer::BalancerSpec;
 use super::health::Health;
 use super::host::{ConnectConfig, Host, Transport};
+use super::journal_location::JournalLocation;
 use super::name::{HostName, ServiceName};
 use super::ports::{Port, Ports};
 use super::roll::{Batch, OnFailure};
@@ -27,6 +28,7 @@ pub struct Fleet {
     pub roll: RollPolicy,
     pub hooks: Hooks,
     pub webhooks: Vec<Webhook>,
+    pub journal: JournalLocation,
     pub versions: DeployPolicy,
     /// More services on the same hosts, by name; the one above is not among them.
     pub additional_services: BTreeMap<ServiceName, AdditionalService>,

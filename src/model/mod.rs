@@ -22,6 +22,7 @@ pub mod history;
 pub mod host;
 pub mod host_main;
 pub mod journal;
+pub mod journal_location;
 pub mod latencies;
 pub mod lock;
 pub mod name;

@@ -5,5 +5,6 @@ pub mod etcd;
 mod exit;
 pub mod http;
 pub mod kv;
+pub mod open;
 pub mod postgres;
 pub mod sqlite;

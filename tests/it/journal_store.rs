@@ -1,7 +1,7 @@
 //! The journal stores against the real servers, all by one suite; and a cluster that loses a server.
 
 mod conformance;
-mod servers;
+pub mod servers;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +32,10 @@ fn open_consul(nodes: u16, fleet: &str) -> Store {
 
 fn open_postgres(fleet: &str) -> Store {
     let config = "host=127.0.0.1 user=postgres sslmode=disable connect_timeout=2".parse().unwrap();
-    Arc::new(PostgresJournal::new(PostgresSettings::without_ca(config), fleet))
+    Arc::new(PostgresJournal::new(
+        PostgresSettings::new(config, rustls::RootCertStore::empty()).unwrap(),
+        fleet,
+    ))
 }
 
 #[tokio::test]
@@ -46,7 +49,7 @@ async fn sqlite_file_conforms() {
 #[test]
 fn postgres_conforms() {
     run_in_namespace(|| async {
-        let Some(_servers) = Servers::postgres() else { return };
+        let Some(_servers) = Servers::postgres().await else { return };
         check_store(&open_postgres).await;
     });
 }
@@ -54,7 +57,7 @@ fn postgres_conforms() {
 #[test]
 fn etcd_conforms() {
     run_in_namespace(|| async {
-        let Some(_servers) = Servers::etcd(1) else { return };
+        let Some(_servers) = Servers::etcd(1).await else { return };
         check_store(&|fleet: &str| open_etcd(1, fleet)).await;
     });
 }
@@ -62,7 +65,7 @@ fn etcd_conforms() {
 #[test]
 fn consul_conforms() {
     run_in_namespace(|| async {
-        let Some(_servers) = Servers::consul(1) else { return };
+        let Some(_servers) = Servers::consul(1).await else { return };
         check_store(&|fleet: &str| open_consul(1, fleet)).await;
     });
 }
@@ -70,7 +73,7 @@ fn consul_conforms() {
 #[test]
 fn etcd_of_three_loses_nothing_with_a_server_killed() {
     run_in_namespace(|| async {
-        let Some(servers) = Servers::etcd(3) else { return };
+        let Some(servers) = Servers::etcd(3).await else { return };
         write_while_a_server_is_killed(servers, &|fleet: &str| open_etcd(3, fleet)).await;
     });
 }
@@ -78,7 +81,7 @@ fn etcd_of_three_loses_nothing_with_a_server_killed() {
 #[test]
 fn consul_of_three_loses_nothing_with_a_server_killed() {
     run_in_namespace(|| async {
-        let Some(servers) = Servers::consul(3) else { return };
+        let Some(servers) = Servers::consul(3).await else { return };
         write_while_a_server_is_killed(servers, &|fleet: &str| open_consul(3, fleet)).await;
     });
 }
@@ -87,12 +90,12 @@ fn consul_of_three_loses_nothing_with_a_server_killed() {
 #[test]
 fn lease_of_a_dead_process_ends() {
     run_in_namespace(|| async {
-        let Some(_servers) = Servers::etcd(1) else { return };
+        let Some(_servers) = Servers::etcd(1).await else { return };
         let (store, me) = (open_etcd(1, "shop"), make_holder(1));
         assert_eq!(store.acquire(&me, None).await, Ok(Acquisition::Acquired));
         let seen = store.read_lock().await.unwrap();
         // Its limit is longer than the lease: without the lease the lock would be there still.
-        store.wait_for_lock_change(seen.as_ref(), Duration::from_secs(60)).await.unwrap();
+        store.wait_for_lock_change(seen.as_ref(), Duration::from_mins(1)).await.unwrap();
         assert_eq!(store.read_lock().await, Ok(None));
         let refused = store.append(Some(&me), Log::Rolls, &make_entry("r1", "late")).await;
         assert_eq!(refused, Err(JournalError::LockLost { holder: None }));
@@ -104,7 +107,7 @@ fn lease_of_a_dead_process_ends() {
 fn server_that_is_not_there_is_named_in_time() {
     run_in_namespace(|| async {
         for store in [open_etcd(2, "shop"), open_consul(1, "shop"), open_postgres("shop")] {
-            let error = tokio::time::timeout(Duration::from_secs(60), store.read_lock()).await.unwrap();
+            let error = tokio::time::timeout(Duration::from_mins(1), store.read_lock()).await.unwrap();
             let text = error.unwrap_err().to_string();
             assert!(
                 text.starts_with(&format!("cannot read the lock in {}: no answer: ", store.label())),

@@ -81,10 +81,13 @@ pub async fn release_own(world: &FleetWorld, holder: &Holder) {
     }
 }
 
-/// Fails while a live process on this machine holds the lock.
+/// Fails while a live process holds the lock; one on another machine is watched for a heartbeat.
 pub(super) async fn check_no_live_holder(world: &FleetWorld) -> Result<(), LockError> {
     match world.lock.read_holder().await? {
         Some(held) if held.liveness == Liveness::Live => Err(LockError::Locked { lock: Box::new(held) }),
+        Some(held) if held.liveness == Liveness::Remote && !is_silent(world, &held).await? => {
+            Err(LockError::Locked { lock: Box::new(held) })
+        }
         _ => Ok(()),
     }
 }

@@ -103,7 +103,8 @@ pub fn list_local_files(fleet: &Fleet) -> Vec<LocalFile> {
         ("agents.token_file", &reach.token_file),
     ];
     let keys = keys.into_iter().filter_map(|(key, path)| Some((key, path.as_deref()?)));
-    programs.chain(keys).map(|(key, path)| LocalFile { key, path: path.to_owned() }).collect()
+    let journal = fleet.journal.list_files().into_iter().map(|(key, path)| (key, path.as_path()));
+    programs.chain(keys).chain(journal).map(|(key, path)| LocalFile { key, path: path.to_owned() }).collect()
 }
 
 /// The program of a command line for a shell, where it is a path and needs no shell to be found out.

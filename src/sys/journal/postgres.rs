@@ -54,17 +54,14 @@ pub struct PostgresSettings {
 }
 
 impl PostgresSettings {
-    /// Trusts no server's certificate: for connections without TLS.
-    pub fn without_ca(config: Config) -> Self {
+    /// With `roots`, by which a server's certificate is verified where the connection uses TLS.
+    pub fn new(config: Config, roots: rustls::RootCertStore) -> Result<Self, String> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder =
-            rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let builder = match builder {
-            Ok(builder) => builder,
-            Err(error) => unreachable!("the provider has protocol versions: {error}"),
-        };
-        let tls = builder.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
-        Self { config, tls: Arc::new(tls) }
+        let builder = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?;
+        let tls = builder.with_root_certificates(roots).with_no_client_auth();
+        Ok(Self { config, tls: Arc::new(tls) })
     }
 }
 

@@ -12,7 +12,7 @@ use super::{assert_current, escape, parse_configuration, render_notice, switchma
 const EXAMPLE: &str = include_str!("switchman.yaml");
 
 /// Values of the example that are not the default.
-const EXAMPLES: [&str; 20] = [
+const EXAMPLES: [&str; 21] = [
     "service",
     "hosts.",
     "load_balancers.0.name",
@@ -29,6 +29,7 @@ const EXAMPLES: [&str; 20] = [
     "webhooks.0.url",
     "ssh.options",
     "agents.",
+    "journal.",
     "services.blog.ports.",
     "services.blog.health.",
     "services.blog.backend.",
@@ -37,7 +38,7 @@ const EXAMPLES: [&str; 20] = [
 /// A default that the checked configuration does not contain: switchman fills it in later.
 const FILLED_IN_LATER: &str = "ssh.switchman";
 /// Keys that the example names in a comment only: another key excludes them.
-const EXCLUDED: [&str; 1] = ["agents.token_file"];
+const EXCLUDED: [&str; 4] = ["agents.token_file", "journal.path", "journal.postgres", "journal.consul"];
 
 #[test]
 fn configuration_page_is_current() {

@@ -13,7 +13,7 @@ use switchman::world::journal_store::{
 };
 
 const NOW: jiff::Timestamp = jiff::Timestamp::UNIX_EPOCH;
-const FAR: Duration = Duration::from_secs(60);
+const FAR: Duration = Duration::from_mins(1);
 
 pub type Store = Arc<dyn JournalStore>;
 

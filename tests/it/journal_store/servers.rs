@@ -45,15 +45,15 @@ impl Servers {
         self.children.push(command.spawn().unwrap());
     }
 
-    fn wait_for_port(&self, port: u16) {
-        self.wait(&format!("port {port}"), || TcpStream::connect(("127.0.0.1", port)).is_ok());
+    async fn wait_for_port(&self, port: u16) {
+        self.wait(&format!("port {port}"), || TcpStream::connect(("127.0.0.1", port)).is_ok()).await;
     }
 
-    fn wait(&self, what: &str, is_met: impl Fn() -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(60);
+    async fn wait(&self, what: &str, is_met: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_mins(1);
         while !is_met() {
             assert!(Instant::now() < deadline, "{what}: {}", self.read_logs());
-            std::thread::sleep(Duration::from_millis(50));
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
@@ -70,7 +70,7 @@ impl Servers {
     }
 
     /// PostgreSQL at 127.0.0.1:5432, with the user and database `postgres`.
-    pub fn postgres() -> Option<Self> {
+    pub async fn postgres() -> Option<Self> {
         let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
         let bins: Vec<String> =
             versions.map(|version| version.path().join("bin/postgres").display().to_string()).collect();
@@ -95,12 +95,12 @@ impl Servers {
         // A server whose default is the strictest isolation is one that people have.
         server.args(["-c", "default_transaction_isolation=serializable"]);
         servers.start(server, "postgres");
-        servers.wait_for_port(5432);
+        servers.wait_for_port(5432).await;
         Some(servers)
     }
 
     /// etcd with this number of nodes, for clients at 127.0.0.1:2379, 2389 and so on.
-    pub fn etcd(nodes: u16) -> Option<Self> {
+    pub async fn etcd(nodes: u16) -> Option<Self> {
         let program = find_program("etcd", &["/usr/bin/etcd".to_owned()])?;
         let mut servers = Self::new();
         let peer = |node: u16| format!("http://127.0.0.1:{}", 2380 + 10 * node);
@@ -116,13 +116,13 @@ impl Servers {
             servers.start(server, &format!("n{node}"));
         }
         for node in 0..nodes {
-            servers.wait_for_port(2379 + 10 * node);
+            servers.wait_for_port(2379 + 10 * node).await;
         }
         Some(servers)
     }
 
     /// Consul with this number of servers, with HTTP at 127.0.0.1:8500, 8510 and so on.
-    pub fn consul(nodes: u16) -> Option<Self> {
+    pub async fn consul(nodes: u16) -> Option<Self> {
         let brought = concat!(env!("CARGO_MANIFEST_DIR"), "/target/consul/bin/consul").to_owned();
         let program = find_program("Consul", &[brought])?;
         let mut servers = Self::new();
@@ -145,10 +145,11 @@ impl Servers {
         }
         for node in 0..nodes {
             let url = format!("http://127.0.0.1:{}/v1/status/leader", 8500 + 10 * node);
-            servers.wait("a leader", || {
+            let has_leader = || {
                 let answer = command("curl").args(["-sf", &url]).output().unwrap();
                 answer.status.success() && answer.stdout.len() > 4
-            });
+            };
+            servers.wait("a leader", has_leader).await;
         }
         Some(servers)
     }

@@ -1,0 +1,82 @@
+//! The key `journal`: one place, and what its kind needs.
+
+use serde_yaml::Spanned;
+
+use super::values::{build_other_problem, build_wrong_value, line_number, quote};
+use crate::config::file::Journal;
+use crate::config::problem::ConfigFault;
+use crate::model::journal_location::{AccessFiles, ClusterLocation, JournalLocation, PostgresLocation};
+
+pub(super) fn build_journal(entry: Option<&Spanned<Journal>>) -> Result<JournalLocation, ConfigFault> {
+    let Some(entry) = entry else { return Ok(JournalLocation::Beside) };
+    let journal = &entry.value;
+    let problem = |reason: &str| build_other_problem(line_number(entry), "journal", reason);
+    let places = [
+        journal.path.is_some(),
+        journal.postgres.is_some(),
+        journal.etcd.is_some(),
+        journal.consul.is_some(),
+    ];
+    if places.iter().filter(|is_named| **is_named).count() != 1 {
+        return Err(problem("exactly one of `path`, `postgres`, `etcd` and `consul` is needed"));
+    }
+    if journal.certificate.is_some() != journal.key.is_some() {
+        return Err(problem("`certificate` and `key` are needed together"));
+    }
+    if journal.user.is_some() && journal.etcd.is_none() {
+        return Err(problem("`user` is for `etcd`; the URL of `postgres` has its own"));
+    }
+    if journal.user.is_some() && journal.secret_file.is_none() {
+        return Err(problem("`user` needs `secret_file` with the password"));
+    }
+    let files = AccessFiles {
+        ca: journal.ca.clone(),
+        certificate: journal.certificate.clone(),
+        key: journal.key.clone(),
+        secret_file: journal.secret_file.clone(),
+    };
+    if let Some(dir) = &journal.path {
+        if files != AccessFiles::default() {
+            return Err(problem("a file needs no keys: they are for `postgres`, `etcd` and `consul`"));
+        }
+        return Ok(JournalLocation::Directory(dir.clone()));
+    }
+    if let Some(url) = &journal.postgres {
+        if !url.value.starts_with("postgresql://") && !url.value.starts_with("postgres://") {
+            // It may hold a password.
+            return Err(build_wrong_value(
+                url,
+                "journal.postgres",
+                "this text".to_owned(),
+                "a URL such as postgresql://ops@db1/switchman",
+            ));
+        }
+        if files.certificate.is_some() {
+            return Err(problem("`certificate` is for `etcd` and `consul`"));
+        }
+        return Ok(JournalLocation::Postgres(PostgresLocation { url: url.value.clone(), files }));
+    }
+    let user = journal.user.clone();
+    if let Some(entries) = &journal.etcd {
+        let endpoints = check_endpoints("journal.etcd", entries)?;
+        return Ok(JournalLocation::Etcd(ClusterLocation { endpoints, user, files }));
+    }
+    let endpoints = check_endpoints("journal.consul", journal.consul.as_deref().unwrap_or_default())?;
+    Ok(JournalLocation::Consul(ClusterLocation { endpoints, user, files }))
+}
+
+/// URLs with a scheme and a host, without a path.
+fn check_endpoints(key: &str, entries: &[Spanned<String>]) -> Result<Vec<String>, ConfigFault> {
+    let mut endpoints = Vec::new();
+    for (index, entry) in entries.iter().enumerate() {
+        let url = entry.value.trim_end_matches('/');
+        let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).unwrap_or_default();
+        if host.is_empty() || host.contains(['/', '@', '?', '#']) || host.contains(char::is_whitespace) {
+            let key = format!("{key}[{index}]");
+            let expected = "a URL without a path, such as https://10.0.0.5:2379";
+            return Err(build_wrong_value(entry, &key, quote(&entry.value), expected));
+        }
+        endpoints.push(url.to_owned());
+    }
+    Ok(endpoints)
+}

@@ -1,0 +1,108 @@
+//! Opens the journal store that the configuration names.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+use super::consul::{Consul, ConsulSettings};
+use super::etcd::{Etcd, EtcdSettings};
+use super::http::TlsFiles;
+use super::kv::{KvClient, KvJournal, NoClient};
+use super::postgres::{PostgresJournal, PostgresSettings};
+use super::sqlite::SqliteJournal;
+use crate::model::journal_location::{AccessFiles, ClusterLocation, JournalLocation, PostgresLocation};
+use crate::world::journal_store::JournalStore;
+
+/// The certificate authorities that the machine trusts (Debian's ca-certificates).
+const MACHINE_CA: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// Opens the journal of a service's fleet; nothing is connected before the first call. `dir` holds a journal that is a file. What
+/// is wrong with the settings is the error of every call.
+pub fn open_journal(location: &JournalLocation, dir: &Path, service: &str) -> Arc<dyn JournalStore> {
+    let opened = match location {
+        JournalLocation::Beside | JournalLocation::Directory(_) => {
+            return Arc::new(SqliteJournal::new(dir.join(format!("{service}.db"))));
+        }
+        JournalLocation::Postgres(location) => build_postgres(location)
+            .map(|settings| Arc::new(PostgresJournal::new(settings, service)) as Arc<dyn JournalStore>),
+        JournalLocation::Etcd(location) => build_etcd(location).map(|etcd| open_kv(Arc::new(etcd), service)),
+        JournalLocation::Consul(location) => {
+            build_consul(location).map(|consul| open_kv(Arc::new(consul), service))
+        }
+    };
+    let label = "the journal's settings".to_owned();
+    opened.unwrap_or_else(|reason| open_kv(Arc::new(NoClient { label, reason }), service))
+}
+
+fn open_kv(client: Arc<dyn KvClient>, service: &str) -> Arc<dyn JournalStore> {
+    Arc::new(KvJournal::new(client, service))
+}
+
+fn build_etcd(location: &ClusterLocation) -> Result<Etcd, String> {
+    let secret = read_secret(&location.files)?;
+    Etcd::new(EtcdSettings {
+        endpoints: location.endpoints.clone(),
+        tls: read_tls_files(&location.files)?,
+        user: location.user.clone().zip(secret),
+    })
+}
+
+fn build_consul(location: &ClusterLocation) -> Result<Consul, String> {
+    Consul::new(ConsulSettings {
+        endpoints: location.endpoints.clone(),
+        tls: read_tls_files(&location.files)?,
+        token: read_secret(&location.files)?,
+    })
+}
+
+fn build_postgres(location: &PostgresLocation) -> Result<PostgresSettings, String> {
+    // Without the text: it may hold a password.
+    let config: Result<tokio_postgres::Config, _> = location.url.parse();
+    let mut config =
+        config.map_err(|error| format!("`journal.postgres` is no URL of PostgreSQL: {error}"))?;
+    if let Some(secret) = read_secret(&location.files)? {
+        config.password(secret);
+    }
+    let mut roots = rustls::RootCertStore::empty();
+    let bundle = location.files.ca.as_deref().unwrap_or(Path::new(MACHINE_CA));
+    match read_file(bundle) {
+        Ok(text) => {
+            for certificate in CertificateDer::pem_slice_iter(&text) {
+                let certificate =
+                    certificate.map_err(|error| format!("cannot read `{}`: {error}", bundle.display()))?;
+                // One that this program cannot use is no reason to refuse the others.
+                let _ = roots.add(certificate);
+            }
+        }
+        // A machine without the bundle may connect without TLS.
+        Err(reason) if location.files.ca.is_some() => return Err(reason),
+        Err(_) => {}
+    }
+    PostgresSettings::new(config, roots)
+}
+
+fn read_tls_files(files: &AccessFiles) -> Result<TlsFiles, String> {
+    let ca = files.ca.as_deref().map(read_file).transpose()?;
+    let identity = match (&files.certificate, &files.key) {
+        (Some(certificate), Some(key)) => Some([read_file(certificate)?, read_file(key)?].concat()),
+        _ => None,
+    };
+    Ok(TlsFiles { ca, identity })
+}
+
+/// The first line of the file.
+fn read_secret(files: &AccessFiles) -> Result<Option<String>, String> {
+    let Some(path) = &files.secret_file else { return Ok(None) };
+    let text = String::from_utf8(read_file(path)?).map_err(|_| format!("`{}` is no text", path.display()))?;
+    match text.lines().next().map(str::trim) {
+        Some(secret) if !secret.is_empty() => Ok(Some(secret.to_owned())),
+        _ => Err(format!("`{}` is empty", path.display())),
+    }
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, String> {
+    fs::read(path).map_err(|error| format!("cannot read `{}`: {error}", path.display()))
+}
