@@ -157,10 +157,13 @@ fn list_own_failures() -> Vec<Sample<Failure>> {
         }],
         Init: [],
         Adoption: [],
-        AddHost: [Failure::AddHost {
-            file: "/srv/shop/switchman.yaml".into(),
-            reason: HostEditError::NoHosts.to_string(),
-        }],
+        AddHost: [
+            Failure::AddHost { file: "/srv/shop/switchman.yaml".into(), error: HostEditError::NoHosts },
+            Failure::AddHost {
+                file: "/srv/shop/switchman.yaml".into(),
+                error: HostEditError::Duplicate("there is a host `web3` already".into()),
+            },
+        ],
         Lab: [],
         DemoFailed: [Failure::DemoFailed { faults: vec!["3 requests failed in `roll`".into()] }],
         UnknownService: [
