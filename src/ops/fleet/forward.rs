@@ -25,7 +25,7 @@ use super::balancer_wait::{self, BalancerObserved, BalancerWaitError, WaitOutcom
 use super::drain::{self, DrainError};
 use super::lock::{self, LockError};
 use super::owner::{decide_actor, read_owner, require_owned};
-use super::port_conflicts::find_port_refusals;
+use super::port_conflicts::{find_config_refusals, find_private_refusals};
 use super::reach::{find_link, is_off, list_host_addresses, probe_main, read_balancers};
 use super::server_lines::{list_main_endpoints, read_lines_to_main};
 
@@ -107,7 +107,7 @@ pub async fn disable(
     let already =
         is_off(world, fleet, host).await.map_err(|source| not_changed_error(host, Switch::Off, source))?;
     let mut refusals = if already { vec![] } else { find_refusals(world, fleet, &[&host.name]).await };
-    refusals.extend(find_port_refusals(world, fleet, std::slice::from_ref(host)).await);
+    refusals.extend(find_config_refusals(world, fleet, std::slice::from_ref(host)).await);
     let overridden = check_refusals(world, host.name.as_str(), Switch::Off, refusals, options.force)?;
     start_maintenance(world, fleet, host, options, overridden).await
 }
@@ -151,17 +151,17 @@ pub async fn enable(
     host: &Host,
     options: &SwitchOptions,
 ) -> Result<SwitchReport, SwitchError> {
-    let mut refusals = match probe_main(world, fleet, host)
+    let mut refusals = find_private_refusals(world, fleet, std::slice::from_ref(host)).await;
+    match probe_main(world, fleet, host)
         .await
         .map_err(|source| not_changed_error(host, Switch::On, source))?
     {
         ProbeResult::Healthy => {
             world.reporter.report(&Event::Healthy { host: host.name.clone(), probes: 1 });
-            vec![]
         }
-        ProbeResult::Unhealthy { reason } => vec![Refusal::Unhealthy { cause: reason }],
-    };
-    refusals.extend(find_port_refusals(world, fleet, std::slice::from_ref(host)).await);
+        ProbeResult::Unhealthy { reason } => refusals.push(Refusal::Unhealthy { cause: reason }),
+    }
+    refusals.extend(find_config_refusals(world, fleet, std::slice::from_ref(host)).await);
     let overridden = check_refusals(world, host.name.as_str(), Switch::On, refusals, options.force)?;
     let changed = set_switch(world, fleet, host, Switch::On, options, &overridden).await?;
     let generation = changed.generation;
@@ -242,7 +242,7 @@ async fn check_all_refusals(
     if hosts.len() > 1 && hosts.len() == fleet.hosts.len() && !in_service.is_empty() {
         refusals.push(Refusal::AllHosts { hosts: hosts.len() });
     }
-    refusals.extend(find_port_refusals(world, fleet, hosts).await);
+    refusals.extend(find_config_refusals(world, fleet, hosts).await);
     let names: Vec<&str> = hosts.iter().map(|host| host.name.as_str()).collect();
     check_refusals(world, &names.join(", "), Switch::Off, refusals, options.force)
 }

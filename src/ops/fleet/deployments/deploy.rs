@@ -20,10 +20,12 @@ use crate::model::host::Host;
 use crate::model::name::HostName;
 use crate::model::ports::Port;
 use crate::ops::fleet::owner::HostActors;
+use crate::ops::fleet::port_conflicts::find_config_refusals;
 use crate::ops::fleet::reach;
 use crate::world::FleetWorld;
 use crate::world::archives::PackedArchive;
 use crate::world::link::{HostLink, LinkError};
+use crate::world::reporter::Event;
 
 /// The planned deployment on one host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -60,6 +62,7 @@ pub async fn deploy(
     let listing = list_deployments(world, &list_known_hosts(world, fleet, hosts)).await;
     let (id, revision) = choose_identity(world, options, digest.as_ref(), &listing)?;
     warn_unread(world, hosts, &listing, options, &id);
+    warn_conflicts(world, fleet, hosts).await;
     let request = |host: &Host, dry_run| DeployRequest {
         id: id.clone(),
         service: options.service.clone(),
@@ -130,6 +133,13 @@ pub async fn deploy(
     }
     report.deployed = all_or_partial(deployed)?;
     Ok(report)
+}
+
+/// Warns of ports and addresses with which the next switch or roll would be refused: a deploy moves no user.
+async fn warn_conflicts(world: &FleetWorld, fleet: &Fleet, hosts: &[Host]) {
+    for refusal in find_config_refusals(world, fleet, hosts).await {
+        world.reporter.report(&Event::Warning { text: refusal.to_string() });
+    }
 }
 
 /// Collects the errors of all hosts: the deployment was undone everywhere, so it is not a partial success.

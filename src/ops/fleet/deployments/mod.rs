@@ -22,7 +22,7 @@ mod traffic_split;
 mod trial;
 mod update;
 
-pub use access::set_access;
+pub use access::{check_access, set_access};
 pub(super) use assign::flip_under_lock;
 pub use assign::{assign, check_assign};
 pub use assign_options::{AssignOptions, AssignReport, HostAssigned, Strategy};

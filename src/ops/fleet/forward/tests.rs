@@ -411,3 +411,21 @@ async fn contradicted_switch_states_what_kernel_and_record_have() {
         "cannot confirm the switch of `web1`: kernel and record have the forward on, and packets find otherwise: a cause"
     );
 }
+
+/// The kernel has no rule for a private service: HAProxy would never see it UP.
+#[tokio::test(start_paused = true)]
+async fn enable_refuses_a_private_service_at_once() {
+    let scene = scene().await;
+    scene.disable(&options()).await.unwrap();
+    scene.fake.store.records.lock().unwrap()[0].access = crate::model::deployment::Access::Private;
+    let started_at = tokio::time::Instant::now();
+    let error = scene.enable(&options()).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "cannot turn the forward of `web1` on: `shop` is private on `web1`: no port is forwarded before `switchman access shop public \
+         --host web1`"
+    );
+    assert!(started_at.elapsed() < MS * 100, "{:?}", started_at.elapsed());
+    assert_eq!(scene.state(), OFF);
+    assert!(read_status(&scene.world(), &scene.fleet, &scene.host).await.is_private());
+}
