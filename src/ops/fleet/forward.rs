@@ -120,6 +120,7 @@ async fn start_maintenance(
     options: &SwitchOptions,
     overridden: Vec<Refusal>,
 ) -> Result<SwitchReport, SwitchError> {
+    check_not_stopped(world, host, Switch::Off)?;
     let changed = set_switch(world, fleet, host, Switch::Off, options, &overridden).await?;
     let generation = changed.generation;
     let mut switched = SwitchReport::new(host, Switch::Off, changed, overridden);
@@ -144,6 +145,16 @@ async fn start_maintenance(
     Ok(switched)
 }
 
+/// No change begins after an interrupt.
+fn check_not_stopped(world: &FleetWorld, host: &Host, switch: Switch) -> Result<(), SwitchError> {
+    if !world.stop.is_requested() {
+        return Ok(());
+    }
+    let source =
+        LinkError::Refused { code: ErrorCode::Interrupted, message: "interrupted before the change".into() };
+    Err(not_changed_error(host, switch, source))
+}
+
 /// Puts the host's main vhost back, once its real port has answered as it should.
 pub async fn enable(
     world: &FleetWorld,
@@ -163,6 +174,7 @@ pub async fn enable(
     }
     refusals.extend(find_config_refusals(world, fleet, std::slice::from_ref(host)).await);
     let overridden = check_refusals(world, host.name.as_str(), Switch::On, refusals, options.force)?;
+    check_not_stopped(world, host, Switch::On)?;
     let changed = set_switch(world, fleet, host, Switch::On, options, &overridden).await?;
     let generation = changed.generation;
     let mut switched = SwitchReport::new(host, Switch::On, changed, overridden);

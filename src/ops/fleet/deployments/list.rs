@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use super::deployment_name::DeploymentName;
-use super::each_host::{PerHost, for_each_host};
+use super::each_host::{PerHost, for_each_host, report_long_wait};
 use super::error::FleetDeployError;
 use crate::model::api::deployments::{DeploymentView, DeploymentsView};
 use crate::model::deployment::{Access, DeploymentId, DeploymentStatus, Role};
@@ -278,7 +278,10 @@ pub(super) fn require_answers(read: usize, unread: &[(HostName, LinkError)]) -> 
 
 /// Lists the deployments of all hosts. A host that cannot be read is named, and the others are shown.
 pub async fn list_deployments(world: &FleetWorld, hosts: &[Host]) -> Listing {
-    merge_views(for_each_host(world, hosts, async |_, link| link.list_deployments().await).await)
+    let read = async |host: &Host, link: &dyn HostLink| {
+        report_long_wait(world, &host.name, link.list_deployments()).await
+    };
+    merge_views(for_each_host(world, hosts, read).await)
 }
 
 /// Lists the deployments of the hosts that answer within this time; the others are unread.

@@ -34,7 +34,7 @@ pub(super) use each_host::{PerHost, for_each_host};
 pub use error::{FleetDeployError, OvertakenHost};
 pub use haproxy_weights::{AppliedWeights, ServerWeight, set_canary_weights};
 pub(super) use idle_connections::FLUSH_TIMEOUT;
-pub use kill::{KillOptions, KilledDeployment, check_kill, find_unserved_backups, kill};
+pub use kill::{KillOptions, KilledDeployment, check_kill, describe_remaining, find_unserved_backups, kill};
 pub use list::{FleetDeployment, Listing, VersionStatus, list_answered, list_deployments};
 pub use logs::{HostHistories, read_histories, stream_logs};
 pub use merge::merge;
