@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::config::ConfigError;
+use crate::config::host_edit::HostEditError;
 use crate::lab::LabError;
 use crate::lint::AdoptionError;
 use crate::model::failure::ErrorCode;
@@ -33,7 +34,7 @@ use hint::fleet::{
     FINISHED_ROLL_HINT, journal_hint, lock_hint, not_promoted_hint, promotion_hint, roll_hint,
 };
 use hint::host::error_code_hint;
-use hint::init::{adoption_hint, init_hint};
+use hint::init::{adoption_hint, host_edit_hint, init_hint};
 pub use subject::Subject;
 
 mod hint;
@@ -120,8 +121,8 @@ pub enum Failure {
     #[error("cannot take the configuration from haproxy.cfg: {0}")]
     Adoption(AdoptionError),
     /// `init --add-host`.
-    #[error("cannot add a host to `{}`: {reason}", .file.display())]
-    AddHost { file: PathBuf, reason: String },
+    #[error("cannot add a host to `{}`: {error}", .file.display())]
+    AddHost { file: PathBuf, error: HostEditError },
     #[error(transparent)]
     Lab(#[from] LabError),
     /// The rehearsal's report is printed already.
@@ -287,6 +288,7 @@ impl Failure {
                     address.port()
                 )
             }
+            Self::Adoption(error) => adoption_hint(error).into(),
             failure => failure.constant_hint().into(),
         }
     }
@@ -296,10 +298,7 @@ impl Failure {
         match self {
             Self::Machine(_) => "run it as root, and with `/proc` mounted",
             Self::Init(error) => init_hint(error),
-            Self::Adoption(error) => adoption_hint(error),
-            Self::AddHost { .. } => {
-                "nothing was changed; add the entry to `hosts` by hand, as NAME: {address: ADDRESS}, then run `switchman check`"
-            }
+            Self::AddHost { error, .. } => host_edit_hint(error),
             Self::DemoFailed { .. } => {
                 "the report shows every step; `switchman -vv lab demo` logs what they do"
             }

@@ -79,15 +79,20 @@ async fn run_haproxy(
 
 /// Checks haproxy.cfg alone; without a switchman.yaml against its defaults.
 fn check_offline(cfg: Option<&HaproxyCfg>, checked: Vec<Finding>, context: &Context) -> Result<(), Failure> {
+    let mut is_default = false;
     let (mut findings, fleet) = match context.load_config() {
         Ok((file, fleet)) => (vec![build_config_finding(&file)], fleet),
         Err(Failure::Config(ConfigError::NotFound)) => {
             let fleet = parse_config(Path::new("switchman.yaml"), "service: default\n")?;
+            is_default = true;
             (vec![], fleet)
         }
         Err(error) => return Err(error),
     };
     findings.extend(lint_haproxy(&fleet, cfg));
+    for finding in findings.iter_mut().filter(|finding| is_default && finding.id == "haproxy-no-backend") {
+        finding.fix = "there is no switchman.yaml: `switchman init --from FILE` writes one, with the backend of the file".into();
+    }
     findings.extend(checked);
     print_findings(&findings, context)
 }

@@ -42,6 +42,13 @@ pub fn find_duplicate(present: &[Host], new: &[HostAddressArg]) -> Option<String
         if hosts.iter().any(|host| host.name == arg.name) {
             return Some(format!("there is a host `{}` already", arg.name));
         }
+        let is_like = |host: &&Host| host.name.as_str().eq_ignore_ascii_case(arg.name.as_str());
+        if let Some(other) = hosts.iter().find(is_like) {
+            return Some(format!(
+                "`{}` and `{}` are one host name: upper and lower case do not differ",
+                arg.name, other.name
+            ));
+        }
         if let Some(other) = hosts.iter().find(|host| host.address == Some(arg.address)) {
             return Some(format!(
                 "address {} of `{}` is already that of `{}`",
@@ -64,6 +71,7 @@ mod tests {
         assert_eq!(find_duplicate(&[], &args(&["a=10.0.0.1", "b=::ffff:10.0.0.2", "c=[fd00::1]"])), None);
         let present = [parse("a=10.0.0.1").unwrap().to_host()];
         assert!(find_duplicate(&present, &args(&["a=10.0.0.9"])).is_some());
+        assert!(find_duplicate(&present, &args(&["A=10.0.0.9"])).unwrap().contains("one host name"));
         assert!(find_duplicate(&present, &args(&["b=::ffff:10.0.0.1"])).is_some());
         assert!(find_duplicate(&[], &args(&["b=10.0.0.2", "b=10.0.0.3"])).is_some());
         for wrong in ["a", "a=", "=10.0.0.1", "a=web1", "a=0.0.0.0", "a=224.0.0.1", "../a=10.0.0.1"] {

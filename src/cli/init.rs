@@ -95,6 +95,13 @@ pub async fn run(args: InitArgs, context: &Context) -> Result<(), Failure> {
     }
     let project = match args.name {
         Some(name) => name,
+        None if context.globals.yes => {
+            return Err(fail_usage(
+                "init",
+                "name the project",
+                "`--yes` has no answer for its name: give it with `--name PROJECT`",
+            ));
+        }
         None => prompt_project_name(context).await?,
     };
     let dir = args.dir.unwrap_or_else(|| PathBuf::from(project.as_str()));

@@ -208,7 +208,7 @@ pub(super) const PROMOTE: InterruptPolicy = InterruptPolicy::Finish {
 pub(super) const ASSIGN: InterruptPolicy = InterruptPolicy::Finish {
     notice: "interrupted: the change in progress is finished or undone; a second Ctrl-C stops at once and may leave hosts on \
              different versions",
-    recovery: "`switchman ls --wide` shows main of every host, `switchman roll --abort` puts back every host that is out",
+    recovery: "`switchman status` shows main of every host, `switchman roll --status` whether a roll is unfinished",
 };
 
 pub(super) const SWITCH: InterruptPolicy = InterruptPolicy::Finish {
@@ -241,7 +241,7 @@ pub(super) const DEPLOY_AND_ASSIGN: InterruptPolicy = InterruptPolicy::Refuse {
              or stops the assign after it",
     abort_notice: "interrupted: a deployment in progress is removed from every host; an assign in progress is finished or \
                    undone on its hosts, and the version stays; a third Ctrl-C stops at once",
-    recovery: "`switchman ls --wide` shows every host, `switchman roll --abort` puts back every host that is out",
+    recovery: "`switchman status` shows main of every host, `switchman roll --status` whether a roll is unfinished",
 };
 
 pub(super) const CHANGE: InterruptPolicy = InterruptPolicy::Finish {

@@ -1,21 +1,28 @@
 //! Adds hosts to the text of `switchman.yaml`, and leaves every other byte as it is.
 
 /// Why a text cannot get another host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HostEditError {
     #[error("the file has no `hosts`, so that the machine itself is its only host")]
     NoHosts,
     #[error("its `hosts` are written in a form that this command cannot change")]
     UnknownForm,
+    #[error("{0}")]
+    Duplicate(String),
 }
 
 /// Adds entries such as `web3: {address: "10.0.0.13"}` after the last host. The caller reads the result back: the text is not
 /// parsed here.
 pub fn add_hosts(text: &str, entries: &[String]) -> Result<String, HostEditError> {
     let lines = split_lines(text);
-    let at = lines.iter().position(|line| line.starts_with("hosts:")).ok_or(HostEditError::NoHosts)?;
+    let read_key = |line: &&str| KEYS.iter().find(|key| line.starts_with(**key)).map(|key| key.len());
+    let Some((at, key)) = lines.iter().enumerate().find_map(|(at, line)| Some((at, read_key(line)?))) else {
+        let is_other_form = |line: &&str| line.starts_with(['?', '{']);
+        let is_known = !lines.iter().any(is_other_form);
+        return Err(if is_known { HostEditError::NoHosts } else { HostEditError::UnknownForm });
+    };
     let start: usize = lines[..at].iter().map(|line| line.len()).sum();
-    let value = lines[at]["hosts:".len()..].trim_start();
+    let value = lines[at][key..].trim_start();
     if value.starts_with('{') {
         let open = text[start..].find('{').map_or(start, |offset| start + offset);
         return add_to_flow(text, open, entries);
@@ -25,6 +32,9 @@ pub fn add_hosts(text: &str, entries: &[String]) -> Result<String, HostEditError
     }
     add_to_block(&lines, at, entries)
 }
+
+/// The key as it can begin a line.
+const KEYS: [&str; 3] = ["hosts:", "\"hosts\":", "'hosts':"];
 
 /// Lines with their ends.
 fn split_lines(text: &str) -> Vec<&str> {
@@ -43,13 +53,16 @@ fn is_content(line: &str) -> bool {
 /// `hosts:` with one entry below the other.
 fn add_to_block(lines: &[&str], at: usize, entries: &[String]) -> Result<String, HostEditError> {
     let below = |number: &usize| is_content(lines[*number]);
-    let first = (at + 1..lines.len()).find(below).ok_or(HostEditError::NoHosts)?;
-    let indent = measure_indent(lines[first]);
-    if indent == 0 {
-        return Err(HostEditError::NoHosts);
-    }
-    let end = (first..lines.len()).find(|number| below(number) && measure_indent(lines[*number]) < indent);
-    let last = (first..end.unwrap_or(lines.len())).rfind(below).unwrap_or(first);
+    let first = (at + 1..lines.len()).find(below);
+    let (indent, last) = match first.map(|first| (first, measure_indent(lines[first]))) {
+        // Nothing is below the key.
+        None | Some((_, 0)) => (2, at),
+        Some((first, indent)) => {
+            let is_after = |number: &usize| below(number) && measure_indent(lines[*number]) < indent;
+            let end = (first..lines.len()).find(is_after).unwrap_or(lines.len());
+            (indent, (first..end).rfind(below).unwrap_or(first))
+        }
+    };
     let line_end = if lines[at].ends_with("\r\n") { "\r\n" } else { "\n" };
     let mut text = lines[..=last].concat();
     if !text.ends_with('\n') {
@@ -144,10 +157,24 @@ mod tests {
     }
 
     #[test]
+    fn quoted_and_empty_keys_are_found() {
+        assert_eq!(add("hosts:\nservice: a\n"), Ok(format!("hosts:\n  {ENTRY}\nservice: a\n")));
+        assert_eq!(add("hosts: # none\n"), Ok(format!("hosts: # none\n  {ENTRY}\n")));
+        for key in ["\"hosts\"", "'hosts'"] {
+            assert_eq!(
+                add(&format!("{key}:\n w1: {{a: b}}\n")),
+                Ok(format!("{key}:\n w1: {{a: b}}\n {ENTRY}\n"))
+            );
+            assert_eq!(add(&format!("{key}: {{}}\n")), Ok(format!("{key}: {{{ENTRY}}}\n")));
+        }
+    }
+
+    #[test]
     fn other_forms_are_refused() {
         for (text, error) in [
             ("service: a\n", HostEditError::NoHosts),
-            ("hosts:\nservice: a\n", HostEditError::NoHosts),
+            ("? hosts\n: a: {}\n", HostEditError::UnknownForm),
+            ("{service: a, hosts: {}}\n", HostEditError::UnknownForm),
             ("hosts: &all\n  a: {}\n", HostEditError::UnknownForm),
             ("hosts: {a: {b: c}\n", HostEditError::UnknownForm),
             ("hosts: {a: {b: c} # last\n}\n", HostEditError::UnknownForm),

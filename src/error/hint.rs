@@ -131,6 +131,8 @@ fn refusal_hint(refusals: &[Refusal]) -> &'static str {
             "add `check port PORT` to that line, or `track BACKEND/SERVER` with the main line; `--force` switches all the same"
         }
         Some(Refusal::OtherPort { .. }) => fleet::OTHER_PORT_HINT,
+        Some(Refusal::OtherAddress { .. }) => fleet::OTHER_ADDRESS_HINT,
+        Some(Refusal::Private { .. }) => fleet::PRIVATE_HINT,
         Some(Refusal::BackupNotUp { .. }) => {
             "start the backup vhost first; `--force` switches all the same, and this host's users go elsewhere"
         }

@@ -6,6 +6,7 @@ use super::{Failure, ServerKind};
 use crate::agent::serve::ServeError;
 use crate::config::host_edit::HostEditError;
 use crate::config::{ConfigError, ConfigProblem};
+use crate::model::address_conflict::AddressConflict;
 use crate::model::example;
 use crate::model::failure::ErrorCode;
 use crate::model::lock::{Holder, Liveness, LockPurpose, LockView};
@@ -157,10 +158,13 @@ fn list_own_failures() -> Vec<Sample<Failure>> {
         }],
         Init: [],
         Adoption: [],
-        AddHost: [Failure::AddHost {
-            file: "/srv/shop/switchman.yaml".into(),
-            reason: HostEditError::NoHosts.to_string(),
-        }],
+        AddHost: [
+            Failure::AddHost { file: "/srv/shop/switchman.yaml".into(), error: HostEditError::NoHosts },
+            Failure::AddHost {
+                file: "/srv/shop/switchman.yaml".into(),
+                error: HostEditError::Duplicate("there is a host `web3` already".into()),
+            },
+        ],
         Lab: [],
         DemoFailed: [Failure::DemoFailed { faults: vec!["3 requests failed in `roll`".into()] }],
         UnknownService: [
@@ -328,6 +332,17 @@ fn list_refusals() -> Vec<Sample<Refusal>> {
                 found: 8888,
             },
         }],
+        OtherAddress: [Refusal::OtherAddress {
+            conflict: AddressConflict {
+                host: name("web2"),
+                balancer: balancer(),
+                line: "shop/main-web2".into(),
+                found: [10, 0, 0, 13].into(),
+                found_on: Some(name("web3")),
+                known: vec![[10, 0, 0, 12].into()],
+            },
+        }],
+        Private: [Refusal::Private { host: name("web1"), service: name("shop") }],
         BackupNotUp: [Refusal::BackupNotUp {
             balancer: balancer(),
             server: "backup-web1".into(),

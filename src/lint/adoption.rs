@@ -3,10 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use backend_hosts::{AdoptedBackend, read_backend};
+use backend_hosts::{AdoptedBackend, is_slower, read_backend};
 use changes::{ChangeList, propose_backend};
 use endpoint::{FoundEndpoint, find_endpoint};
-use outcome::{Adoption, AdoptionError, AdoptionOptions};
+use outcome::{Adoption, AdoptionError, AdoptionOptions, UnclearLine};
 
 use super::cfg::{ParsedCfg, Section};
 use super::checks::read_check_request;
@@ -15,6 +15,7 @@ use super::first_variant::parse_first_variant;
 use super::keywords::{ServerPort, read_servers};
 use super::site::{Site, list_bind_ports};
 use super::source::{HaproxyCfg, LineMap};
+use super::timing::format_yaml;
 use crate::model::balancer::BalancerSpec;
 use crate::model::fleet::{AdditionalService, Fleet};
 use crate::model::health::Health;
@@ -41,11 +42,24 @@ pub fn adopt_haproxy(
     for section in select_sections(&cfg, &options.backends)? {
         backends.push(read_backend(&site, section, options, &map)?);
     }
+    refuse_conditional_lines(source, &map, &backends)?;
     share_names(&mut backends);
     let Some((first, others)) = backends.split_first() else { return Err(AdoptionError::NoBackend) };
     check_hosts(first, others, options)?;
-    let mut notes = list_condition_notes(source);
+    let mut notes = list_condition_notes(source, &map);
     notes.extend(backends.iter().flat_map(|backend| backend.notes.clone()));
+    notes.extend(backends.iter().filter_map(|backend| describe_other_backups(&cfg, backend)));
+    let slowest = backends.iter().fold(first, |slowest, backend| {
+        if is_slower(&backend.timing, &slowest.timing) { backend } else { slowest }
+    });
+    if backends.iter().any(|backend| backend.timing != slowest.timing) {
+        notes.push(format!(
+            "the backends have different check settings: those of `{}` were taken for all, {}, because HAProxy notices a switch \
+             the latest by them",
+            slowest.section.name,
+            format_yaml(&slowest.timing)
+        ));
+    }
 
     let is_on_host =
         first.hosts.iter().any(|host| host.address.is_loopback() || options.balancer == Some(host.address));
@@ -62,7 +76,7 @@ pub fn adopt_haproxy(
             stats_endpoint: endpoint,
             backend: first.section.name.clone(),
             servers: first.names.clone(),
-            check: first.timing,
+            check: slowest.timing,
             is_on_host,
         }],
         health: read_health(&cfg, first.section, &base.health),
@@ -251,9 +265,70 @@ fn read_health(cfg: &ParsedCfg, section: &Section, base: &Health) -> Health {
     }
 }
 
-fn list_condition_notes(source: &HaproxyCfg) -> Vec<String> {
+fn list_condition_notes(source: &HaproxyCfg, map: &LineMap) -> Vec<String> {
     let lines: Vec<&str> = source.files.iter().flat_map(|file| file.text.lines()).collect();
-    let conditions = list_variants(&lines).conditions.len();
-    let note = "the files have `.if` conditions: the first branch of each was read";
-    (conditions > 0).then(|| note.to_owned()).into_iter().collect()
+    let conditions = list_variants(&lines).conditions;
+    let places: Vec<String> = conditions.iter().map(|at| map.describe(at + 1)).collect();
+    let note = || {
+        format!(
+            "`.if` is not judged: its first branch was read and the others were left out, at {}",
+            places.join(", ")
+        )
+    };
+    (!places.is_empty()).then(note).into_iter().collect()
+}
+
+/// Refuses server lines that HAProxy has only under a condition: without one of them the backend has other hosts.
+fn refuse_conditional_lines(
+    source: &HaproxyCfg,
+    map: &LineMap,
+    backends: &[AdoptedBackend<'_>],
+) -> Result<(), AdoptionError> {
+    let lines: Vec<&str> = source.files.iter().flat_map(|file| file.text.lines()).collect();
+    let variants = list_variants(&lines).lines;
+    let mut found: BTreeSet<(usize, String)> = BTreeSet::new();
+    for variant in &variants {
+        let numbered = variant.iter().filter_map(|at| Some((at + 1, *lines.get(*at)?)));
+        let cfg = ParsedCfg::parse_lines(numbered, &map.list_starts());
+        let is_read = |section: &&Section| {
+            backends.iter().any(|backend| {
+                (&backend.section.kind, &backend.section.name) == (&section.kind, &section.name)
+            })
+        };
+        for section in cfg.proxies().filter(is_read) {
+            for line in &section.lines {
+                let keyword = line.words.first().map_or("", String::as_str);
+                let is_server = ["server", "server-template", "default-server"].contains(&keyword);
+                let is_always = || variants.iter().all(|other| other.contains(&(line.number - 1)));
+                if is_server && !is_always() {
+                    let name = line.words.get(1).filter(|_| keyword != "default-server");
+                    let name = name.map(|name| format!(" {name}")).unwrap_or_default();
+                    found.insert((line.number, format!("{keyword}{name}")));
+                }
+            }
+        }
+    }
+    let unclear = found.into_iter().map(|(number, text)| UnclearLine {
+        place: map.describe(number),
+        reason: format!(
+            "`{text}` is inside `.if`, which is not judged: it can be another line on another machine"
+        ),
+        lacks_address: false,
+    });
+    let lines: Vec<UnclearLine> = unclear.collect();
+    if lines.is_empty() { Ok(()) } else { Err(AdoptionError::Unclear { lines }) }
+}
+
+/// The reason why `option allbackups` is not among the changes.
+fn describe_other_backups(cfg: &ParsedCfg, backend: &AdoptedBackend<'_>) -> Option<String> {
+    let AdoptedBackend { section, other_backups, .. } = backend;
+    let has_option = cfg.find_setting(section, &["option", "allbackups"]).is_some();
+    let names = other_backups.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    (!other_backups.is_empty() && !has_option).then(|| {
+        format!(
+            "`option allbackups` is not among the lines for backend `{}`, because {names} would get a share of the users. Without \
+             it, the first backup line gets the users that have no cookie: keep {names} below the other backup lines",
+            section.name
+        )
+    })
 }

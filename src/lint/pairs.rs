@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::cfg::Section;
-use super::keywords::ServerLine;
+use super::keywords::{ServerAddress, ServerLine};
 use super::report::LintReport;
 use super::server_pattern::extract_host;
 use crate::model::balancer::{BalancerSpec, ServerNames};
@@ -90,6 +90,11 @@ fn lint_unknown_hosts(
         let hosts = [main, backup].map(|pattern| extract_host(&server.name, pattern));
         let is_listed = |host: &str| fleet.hosts.iter().any(|own| own.name.as_str() == host);
         let Some(host) = hosts.into_iter().flatten().next() else { continue };
+        // By the pattern `{host}` every line is named as a main vhost, a spare server of another machine and a unix socket too.
+        let is_other = server.has_flag("backup") || server.address() == ServerAddress::Local;
+        if is_other && hosts[1].is_none() && main == "{host}" {
+            continue;
+        }
         if !hosts.into_iter().flatten().any(is_listed) {
             report.add(
                 Warning,

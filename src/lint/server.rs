@@ -41,12 +41,24 @@ pub(super) fn lint_servers(
     if all.iter().filter(|server| server.has_flag("backup")).count() > 1
         && site.cfg.find_setting(section, &["option", "allbackups"]).is_none()
     {
+        let is_paired = |server: &ServerLine<'_>| {
+            pairs.iter().filter_map(|pair| pair.backup).any(|backup| backup.number == server.number)
+        };
+        let other = all.iter().find(|server| server.has_flag("backup") && !is_paired(server));
+        let fix = match other.filter(|_| !service.is_assumed && !fleet.hosts.is_empty()) {
+            Some(other) => format!(
+                "move `{name}`, which is no backup vhost of a host, to a backend of its own, then add `option allbackups`: with \
+                 the option `{name}` would get a share of the users",
+                name = other.name
+            ),
+            None => "add `option allbackups`".to_owned(),
+        };
         report.add(
             Warning,
             "haproxy-one-backup",
             section.number,
             "no `option allbackups`: when every main vhost is out, the first backup takes all users alone",
-            "add `option allbackups`",
+            fix,
         );
     }
     if report.count_problems() == before {

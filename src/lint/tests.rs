@@ -301,7 +301,8 @@ fn timing_difference_is_reported_with_the_line_to_write() {
     );
     assert_eq!(
         found[0].fix,
-        "write `check: {inter: 1s, fastinter: 200ms, fall: 5, rise: 4, timeout: 1s}` for `main-web1` in switchman.yaml, or the same here"
+        "write `check: {inter: 1s, fastinter: 200ms, fall: 5, rise: 4, timeout: 1s}` in the entry `lb1` of `load_balancers` in switchman.yaml, \
+         or its settings on every server line: one entry is for all hosts and services. Where the lines differ, take the slowest"
     );
 }
 

@@ -30,7 +30,7 @@ pub(super) fn lint_timing(
         .collect();
     let configured = apply_defaults(&balancer.check);
     if let Some((server, found)) = timings.iter().find(|(_, found)| apply_defaults(found) != configured) {
-        lint_difference(server, found, &balancer.check, report);
+        lint_difference(server, found, balancer, report);
     }
     if let Some((server, found)) =
         timings.iter().find(|(_, found)| compute_detection_time(found, Switch::Off) > SLOW_LIMIT)
@@ -89,7 +89,7 @@ fn apply_defaults(timing: &CheckTiming) -> CheckTiming {
 fn lint_difference(
     server: &ServerLine<'_>,
     found: &CheckTiming,
-    configured: &CheckTiming,
+    balancer: &BalancerSpec,
     report: &mut LintReport<'_>,
 ) {
     let bounds = |timing: &CheckTiming| {
@@ -106,12 +106,13 @@ fn lint_difference(
         format!(
             "by these lines a switch takes {}; by `load_balancers[].check` in switchman.yaml {}",
             bounds(found),
-            bounds(configured)
+            bounds(&balancer.check)
         ),
         format!(
-            "write `check: {}` for `{}` in switchman.yaml, or the same here",
+            "write `check: {}` in the entry `{}` of `load_balancers` in switchman.yaml, or its settings on every server line: one \
+             entry is for all hosts and services. Where the lines differ, take the slowest",
             format_yaml(found),
-            server.name
+            balancer.name
         ),
     );
 }

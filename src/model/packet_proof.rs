@@ -61,6 +61,9 @@ pub struct FamilyProof {
     pub verdict: PacketVerdict,
 }
 
+/// The interface by which the packets come in: only a balancer's report proves rules that match its interface or address.
+const PACKET_SOURCE: &str = "sent by this host's own test interface, not by a load balancer";
+
 /// The verdicts on a forward. The packet comes in by an interface of its own: it proves nothing about rules that match an
 /// interface or a source address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -162,7 +165,8 @@ impl fmt::Display for PacketProof {
             }
         }
         let texts = answers.iter().map(|(text, families)| format!("{text} ({})", families.join(", ")));
-        write!(f, "a packet to {} {}", self.check, texts.collect::<Vec<_>>().join(", "))?;
+        let answers = texts.collect::<Vec<_>>().join(", ");
+        write!(f, "a packet to {} {answers}, {PACKET_SOURCE}", self.check)?;
         match self.describe_unverified() {
             rest if rest.is_empty() => Ok(()),
             rest => write!(f, "; not verified: {rest}"),

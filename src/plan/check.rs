@@ -18,6 +18,7 @@ use self::balancers::{check_capacity_floor, check_policy, check_servers, expects
 use self::facts::CheckFacts;
 use self::finding::{build_finding, build_note, build_ok, build_problem, build_warning};
 use self::port_match::rule_names_port;
+use self::private_hosts::build_private_finding;
 
 mod balancers;
 mod boot;
@@ -30,6 +31,7 @@ pub mod fleet;
 mod mains;
 mod open_ports;
 pub(in crate::plan) mod port_match;
+mod private_hosts;
 
 /// All findings, in the order of the snapshot, including those that need no repair.
 pub fn collect_findings(fleet: &Fleet, facts: &CheckFacts) -> Vec<Finding> {
@@ -54,6 +56,8 @@ pub fn collect_findings(fleet: &Fleet, facts: &CheckFacts) -> Vec<Finding> {
     all.extend(check_client_ports(fleet, facts));
     all.extend(data_ports::collect_findings(fleet, facts));
     all.extend(check_drift(fleet, facts));
+    let own = find_own_record(fleet, facts).filter(|record| record.access == Access::Private);
+    all.extend(own.map(|record| build_private_finding(&facts.host, record)));
     all.extend(open_ports::collect_findings(fleet, facts, find_own_record(fleet, facts)));
     all.extend(check_listeners(fleet, facts));
     all.extend(boot::collect_findings(fleet, facts));

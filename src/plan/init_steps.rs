@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::model::balancer::{BalancerSpec, StatsEndpoint};
 use crate::model::deployment::WebServer;
 use crate::model::fleet::Fleet;
 use crate::model::host::{Host, Transport};
+use crate::model::ports::Port;
 
 /// A step of the operator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -97,22 +99,25 @@ pub struct AdoptedSet<'a> {
     pub has_changes: bool,
     /// The state of HAProxy can be read already, before the changes are made.
     pub is_state_readable: bool,
+    /// The address of the load balancer, if the operator named it.
+    pub balancer: Option<IpAddr>,
 }
 
 /// The steps after switchman.yaml was read from an existing haproxy.cfg.
 pub fn list_adoption_steps(fleet: &Fleet, set: &AdoptedSet<'_>) -> Vec<SetupStep> {
-    let AdoptedSet { dir, files, has_changes, is_state_readable } = *set;
+    let AdoptedSet { dir, files, has_changes, is_state_readable, .. } = *set;
     let hosts = name_hosts(&fleet.hosts);
+    let services = list_services(fleet);
     let mut steps = Vec::new();
     if has_changes {
-        let backup = fleet.ports.backup;
         let action = format!(
-            "serve the site on port {backup} too, by a second process: the backup vhost. \
-             /usr/share/doc/switchman/examples/systemd has units for nginx and for an application"
+            "serve the site on another port too, by a second process: the backup vhost ({}). \
+             /usr/share/doc/switchman/examples/systemd has units for nginx and for an application",
+            describe_ports(&services, |service| format!("port {}", service.ports.backup))
         );
         steps.push(step(&hosts, action, vec![]));
-        let action = format!("connect to the backup vhosts. Each must print {}", fleet.health.status);
-        steps.push(step(BALANCER, action, list_probes(fleet, backup.get())));
+        let action = format!("connect to the backup vhosts. {}", describe_status(&services));
+        steps.push(step(BALANCER, action, list_probes(&services, |service| service.ports.backup)));
     }
     let copies = fleet.hosts.iter().map(|host| {
         format!(
@@ -127,40 +132,123 @@ pub fn list_adoption_steps(fleet: &Fleet, set: &AdoptedSet<'_>) -> Vec<SetupStep
          switchman.yaml names another destination",
         copies.collect(),
     ));
-    let mut action = format!(
-        "start the agent and turn the forward on: port {} of the host then answers",
-        fleet.ports.check
-    );
-    let enable = match (has_changes, is_state_readable) {
-        (false, _) => "switchman enable-forward",
-        (true, false) => "switchman enable-forward --no-wait",
+    let check_ports = describe_ports(&services, |service| format!("port {}", service.ports.check));
+    let mut action =
+        format!("start the agent and turn the forward on: the host then answers on {check_ports}");
+    let flags = match (has_changes, is_state_readable) {
+        (false, _) => "",
+        (true, false) => " --no-wait",
         (true, true) => {
             action.push_str(". `--force` overrides one refusal: HAProxy does not check that port yet");
-            "switchman enable-forward --no-wait --force"
+            " --no-wait --force"
         }
     };
-    let commands = vec!["systemctl enable --now switchman".to_owned(), enable.to_owned()];
+    let mut commands = vec!["systemctl enable --now switchman".to_owned()];
+    commands.extend(for_services(&services, &format!("switchman enable-forward{flags}")));
     steps.push(step(&hosts, action, commands));
     if has_changes {
         steps.push(step(
             BALANCER,
             format!(
-                "connect to the check port of every host. Do not continue before each prints {}: with the new lines HAProxy would \
-                 mark that host DOWN. A firewall may have to open port {}",
-                fleet.health.status, fleet.ports.check
+                "connect to the check port of every host. {} Do not continue before that: with the new lines HAProxy would mark the \
+                 host DOWN. A firewall may have to open {check_ports}",
+                describe_status(&services)
             ),
-            list_probes(fleet, fleet.ports.check.get()),
+            list_probes(&services, |service| service.ports.check),
         ));
+        let there = list_balancer_files(files);
         steps.push(step(
             BALANCER,
-            "make all changes of haproxy.cfg at once, then reload",
-            vec![format!("haproxy -c -q{} && systemctl reload haproxy", repeat_flag("-f", files))],
+            format!("make all changes of {} there at once, then reload", join_paths(&there, ", ")),
+            vec![format!("haproxy -c -q{} && systemctl reload haproxy", repeat_flag("-f", &there))],
         ));
     }
-    let flags = repeat_flag("--haproxy-cfg", files);
-    let check = format!("cd {} && switchman check{flags} && switchman status", dir.display());
-    steps.push(step(OPERATOR, "look at the result, with a copy of haproxy.cfg", vec![check]));
+    steps.push(list_last_step(fleet, &services, set));
     steps
+}
+
+/// The last step: the changed haproxy.cfg is copied back, and every service is checked.
+fn list_last_step(fleet: &Fleet, services: &[Fleet], set: &AdoptedSet<'_>) -> SetupStep {
+    let there = list_balancer_files(set.files);
+    let balancer = set.balancer.or_else(|| fleet.balancers.iter().find_map(find_endpoint_address));
+    let machine = balancer.map_or_else(
+        || "LOAD_BALANCER".to_owned(),
+        |address| match address {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => format!("[{address}]"),
+        },
+    );
+    let dir = set.dir.display();
+    let copies: Vec<PathBuf> =
+        there.iter().map(|file| PathBuf::from(file.file_name().unwrap_or(file.as_os_str()))).collect();
+    let mut commands = vec![format!("cd {dir}")];
+    commands.extend(there.iter().map(|file| format!("scp -r '{machine}:{}' .", file.display())));
+    let check = format!("switchman check{}", repeat_flag("--haproxy-cfg", &copies));
+    commands.extend(for_services(services, &check));
+    commands.extend(for_services(services, "switchman status"));
+    step(
+        OPERATOR,
+        "copy haproxy.cfg of the load balancer into this directory, and look at the result",
+        commands,
+    )
+}
+
+/// The paths of the files on the load balancer. A copy that is somewhere else here is taken to be under `/etc/haproxy` there.
+fn list_balancer_files(files: &[PathBuf]) -> Vec<PathBuf> {
+    const DIR: &str = "/etc/haproxy";
+    match files {
+        [file] if !file.starts_with(DIR) => vec![Path::new(DIR).join("haproxy.cfg")],
+        files => {
+            let find = |file: &PathBuf| match file.file_name() {
+                Some(name) if !file.starts_with(DIR) => Path::new(DIR).join(name),
+                _ => file.clone(),
+            };
+            files.iter().map(find).collect()
+        }
+    }
+}
+
+fn find_endpoint_address(balancer: &BalancerSpec) -> Option<IpAddr> {
+    match balancer.stats_endpoint.as_ref()? {
+        StatsEndpoint::Tcp { host, .. } => host.parse().ok(),
+        _ => None,
+    }
+}
+
+fn join_paths(files: &[PathBuf], separator: &str) -> String {
+    files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(separator)
+}
+
+/// The fleet as it is for each of its services, the first one first.
+fn list_services(fleet: &Fleet) -> Vec<Fleet> {
+    fleet.service_names().filter_map(|name| fleet.for_service(name)).collect()
+}
+
+/// A command for each service: without `--service` it acts on the first.
+fn for_services(services: &[Fleet], command: &str) -> Vec<String> {
+    let others = services.iter().skip(1).map(|service| format!("{command} --service {}", service.service));
+    std::iter::once(command.to_owned()).chain(others).collect()
+}
+
+/// `port 80`, or `shop on port 80, api on port 8081`.
+fn describe_ports(services: &[Fleet], describe: impl Fn(&Fleet) -> String) -> String {
+    match services {
+        [only] => describe(only),
+        services => {
+            let each = services.iter().map(|service| format!("{} on {}", service.service, describe(service)));
+            each.collect::<Vec<_>>().join(", ")
+        }
+    }
+}
+
+/// What the probes have to print.
+fn describe_status(services: &[Fleet]) -> String {
+    let first = services.first().map_or(0, |service| service.health.status);
+    if services.iter().all(|service| service.health.status == first) {
+        return format!("Each must print {first}.");
+    }
+    let each = services.iter().map(|service| format!("{} for {}", service.health.status, service.service));
+    format!("They must print {}.", each.collect::<Vec<_>>().join(", "))
 }
 
 /// ` -f FILE`, once for each file.
@@ -168,25 +256,27 @@ fn repeat_flag(flag: &str, files: &[PathBuf]) -> String {
     files.iter().map(|file| format!(" {flag} {}", file.display())).collect()
 }
 
-/// Requests to one port of each host, as HAProxy's health check makes them.
-fn list_probes(fleet: &Fleet, port: u16) -> Vec<String> {
-    let header = fleet.health.host.as_ref().map(|host| format!(" -H 'Host: {host}'")).unwrap_or_default();
-    let addresses = fleet.hosts.iter().filter_map(|host| host.address);
-    let probe = |address: IpAddr| {
-        let endpoint = SocketAddr::new(address, port);
-        format!(
-            "curl -s -o /dev/null -w '%{{http_code}}\\n'{header} 'http://{endpoint}{}'",
-            fleet.health.path
-        )
-    };
-    addresses.map(probe).collect()
+/// Requests to one port of each service on each host, as HAProxy's health check makes them.
+fn list_probes(services: &[Fleet], port: impl Fn(&Fleet) -> Port) -> Vec<String> {
+    let mut found = Vec::new();
+    for service in services {
+        let header =
+            service.health.host.as_ref().map(|host| format!(" -H 'Host: {host}'")).unwrap_or_default();
+        for address in service.hosts.iter().filter_map(|host| host.address) {
+            let endpoint = SocketAddr::new(address, port(service).get());
+            let path = &service.health.path;
+            found.push(format!(
+                "curl -s -o /dev/null -w '%{{http_code}}\\n'{header} 'http://{endpoint}{path}'"
+            ));
+        }
+    }
+    found
 }
 
 /// The lines of haproxy.cfg for a new host: the name of each backend with its two lines.
 pub fn list_server_lines(fleet: &Fleet, host: &Host) -> Vec<(String, Vec<String>)> {
     let mut found = Vec::new();
-    let services = fleet.service_names().filter_map(|name| fleet.for_service(name));
-    for service in services {
+    for service in list_services(fleet) {
         for balancer in &service.balancers {
             let Some(address) = host.address else { continue };
             let (check, main, backup) = (service.ports.check, service.ports.main, service.ports.backup);
@@ -216,6 +306,10 @@ pub fn list_server_lines(fleet: &Fleet, host: &Host) -> Vec<(String, Vec<String>
 /// The steps after hosts were added to switchman.yaml.
 pub fn list_added_host_steps(fleet: &Fleet, added: &[Host], file: &Path) -> Vec<SetupStep> {
     let new = name_hosts(added);
+    let services = list_services(fleet);
+    let vhosts = describe_ports(&services, |service| {
+        format!("the ports {} and {}", service.ports.main, service.ports.backup)
+    });
     let copies = fleet.hosts.iter().map(|host| {
         format!(
             "ssh {host} install -D -m 644 /dev/stdin /etc/switchman/switchman.yaml < {}",
@@ -227,8 +321,8 @@ pub fn list_added_host_steps(fleet: &Fleet, added: &[Host], file: &Path) -> Vec<
         step(
             &new,
             format!(
-                "install the package switchman, and start the two vhosts on the ports {} and {}. The forward stays off",
-                fleet.ports.main, fleet.ports.backup
+                "install the package switchman, and start the two vhosts of {}: {vhosts}. The forward stays off",
+                if services.len() > 1 { "each service" } else { "the service" }
             ),
             vec![],
         ),
@@ -236,15 +330,18 @@ pub fn list_added_host_steps(fleet: &Fleet, added: &[Host], file: &Path) -> Vec<
         step(&new, "start the agent", vec!["systemctl enable --now switchman".to_owned()]),
         step(
             BALANCER,
-            "add the lines to haproxy.cfg. Both vhosts must listen before the reload, because HAProxy counts a new server as UP \
+            "add the lines to haproxy.cfg. The vhosts must listen before the reload, because HAProxy counts a new server as UP \
              until its first check",
             vec!["haproxy -c -q -f /etc/haproxy/haproxy.cfg && systemctl reload haproxy".to_owned()],
         ),
-        step(&new, "put the host into service", vec!["switchman enable-forward".to_owned()]),
+        step(&new, "put the host into service", for_services(&services, "switchman enable-forward")),
         step(
             OPERATOR,
             "look at the result",
-            vec!["switchman check".to_owned(), "switchman status".to_owned()],
+            ["switchman check", "switchman status"]
+                .iter()
+                .flat_map(|command| for_services(&services, command))
+                .collect(),
         ),
     ]
 }

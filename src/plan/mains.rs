@@ -144,7 +144,14 @@ impl MainsDifference {
             Some(DifferenceCause::Weights) | None => {
                 let commands: Vec<String> =
                     self.groups.iter().filter_map(|group| self.describe_command(group)).collect();
-                commands.join(", ")
+                // A host with another main may lack the version.
+                let are_deployed = self.groups.iter().filter(|group| group.version.is_some()).count() > 1;
+                let note = if are_deployed {
+                    "; `switchman ls --wide` shows which hosts have a version, `switchman deploy` adds it to the others first"
+                } else {
+                    ""
+                };
+                format!("{}{note}", commands.join(", "))
             }
         }
     }
@@ -158,7 +165,19 @@ impl MainsDifference {
         } else {
             others.iter().map(|host| format!(" --host {host}")).collect()
         };
-        Some(format!("`switchman assign {service} {version}{flags}` makes {version} main on every host"))
+        let assign =
+            format!("`switchman assign {service} {version}{flags}` makes {version} main on every host");
+        // A host that has no deployment cannot have the version.
+        let without = |other: &&&HostName| {
+            let empty = self.groups.iter().filter(|group| group.version.is_none());
+            empty.flat_map(|group| &group.hosts).any(|host| host == **other)
+        };
+        let empty: String = others.iter().filter(without).map(|host| format!(" --host {host}")).collect();
+        Some(if empty.is_empty() {
+            assign
+        } else {
+            format!("`switchman deploy {service} {version} SOURCE{empty}`, then {assign}")
+        })
     }
 }
 
@@ -188,12 +207,17 @@ mod tests {
         assert_eq!(
             next,
             "`switchman assign shop 1.0.0 --host web1` makes 1.0.0 main on every host, `switchman assign shop 2.0.0 --host web2 \
-             --host web3` makes 2.0.0 main on every host"
+             --host web3` makes 2.0.0 main on every host; `switchman ls --wide` shows which hosts have a version, `switchman \
+             deploy` adds it to the others first"
         );
         // No version can be assigned that is no version.
         let (text, next) = find(&[("web1", "1.0.0"), ("web2", "")], None).unwrap();
         assert!(text.contains("no deployment on web2"), "{text}");
-        assert_eq!(next, "`switchman assign shop 1.0.0 --host web2` makes 1.0.0 main on every host");
+        assert_eq!(
+            next,
+            "`switchman deploy shop 1.0.0 SOURCE --host web2`, then `switchman assign shop 1.0.0 --host web2` makes 1.0.0 main on \
+             every host"
+        );
     }
 
     #[test]

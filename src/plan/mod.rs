@@ -1,5 +1,6 @@
 //! Pure decisions: (desired, observed, now) -> what to do. No I/O, no clock, no async.
 
+pub mod address_conflicts;
 pub mod agent_check;
 pub mod check;
 pub mod compare;

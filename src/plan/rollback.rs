@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use crate::model::name::HostName;
+use crate::model::host_main::HostMain;
+use crate::model::name::{HostName, ServiceName};
 use crate::model::version::Version;
 
 /// The effect of a rollback of one host alone.
@@ -55,9 +56,87 @@ pub fn choose_rollback(hosts: &[HostRollback]) -> Option<FleetRollback> {
     Some(FleetRollback { version, going })
 }
 
+/// The hosts that an assign has changed, by the version that was main before.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AssignRecovery {
+    pub returns: Vec<(Version, Vec<HostName>)>,
+}
+
+impl AssignRecovery {
+    /// Groups the hosts whose main is the target now and was another version before.
+    pub fn new(before: &[HostMain], after: &[HostMain], target: &Version) -> Self {
+        let mut returns: Vec<(Version, Vec<HostName>)> = Vec::new();
+        for HostMain { host, version } in before {
+            let has_target = |now: &HostMain| now.host == *host && now.version.as_ref() == Some(target);
+            let Some(old) = version.as_ref().filter(|old| *old != target) else { continue };
+            if !after.iter().any(has_target) {
+                continue;
+            }
+            match returns.iter_mut().find(|(version, _)| version == old) {
+                Some((_, hosts)) => hosts.push(host.clone()),
+                None => returns.push((old.clone(), vec![host.clone()])),
+            }
+        }
+        Self { returns }
+    }
+
+    /// Returns the next commands after an assign that is not finished. `rollback` is none of them: it moves a fleet where no host
+    /// was changed to an older version, and refuses where the target was main before.
+    pub fn describe_next(&self, service: &ServiceName) -> String {
+        let roll = format!("switchman roll --service {service}");
+        let resume = format!("`{roll} --resume` continues it");
+        if self.returns.is_empty() {
+            return format!("{resume}, `{roll} --abort` ends it; no host has the new main");
+        }
+        let commands: Vec<String> = self
+            .returns
+            .iter()
+            .map(|(version, hosts)| {
+                let flags: String = hosts.iter().map(|host| format!(" --host {host}")).collect();
+                format!("`switchman assign {service} {version}{flags}`")
+            })
+            .collect();
+        format!("{resume}; to go back: `{roll} --abort`, then {}", commands.join(", "))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn list_mains(mains: &[&str]) -> Vec<HostMain> {
+        let main = |(number, version): (usize, &&str)| HostMain {
+            host: format!("web{}", number + 1).parse().unwrap(),
+            version: (!version.is_empty()).then(|| version.parse().unwrap()),
+        };
+        mains.iter().enumerate().map(main).collect()
+    }
+
+    fn describe_next(before: &[&str], after: &[&str]) -> String {
+        let target = "2.0.0".parse().unwrap();
+        AssignRecovery::new(&list_mains(before), &list_mains(after), &target)
+            .describe_next(&"shop".parse().unwrap())
+    }
+
+    /// `rollback` would move every host to an older version.
+    #[test]
+    fn recovery_of_an_assign_that_changed_no_host_is_resume_or_abort() {
+        assert_eq!(
+            describe_next(&["1.0.0", "1.0.0"], &["1.0.0", "1.0.0"]),
+            "`switchman roll --service shop --resume` continues it, `switchman roll --service shop --abort` ends it; no host has the \
+             new main"
+        );
+        assert!(!describe_next(&["2.0.0", "1.0.0"], &["2.0.0", "1.0.0"]).contains("assign"));
+    }
+
+    #[test]
+    fn recovery_names_the_old_main_of_each_changed_host() {
+        assert_eq!(
+            describe_next(&["1.0.0", "1.0.0", "0.9.0", "1.0.0"], &["2.0.0", "2.0.0", "2.0.0", "1.0.0"]),
+            "`switchman roll --service shop --resume` continues it; to go back: `switchman roll --service shop --abort`, then \
+             `switchman assign shop 1.0.0 --host web1 --host web2`, `switchman assign shop 0.9.0 --host web3`"
+        );
+    }
 
     fn choose(hosts: &[(&str, &str)]) -> Option<(String, Vec<String>)> {
         let version = |text: &str| (!text.is_empty()).then(|| format!("{text}.0.0").parse().unwrap());

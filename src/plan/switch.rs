@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::model::address_conflict::AddressConflict;
 use crate::model::balancer::{BackendView, BalancerSpec, CheckTiming, ServerView};
 use crate::model::fleet::Fleet;
-use crate::model::name::{BalancerName, HostName};
+use crate::model::name::{BalancerName, HostName, ServiceName};
 use crate::model::plural::Count;
 use crate::model::port_conflict::PortConflict;
 use crate::model::port_forward::Switch;
@@ -32,6 +33,10 @@ pub enum Refusal {
     OtherLine { balancer: BalancerName, line: String, check: Port },
     /// The operator machine has another port than the host or the balancer.
     OtherPort { conflict: PortConflict },
+    /// A server line of the host has the address of another machine.
+    OtherAddress { conflict: AddressConflict },
+    /// The service is private on the host: no rule forwards to it there.
+    Private { host: HostName, service: ServiceName },
     /// Too few other hosts would be left.
     CapacityFloor { balancer: BalancerName, up: u32, min_up: u32 },
     /// Too few other hosts would be left by the configuration; no balancer reports how many of them are UP.
@@ -60,6 +65,11 @@ impl fmt::Display for Refusal {
                 "`{balancer}` sends users to the main vhost by the server line `{line}` too, which does not health-check port {check}: they would get errors"
             ),
             Self::OtherPort { conflict } => conflict.fmt(f),
+            Self::OtherAddress { conflict } => conflict.fmt(f),
+            Self::Private { host, service } => write!(
+                f,
+                "`{service}` is private on `{host}`: no port is forwarded before `switchman access {service} public --host {host}`"
+            ),
             Self::CapacityFloor { balancer, up, min_up } => write!(
                 f,
                 "the capacity floor would break: `{balancer}` has {} UP, `roll.min_up` requires {min_up}",

@@ -184,7 +184,11 @@ fn ambiguous_files_are_refused() {
     let refuse =
         |name: &str| adopt(&read_fixture(name), &AdoptionOptions::default()).unwrap_err().to_string();
     assert!(refuse("several.cfg").contains("`shop`, `api`, `files`"));
-    assert!(refuse("template.cfg").contains("no line of a host"));
+    let template = refuse("template.cfg");
+    assert!(
+        template.contains("template.cfg:") && template.contains("`server-template` numbers"),
+        "{template}"
+    );
     assert!(refuse("twice.cfg").contains("`web1-a` and `web1-b`"));
     let names = refuse("names.cfg");
     assert!(names.contains("--host node1=ADDRESS") && names.contains("--host node2=ADDRESS"), "{names}");
@@ -354,6 +358,210 @@ fn added_host_keeps_comments_and_order() {
     std::fs::write(&file, "service: shop\n").unwrap();
     assert!(text_of(&add("web1=10.0.0.11")).contains("has no `hosts`"));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "service: shop\n");
+}
+
+/// Two services on two hosts, as a HAProxy before switchman has them.
+const TWO_SERVICES: &str = "defaults
+ mode http
+frontend web
+ bind :80
+ default_backend app
+backend app
+ option httpchk
+ server web1 10.0.0.11:8080 check
+ server web2 10.0.0.12:8080 check
+backend api
+ option httpchk
+ server web1 10.0.0.11:9080 check
+ server web2 10.0.0.12:9080 check
+";
+
+#[test]
+fn steps_are_printed_for_every_service() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("lb.cfg"), TWO_SERVICES).unwrap();
+    let backends = ["--backend", "app", "--backend", "api", "--balancer", "10.0.0.2"];
+    let written = init_from(dir.path(), &[&["set", "--from", "lb.cfg"], &backends[..]].concat());
+    let text = text_of(&written);
+    assert!(written.status.success(), "{text}");
+    let fleet = parse_config(
+        Path::new("x"),
+        &std::fs::read_to_string(dir.path().join("set/switchman.yaml")).unwrap(),
+    )
+    .unwrap();
+    for service in ["app", "api"] {
+        let ports = fleet.for_service(&service.parse().unwrap()).unwrap().ports;
+        for (host, port) in
+            ["10.0.0.11", "10.0.0.12"].iter().flat_map(|host| [(host, ports.check), (host, ports.backup)])
+        {
+            assert!(text.contains(&format!("'http://{host}:{port}/")), "{host}:{port} {text}");
+        }
+        assert!(text.contains(&format!("{service} on port {}", ports.backup)), "{text}");
+    }
+    for line in [
+        "     switchman enable-forward --no-wait\n",
+        "     switchman enable-forward --no-wait --service api\n",
+        "     haproxy -c -q -f /etc/haproxy/haproxy.cfg && systemctl reload haproxy\n",
+        "     scp -r '10.0.0.2:/etc/haproxy/haproxy.cfg' .\n",
+        "     switchman check --haproxy-cfg haproxy.cfg\n",
+        "     switchman check --haproxy-cfg haproxy.cfg --service api\n",
+        "     switchman status --service api\n",
+    ] {
+        assert!(text.contains(line), "{line}{text}");
+    }
+    let added = run(
+        dir.path(),
+        SWITCHMAN,
+        &["--config", "set/switchman.yaml", "init", "--add-host", "web3=10.0.0.13"],
+    );
+    let text = text_of(&added);
+    let ports = fleet.for_service(&"api".parse().unwrap()).unwrap().ports;
+    for line in [
+        format!("api on the ports {} and {}", ports.main, ports.backup),
+        "     switchman enable-forward\n".to_owned(),
+        "     switchman enable-forward --service api\n".to_owned(),
+        "     switchman check --service api\n".to_owned(),
+    ] {
+        assert!(text.contains(&line), "{line}{text}");
+    }
+}
+
+/// The page and the program name the same command.
+#[test]
+fn page_has_the_commands_of_the_steps() {
+    let page = std::fs::read_to_string(root().join("docs/quick-start.md")).unwrap();
+    for part in ["`switchman enable-forward --no-wait`", "`--force`", "--service NAME", "scp -r"] {
+        assert!(page.contains(part), "{part}");
+    }
+}
+
+fn adopt_backend(lines: &str) -> Result<Adoption, AdoptionError> {
+    let text = format!("defaults\n mode http\nbackend web\n option httpchk\n{lines}");
+    adopt(&parse("haproxy.cfg", &text), &AdoptionOptions::default())
+}
+
+#[test]
+fn server_lines_inside_a_condition_are_refused() {
+    let text = " .if defined(A)\n server main-a 10.0.0.1:80 check\n .else\n server main-b 10.0.0.2:80 check\n .endif\n";
+    let error = adopt_backend(text).unwrap_err().to_string();
+    for part in ["haproxy.cfg:6: `server main-a`", "haproxy.cfg:8: `server main-b`", "inside `.if`"] {
+        assert!(error.contains(part), "{error}");
+    }
+    let other =
+        adopt_backend(" .if defined(A)\n timeout check 1s\n .endif\n server main-a 10.0.0.1:80 check\n");
+    let notes = other.unwrap().notes;
+    assert!(
+        notes.iter().any(|note| note.contains("not judged") && note.contains("haproxy.cfg:5")),
+        "{notes:?}"
+    );
+}
+
+#[test]
+fn slowest_check_settings_are_taken() {
+    let fast = " server web1 10.0.0.1:80 check inter 1s fall 2\n";
+    let slow = " server web2 10.0.0.2:80 check inter 30s fall 9\n";
+    for lines in [[fast, slow].concat(), [slow, fast].concat()] {
+        let adoption = adopt_backend(&lines).unwrap();
+        let check = adoption.fleet.balancers[0].check;
+        assert_eq!((check.inter.as_secs(), check.fall), (30, 9));
+        assert!(adoption.notes.iter().any(|note| note.contains("those of `web2` were taken")));
+    }
+    let text = TWO_SERVICES.replace("9080 check", "9080 check inter 30s fall 9");
+    let adoption = adopt(&parse("haproxy.cfg", &text), &with_backends(&["app", "api"])).unwrap();
+    assert_eq!(adoption.fleet.balancers[0].check.fall, 9);
+    assert!(adoption.notes.iter().any(|note| note.contains("those of `api` were taken for all")));
+}
+
+#[test]
+fn tls_to_the_vhosts_is_refused() {
+    for lines in [
+        " server web1 10.0.0.1:443 check ssl verify none\n",
+        " default-server ssl verify none\n server web1 10.0.0.1:443 check\n",
+    ] {
+        let error = adopt_backend(lines).unwrap_err().to_string();
+        assert!(error.contains("`web1` has `ssl`") && error.contains("plain HTTP"), "{error}");
+    }
+}
+
+#[test]
+fn spare_server_of_another_machine_gets_no_share() {
+    let cfg = read_fixture("sticky.cfg");
+    let adoption = adopt(&cfg, &AdoptionOptions::default()).unwrap();
+    let lines: Vec<&String> = adoption.changes.iter().flat_map(|change| &change.new).collect();
+    assert!(!lines.iter().any(|line| line.contains("allbackups")), "{lines:?}");
+    assert!(adoption.notes.iter().any(|note| note.contains("`option allbackups` is not among the lines")));
+    let found = lint_haproxy(&adoption.fleet, Some(&adoption.changed));
+    assert!(!found.iter().any(|finding| finding.id == "haproxy-unknown-host"), "{found:#?}");
+    let fix = found.iter().find(|finding| finding.id == "haproxy-one-backup").map(|finding| &finding.fix);
+    assert!(fix.is_some_and(|fix| fix.contains("move `sorry`")), "{fix:?}");
+}
+
+#[test]
+fn template_as_the_only_line_is_named_with_its_place() {
+    let error = adopt_backend(" server-template web 1-3 web.lan:80 check\n").unwrap_err().to_string();
+    assert!(error.contains("haproxy.cfg:5: `server-template`"), "{error}");
+}
+
+#[test]
+fn next_action_of_a_refusal_fits_its_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("switchman.yaml");
+    let cfg = |lines: &str| {
+        std::fs::write(dir.path().join("a.cfg"), format!("defaults\n mode http\nbackend web\n{lines}"))
+            .unwrap();
+    };
+    cfg(" server web1 web1.internal.example:80 check\n");
+    let names = text_of(&init_from(dir.path(), &["set", "--from", "a.cfg"]));
+    assert!(names.contains("next: nothing was written; run it again with `--host NAME=ADDRESS`"), "{names}");
+    cfg(" server web1 10.0.0.1:80 check\n server WEB1 10.0.0.2:80 check\n");
+    let case = text_of(&init_from(dir.path(), &["set", "--from", "a.cfg"]));
+    assert!(case.contains("a.cfg:5") && case.contains("one host name"), "{case}");
+    let lint = text_of(&run(dir.path(), SWITCHMAN, &["check", "--haproxy-cfg", "a.cfg", "--offline"]));
+    assert!(
+        lint.contains("`switchman init --from FILE` writes one") && !lint.contains("].backend`"),
+        "{lint}"
+    );
+
+    let add = |host: &str| {
+        text_of(&run(dir.path(), SWITCHMAN, &["--config", "switchman.yaml", "init", "--add-host", host]))
+    };
+    let web1 = "web1: {address: 10.0.0.1}";
+    std::fs::write(&file, format!("service: shop\n\"hosts\":\n  {web1}\n")).unwrap();
+    for (host, reason) in [("web1=10.0.0.9", "there is a host `web1`"), ("WEB1=10.0.0.9", "one host name")] {
+        let refused = add(host);
+        assert!(refused.contains(reason) && refused.contains("an address of its own"), "{refused}");
+    }
+    let added = add("web2=10.0.0.2");
+    assert!(added.contains("has no `load_balancers`") && !added.contains("needs these lines"), "{added}");
+    assert!(std::fs::read_to_string(&file).unwrap().contains("\n  web2: {address: \"10.0.0.2\"}\n"));
+    for hidden in ["? hosts\n: {HOST}\n", "hosts : {HOST}\n", " hosts:\n   HOST\n"] {
+        let hidden = hidden.replace("HOST", web1);
+        let first = if hidden.starts_with(' ') { " service: shop\n" } else { "service: shop\n" };
+        std::fs::write(&file, format!("{first}{hidden}")).unwrap();
+        let refused = add("web2=10.0.0.2");
+        assert!(refused.contains("in a form that this command cannot change"), "{hidden}{refused}");
+    }
+    std::fs::write(&file, "service: shop\nhosts:\n").unwrap();
+    assert!(add("web2=10.0.0.2").contains("added `web2`"));
+
+    let unnamed = init_from(dir.path(), &["-y"]);
+    let text = text_of(&unnamed);
+    assert!(
+        unnamed.status.code() == Some(2) && text.contains("--name PROJECT") && !text.contains("project_name"),
+        "{text}"
+    );
+}
+
+/// What is left to repair is kept apart from the lines of the change.
+#[test]
+fn findings_are_no_part_of_the_listed_lines() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a.cfg"), TWO_SERVICES).unwrap();
+    let text = text_of(&init_from(dir.path(), &["set", "--from", "a.cfg", "--backend", "app"]));
+    assert!(
+        text.contains("no part of the list above") && text.contains("line numbers as the files are now"),
+        "{text}"
+    );
 }
 
 fn fixtures() -> Vec<String> {

@@ -208,6 +208,7 @@ pub async fn deploy(args: DeployArgs, context: &Context) -> Result<(), Failure> 
         port: args.port,
         metadata: collect_metadata(args.metadata, env::read_variable),
         health,
+        becomes_main: args.assign,
         dry_run: args.dry_run,
         actor: env::read_actor(),
     };

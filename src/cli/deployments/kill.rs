@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{CommandTarget, parse_name};
+use super::{CommandTarget, list_other_hosts, parse_name};
 use crate::cli::Context;
 use crate::cli::failure::{fail_deployments, fail_version};
 use crate::cli::host_args::HostArgs;
@@ -38,6 +38,9 @@ pub struct KillArgs {
     keep_files: bool,
 }
 
+/// The limit of the read of hosts that the command does not change.
+const OTHER_HOSTS_TIMEOUT: Duration = Duration::from_secs(3);
+
 fn describe_action(args: &KillArgs) -> String {
     match (&args.name, &args.version) {
         (Some(name), Some(version)) => format!("kill {name} {version}"),
@@ -69,7 +72,7 @@ fn describe_risk(row: &FleetDeployment) -> String {
 }
 
 pub async fn kill(args: KillArgs, context: &Context) -> Result<(), Failure> {
-    let target = CommandTarget::load_all_services(context, &args.hosts)?;
+    let target = CommandTarget::load_all_services_with_links(context, &args.hosts)?;
     target.print_active_host(context);
     let complete = target.list().await;
     complete.require_complete()?;
@@ -99,6 +102,11 @@ pub async fn kill(args: KillArgs, context: &Context) -> Result<(), Failure> {
         context.renderer.print_remark(&format!(
             "{host}: no process listens on the backup port of {service} after this: its backup server goes DOWN"
         ));
+    }
+    let others = list_other_hosts(fleet, hosts);
+    let elsewhere = deployments::list_answered(world, &others, OTHER_HOSTS_TIMEOUT).await;
+    for line in deployments::describe_remaining(&listing.rows, &elsewhere.rows) {
+        context.renderer.print_remark(&line);
     }
     if !context.confirm("Are you sure you want to kill the above service(s)?").await? {
         return Err(Failure::Declined("Service(s) not killed"));

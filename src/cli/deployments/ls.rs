@@ -183,7 +183,13 @@ pub async fn show_logs(args: LogsArgs, context: &Context) -> Result<(), Failure>
     };
     let streaming = deployments::stream_logs(&place.world, &place.hosts, row, &request, build_sink);
     let action = format!("show the logs of {} {}", row.service, row.version);
-    streaming.await.map_err(fail_version(action, &row.service, Some(&row.version)))
+    if args.follow {
+        for (host, error) in &listing.unread {
+            context.renderer.print_remark(&format!("{host}: its lines are missing: {error}"));
+        }
+    }
+    streaming.await.map_err(fail_version(action, &row.service, Some(&row.version)))?;
+    Ok(listing.require_answers(&place.hosts)?)
 }
 
 #[cfg(test)]

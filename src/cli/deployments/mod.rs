@@ -1,5 +1,6 @@
 //! The commands about versions side by side.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::Context;
@@ -55,13 +56,23 @@ impl CommandTarget {
     ) -> Result<Self, Failure> {
         let (file, fleet) = context.load_service_config(service)?;
         let hosts = context.select_hosts_or_all(&fleet, hosts)?;
+        Ok(Self::build_with_links(context, &file, fleet, hosts))
+    }
+
+    /// Loads the target of a command that changes versions of all services on these hosts and reads the other hosts.
+    fn load_all_services_with_links(context: &Context, hosts: &HostArgs) -> Result<Self, Failure> {
+        let (file, fleet) = context.load_config()?;
+        let hosts = context.select_hosts_or_all(&fleet, hosts)?;
+        Ok(Self::build_with_links(context, &file, fleet, hosts))
+    }
+
+    fn build_with_links(context: &Context, file: &Path, fleet: Fleet, hosts: Vec<Host>) -> Self {
         let mut linked = hosts.clone();
         if !context.globals.local {
-            let is_other = |host: &&Host| !hosts.iter().any(|chosen| chosen.name == host.name);
-            linked.extend(fleet.hosts.iter().filter(is_other).cloned());
+            linked.extend(list_other_hosts(&fleet, &hosts));
         }
-        let world = context.build_fleet_world(&file, &fleet, &linked);
-        Ok(Self { fleet, hosts, world })
+        let world = context.build_fleet_world(file, &fleet, &linked);
+        Self { fleet, hosts, world }
     }
 
     /// Loads the target of a list over all services.
@@ -118,6 +129,12 @@ pub(super) async fn list_within(
 ) -> Result<Listing, Failure> {
     let target = CommandTarget::load_all_services(context, hosts)?;
     Ok(list_answered(&target.world, &target.hosts, timeout).await)
+}
+
+/// Lists the hosts of the fleet without the chosen ones.
+fn list_other_hosts(fleet: &Fleet, chosen: &[Host]) -> Vec<Host> {
+    let is_other = |host: &&Host| !chosen.iter().any(|chosen| chosen.name == host.name);
+    fleet.hosts.iter().filter(is_other).cloned().collect()
 }
 
 /// Returns an error if NAME is not an id and VERSION is missing.

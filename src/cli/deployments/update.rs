@@ -14,6 +14,7 @@ use crate::error::Failure;
 use crate::model::api::deployments::AccessRequest;
 use crate::model::duration;
 use crate::model::name::ServiceName;
+use crate::model::plural::Count;
 use crate::model::version::{ParseVersionError, Version};
 use crate::ops::fleet::deployments::{self, UpdateOptions};
 
@@ -85,7 +86,7 @@ pub struct AccessArgs {
     name: ServiceName,
     /// public: forward both its ports; private: forward none.
     ///
-    /// Load balancers mark a private service DOWN.
+    /// Load balancers mark a private service DOWN. Every host is checked before the first one is changed.
     access: AccessArg,
     #[command(flatten)]
     hosts: HostArgs,
@@ -101,14 +102,38 @@ pub async fn set_access(args: AccessArgs, context: &Context) -> Result<(), Failu
     let place = CommandTarget::load_service(context, &args.name, &args.hosts)?;
     place.print_active_host(context);
     let public = args.access == AccessArg::Public;
+    let request = AccessRequest { public, actor: env::read_actor(), dry_run: false };
+    let word = if public { "public" } else { "private" };
+    let action = format!("make {} {word}", args.name);
+    let CommandTarget { world, fleet, hosts } = &place;
+    let checked = deployments::check_access(world, fleet, hosts, &args.name, &request).await;
+    checked.map_err(fail_version(&*action, &args.name, None))?;
+    if !public {
+        context.renderer.print_remark(&describe_private(&place, &args.name));
+    }
     // R27
     if !context.confirm("Are you sure you want to apply these changes?").await? {
         return Err(Failure::Declined("No changes were made."));
     }
-    let request = AccessRequest { public, actor: env::read_actor(), dry_run: false };
-    let word = if public { "public" } else { "private" };
-    let set = deployments::set_access(&place.world, &place.hosts, &args.name, &request).await;
-    set.map_err(fail_version(format!("make {} {word}", args.name), &args.name, None))?;
+    let set = deployments::set_access(world, fleet, hosts, &args.name, &request).await;
+    set.map_err(fail_version(&*action, &args.name, None))?;
     context.renderer.print_line(&format!("{} is {word}", args.name));
     Ok(())
+}
+
+/// Describes what users lose while the service is private on these hosts.
+fn describe_private(target: &CommandTarget, service: &ServiceName) -> String {
+    let CommandTarget { fleet, hosts, .. } = target;
+    let names: Vec<&str> = hosts.iter().map(|host| host.name.as_str()).collect();
+    let left = fleet.hosts.iter().filter(|host| !names.contains(&host.name.as_str())).count();
+    let mut text =
+        format!("{}: no port is forwarded to {service}, and load balancers mark it DOWN", names.join(", "));
+    let min_up = fleet.limits.min_up;
+    if left == 0 {
+        text.push_str("; no other host is left, and users get errors");
+    } else if left < usize::try_from(min_up).unwrap_or(usize::MAX) {
+        let left = Count(left, "other host");
+        text = format!("{text}; {left} left, and `roll.min_up` requires {min_up}");
+    }
+    text
 }

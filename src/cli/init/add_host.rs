@@ -7,6 +7,7 @@ use crate::cli::failure::fail_file;
 use crate::cli::host_address_arg::{HostAddressArg, find_duplicate};
 use crate::config;
 use crate::config::host_edit;
+use crate::config::host_edit::HostEditError;
 use crate::error::Failure;
 use crate::model::fleet::Fleet;
 use crate::model::host::{Host, Transport};
@@ -16,20 +17,23 @@ use crate::world::files::FilesError;
 
 pub(super) fn add_hosts(new: &[HostAddressArg], context: &Context) -> Result<(), Failure> {
     let (file, fleet) = config::load_config(context.globals.config.as_deref())?;
-    let refuse = |reason: String| Failure::AddHost { file: file.clone(), reason };
+    let refuse = |error: HostEditError| Failure::AddHost { file: file.clone(), error };
     if let Some(reason) = find_duplicate(&fleet.hosts, new) {
-        return Err(refuse(reason));
+        return Err(refuse(HostEditError::Duplicate(reason)));
     }
     // A link stays a link.
     let path = file.canonicalize().map_err(fail_file("find", &file))?;
     let text = std::fs::read_to_string(&path).map_err(fail_file("read", &path))?;
     let hosts: Vec<Host> = new.iter().map(HostAddressArg::to_host).collect();
     let entries: Vec<String> = hosts.iter().map(render_host_entry).collect();
-    let edited = host_edit::add_hosts(&text, &entries).map_err(|error| refuse(error.to_string()))?;
+    let edited = host_edit::add_hosts(&text, &entries).map_err(|error| {
+        let is_hidden = error == HostEditError::NoHosts && !fleet.hosts.is_empty();
+        refuse(if is_hidden { HostEditError::UnknownForm } else { error })
+    })?;
     let expected = Fleet { hosts: [fleet.hosts.clone(), hosts.clone()].concat(), ..fleet.clone() };
     // The text was changed without understanding it: only what it now means counts.
     if config::parse_config(&file, &edited).ok().as_ref() != Some(&expected) {
-        return Err(refuse(host_edit::HostEditError::UnknownForm.to_string()));
+        return Err(refuse(HostEditError::UnknownForm));
     }
     let world = context.build_host_world(None);
     world.files.write(&path, &edited).map_err(|error: FilesError| Failure::Init(error.into()))?;

@@ -46,6 +46,7 @@ pub(super) fn init_from_haproxy(params: &FromParams, context: &Context) -> Resul
         files: &cfg_files,
         has_changes: !adoption.changes.is_empty(),
         is_state_readable: has_endpoint && !adoption.adds_socket,
+        balancer: params.options.balancer,
     };
     let steps = list_adoption_steps(&fleet, &set);
     context.renderer.print_adoption(&written, &adoption, &remaining, &steps);

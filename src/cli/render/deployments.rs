@@ -136,10 +136,12 @@ fn format_wide_listing(rows: &[FleetDeployment], time: TimeFormat) -> String {
             _ => "main",
         };
         let out = format_maintenance(row);
-        let role = [role.to_owned()].into_iter().chain(row.traffic.clone()).chain(out);
+        let private = format_private(row);
+        let role = [role.to_owned()].into_iter().chain(row.traffic.clone()).chain(out).chain(private);
         let role = role.collect::<Vec<_>>().join(", ");
         let created = row.hosts.iter().map(|(_, view)| view.deployment.created_at).min();
-        let access = if row.access == Access::Public { "🌎" } else { "🔒" };
+        let is_public = row.access == Access::Public || !row.private_on.is_empty();
+        let access = if is_public { "🌎" } else { "🔒" };
         let mut ports: Vec<String> =
             row.hosts.iter().map(|(_, view)| view.deployment.instance.port.to_string()).collect();
         ports.dedup();
@@ -187,6 +189,12 @@ fn format_maintenance(row: &FleetDeployment) -> Option<String> {
     let has_traffic = row.main != Some(false) || !row.traffic.is_empty();
     let hosts: Vec<&str> = row.maintenance.iter().map(HostName::as_str).collect();
     (has_traffic && !hosts.is_empty()).then(|| format!("in maintenance on {}", hosts.join(",")))
+}
+
+/// The hosts where the service is private, if it is public on others.
+fn format_private(row: &FleetDeployment) -> Option<String> {
+    let hosts: Vec<&str> = row.private_on.iter().map(HostName::as_str).collect();
+    (!hosts.is_empty()).then(|| format!("private on {}", hosts.join(",")))
 }
 
 /// Columns under a dashed rule, one blank apart.
@@ -269,7 +277,11 @@ fn format_description(row: &FleetDeployment, time: TimeFormat) -> String {
     for gets in &row.traffic {
         line("Gets", gets);
     }
-    line("Access", if row.access == Access::Public { "public" } else { "private" });
+    let access = if row.access == Access::Public { "public" } else { "private" };
+    line(
+        "Access",
+        &format_private(row).map_or_else(|| access.to_owned(), |hosts| format!("public, {hosts}")),
+    );
     line("Status", &row.status.to_string());
     if let Some(hosts) = format_maintenance(row) {
         line("Forward", &hosts);

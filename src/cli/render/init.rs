@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::findings::format_findings;
 use super::renderer::Renderer;
 use crate::lint::{Adoption, LineChange};
-use crate::model::finding::Finding;
+use crate::model::finding::{Finding, Severity};
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
 use crate::ops::init::InitReport;
@@ -63,10 +63,10 @@ impl Renderer {
                 text.push_str("\nnot in the files, or left out:\n");
                 text.extend(notes.iter().map(|note| format!("  - {note}\n")));
             }
-            text.push_str(&format_changes(changes));
+            let has_problems = remaining.iter().any(|finding| finding.severity == Severity::Problem);
+            text.push_str(&format_changes(changes, has_problems));
             if !remaining.is_empty() {
-                let when = if changes.is_empty() { "" } else { " after these changes" };
-                let _ = writeln!(text, "\n`switchman check` reports{when}:");
+                text.push_str(describe_remaining(!changes.is_empty()));
                 text.push_str(&format_findings(remaining));
             }
             text + "\n" + &format_steps(steps)
@@ -93,6 +93,10 @@ impl Renderer {
                     text,
                     "other hosts have `ssh` or `agent`: add it to the new entry if ssh does not reach the host by its name"
                 );
+            }
+            if lines.is_empty() {
+                text.push_str("\nswitchman.yaml has no `load_balancers`, so that no lines can be printed: add a main line and a backup line for each new host to haproxy.cfg, like those of the other hosts\n");
+                return text + "\n" + &format_steps(steps);
             }
             text.push_str("\nhaproxy.cfg needs these lines. Add the keywords of your other lines, and choose another cookie value if a line has it already:\n");
             for (place, lines) in lines {
@@ -139,12 +143,25 @@ fn format_fleet(fleet: &Fleet) -> String {
     text
 }
 
+/// The line before the findings: they are no part of the listed lines.
+const fn describe_remaining(has_changes: bool) -> &'static str {
+    if has_changes {
+        "\n`switchman check` reports with these lines added. The findings are no part of the list above: repair them in the same \
+         reload, or later. Their line numbers are those of the file with the lines added:\n"
+    } else {
+        "\n`switchman check` reports:\n"
+    }
+}
+
 /// As a diff, without the lines around.
-fn format_changes(changes: &[LineChange]) -> String {
+fn format_changes(changes: &[LineChange], has_problems: bool) -> String {
+    if changes.is_empty() && has_problems {
+        return "\nno line is to be added, but the files have the problems below\n".to_owned();
+    }
     if changes.is_empty() {
         return "\nthe files have every server line that switchman needs\n".to_owned();
     }
-    let mut text = String::from("\nthe files lack these lines:\n");
+    let mut text = String::from("\nthe files lack these lines (line numbers as the files are now):\n");
     for change in changes {
         let _ = writeln!(text, "  {}", change.place.bold());
         let mark = if change.is_replaced { "-" } else { " " };

@@ -80,7 +80,7 @@ fn format_summary_row(status: &HostStatus) -> Vec<String> {
             let record = view.record.as_ref().ok().and_then(Option::as_ref);
             let owner = record.and_then(|record| record.owner.as_ref());
             (
-                status.switch().map_or("not known".to_owned(), |switch| switch.to_string()),
+                format_summary_forward(status, view),
                 view.main_version.as_ref().map_or("vhost".to_owned(), ToString::to_string),
                 record.map_or(status.ports.main, |record| record.forward.target).to_string(),
                 owner.map_or("-".to_owned(), ToString::to_string),
@@ -88,6 +88,18 @@ fn format_summary_row(status: &HostStatus) -> Vec<String> {
         }
     };
     vec![status.host.name.to_string(), switch, version, port, format_share(status), owner]
+}
+
+/// The kernel's state, unless the service is private; packets may contradict it.
+fn format_summary_forward(status: &HostStatus, view: &HostView) -> String {
+    let text = match status.switch() {
+        _ if status.is_private() => "private".to_owned(),
+        Some(switch) => switch.to_string(),
+        None => "not known".to_owned(),
+    };
+    let is_contradicted =
+        view.packet.as_ref().is_some_and(|packet| packet.describe_contradiction().is_some());
+    if is_contradicted { format!("{text}, contradicted") } else { text }
 }
 
 /// The share that every balancer agrees on, or the range.
@@ -121,7 +133,9 @@ fn write_host_side(text: &mut String, status: &HostStatus, view: &HostView, time
     let main = main.unwrap_or(status.ports.main);
     let _ = writeln!(text, "forward   {}", format_forward(status, view, time));
     let _ = writeln!(text, "rules     {}", format_rules(view));
-    if let Ok(Some(ServiceRecord { routes: Some(routes), .. })) = &view.record {
+    if let Ok(Some(ServiceRecord { routes: Some(routes), .. })) = &view.record
+        && !status.is_private()
+    {
         let _ = writeln!(text, "versions  {}", format_routes(routes));
     }
     if let Some(packet) = &view.packet {
@@ -144,6 +158,9 @@ fn write_host_side(text: &mut String, status: &HostStatus, view: &HostView, time
     for conflict in &status.port_conflicts {
         let _ = writeln!(text, "ports     {}", conflict.to_string().red());
     }
+    for conflict in &status.address_conflicts {
+        let _ = writeln!(text, "address   {}", conflict.to_string().red());
+    }
     for drift in &view.drift {
         let _ = writeln!(text, "drift     {}", drift.yellow());
     }
@@ -159,6 +176,12 @@ fn write_host_side(text: &mut String, status: &HostStatus, view: &HostView, time
 
 fn format_forward(status: &HostStatus, view: &HostView, time: TimeFormat) -> String {
     let now = match status.switch() {
+        _ if status.is_private() => format!(
+            "{}  no port is forwarded before `switchman access {} public --host {}`",
+            "private".yellow().bold(),
+            status.service,
+            status.host.name
+        ),
         Some(Switch::On) => format!("{}  {}", "on".green().bold(), format_ports(view)),
         Some(Switch::Off) => {
             let check = view.record.as_ref().ok().and_then(Option::as_ref).map(|record| record.forward.check);

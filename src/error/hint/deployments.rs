@@ -18,7 +18,8 @@ pub const INSUFFICIENT_SAMPLES_HINT: &str =
 pub fn deployments_hint(error: &FleetDeployError) -> String {
     let text = match error {
         FleetDeployError::Partial { .. } => {
-            "the hosts that are done were changed: `switchman ls --wide` shows every host; repair the others first"
+            "the hosts that are done were changed: `switchman ls --wide` shows every host; remove the cause on the others, then run the \
+             command again"
         }
         FleetDeployError::Hosts(failed)
         | FleetDeployError::Unread { hosts: failed, .. }
@@ -38,9 +39,8 @@ pub fn deployments_hint(error: &FleetDeployError) -> String {
             "take a smaller `--batch`, or lower `roll.min_up`; `--strategy flip` takes no host out"
         }
         FleetDeployError::Roll(error) => return roll_hint(error),
-        FleetDeployError::RollIncomplete { finished: false, .. } => {
-            "`switchman roll --resume` continues it (with `--service NAME` where it is not the first); `switchman roll --abort`, then \
-             `switchman rollback NAME`, makes the old main answer on every host"
+        FleetDeployError::RollIncomplete { finished: false, service, recovery, .. } => {
+            return recovery.describe_next(service);
         }
         FleetDeployError::NoVersion { service, version } => {
             return format!(
@@ -59,6 +59,7 @@ pub fn deployments_hint(error: &FleetDeployError) -> String {
         }
         FleetDeployError::MatchNotProven { .. }
         | FleetDeployError::RolledBack { .. }
+        | FleetDeployError::SecondMain { .. }
         | FleetDeployError::RollbackSplit { .. } => return version_hint(error),
         FleetDeployError::WeightNotSet { source, .. } => {
             return format!("{}; weights that were set before stay, `--off` sets 100", weight_hint(source));
@@ -116,6 +117,13 @@ fn version_hint(error: &FleetDeployError) -> String {
         }
         FleetDeployError::RolledBack { service, version, .. } => {
             format!("`switchman logs {service} {version}` shows what it wrote")
+        }
+        FleetDeployError::SecondMain { service, version, hosts, main, .. } => {
+            let flags: String = hosts.iter().map(|host| format!(" --host {host}")).collect();
+            format!(
+                "nothing was changed; place its main there first: `switchman deploy {service} {main} SOURCE{flags}`, then deploy \
+                 {version}; `--assign` makes {version} main on the hosts of this command"
+            )
         }
         FleetDeployError::RollbackSplit { service, .. } => format!(
             "nothing was changed; `switchman assign {service} VERSION` makes one version main on every host, `switchman rollback \

@@ -18,6 +18,10 @@ pub const FINISHED_ROLL_HINT: &str = "`switchman status` shows every host: repai
 /// The hint for a port that is not the same everywhere.
 pub const OTHER_PORT_HINT: &str = "write the same `ports:` into switchman.yaml on both sides and into haproxy.cfg, or select the right service with `--service`; \
                                    `--force` goes on with the ports of this configuration";
+pub const OTHER_ADDRESS_HINT: &str = "write the address that the load balancer uses into `address:` of the host, or correct the \
+                                      server line in haproxy.cfg; `--force` goes on all the same";
+pub const PRIVATE_HINT: &str =
+    "`switchman access NAME public --host HOST` makes the service public there, then run the command again";
 const UNKNOWN_HOST_HINT: &str = "put it back into the configuration, then run the command again";
 
 pub fn lock_hint(error: &LockError) -> String {
@@ -72,7 +76,7 @@ pub fn roll_hint(error: &RollError) -> String {
             format!("{UNKNOWN_HOST_HINT}; `switchman roll --abort` needs only the hosts that are out")
         }
         RollError::PortsChanged { .. } => {
-            "no host was touched; write the ports that hosts and load balancers have into `ports:` of switchman.yaml, or into haproxy.cfg, \
+            "no host was touched; write the ports and addresses that hosts and load balancers have into switchman.yaml, or into haproxy.cfg, \
              then run the command again".into()
         }
         RollError::MainChanged { service, version, .. } => format!(
@@ -99,6 +103,8 @@ fn roll_refusal_hint(refusals: &[Refusal]) -> &'static str {
             "add `check port PORT` to that line, or `track BACKEND/SERVER` with the main line; `roll --force` goes on all the same"
         }
         Some(Refusal::OtherPort { .. }) => OTHER_PORT_HINT,
+        Some(Refusal::OtherAddress { .. }) => OTHER_ADDRESS_HINT,
+        Some(Refusal::Private { .. }) => PRIVATE_HINT,
         Some(Refusal::BackupNotUp { .. }) => "start the backup vhost first",
         Some(Refusal::CapacityFloor { .. }) => "bring the others back first, or lower `roll.min_up`",
         Some(Refusal::CapacityFloorByConfig { .. } | Refusal::AllHosts { .. }) => {

@@ -19,7 +19,7 @@ use crate::plan::compare::ComparisonVerdict;
 use crate::plan::promote;
 use crate::plan::roll::PlanError;
 use crate::plan::roll::progress::{RollProgress, build_progress};
-use crate::plan::rollback::HostRollback;
+use crate::plan::rollback::{AssignRecovery, HostRollback};
 use crate::plan::switch::Refusal;
 use crate::plan::versions::ReleaseDifference;
 use crate::plan::weights::WeightsError;
@@ -192,10 +192,34 @@ pub(super) fn list_deploy_errors() -> Vec<Sample<FleetDeployError>> {
                 done: 1,
                 total: 3,
                 reason: "1 failed, at most 0 may".into(),
-                finished: false
+                finished: false,
+                service: service(),
+                recovery: AssignRecovery { returns: vec![(name("1.0.0"), vec![web1()])] },
             },
-            FleetDeployError::RollIncomplete { done: 2, total: 3, reason: "1 failed".into(), finished: true },
+            FleetDeployError::RollIncomplete {
+                done: 0,
+                total: 3,
+                reason: "1 failed, at most 0 may".into(),
+                finished: false,
+                service: service(),
+                recovery: AssignRecovery::default(),
+            },
+            FleetDeployError::RollIncomplete {
+                done: 2,
+                total: 3,
+                reason: "1 failed".into(),
+                finished: true,
+                service: service(),
+                recovery: AssignRecovery::default(),
+            },
         ],
+        SecondMain: [FleetDeployError::SecondMain {
+            service: service(),
+            version: version(),
+            hosts: vec![name("web3")],
+            main: name("1.0.0"),
+            others: vec![web1(), name("web2")],
+        },],
         RolledBack: [
             FleetDeployError::RolledBack {
                 service: service(),

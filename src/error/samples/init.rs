@@ -13,6 +13,7 @@ pub(super) fn list_adoption_errors() -> Vec<Sample<AdoptionError>> {
     let line = |line: u32, reason: &str| UnclearLine {
         place: format!("/etc/haproxy/haproxy.cfg:{line}"),
         reason: reason.to_owned(),
+        lacks_address: false,
     };
     samples!(AdoptionError {
         NoBackend: [AdoptionError::NoBackend],
@@ -22,15 +23,26 @@ pub(super) fn list_adoption_errors() -> Vec<Sample<AdoptionError>> {
             found: "shop:8080".into(),
             reason: name_error().to_string()
         }],
-        Unclear: [AdoptionError::Unclear {
-            lines: vec![
-                line(
-                    31,
-                    "`web1` and `web1b` are two lines without `backup` for 10.0.0.11: a host has one main vhost"
-                ),
-                line(40, "`web2` has no address of its own"),
-            ],
-        }],
+        Unclear: [
+            AdoptionError::Unclear {
+                lines: vec![
+                    line(
+                        31,
+                        "`web1` and `web1b` are two lines without `backup` for 10.0.0.11: a host has one main vhost"
+                    ),
+                    line(40, "`web2` has no address of its own"),
+                ],
+            },
+            AdoptionError::Unclear {
+                lines: vec![UnclearLine {
+                    lacks_address: true,
+                    ..line(
+                        41,
+                        "`web2` has the name `web2.lan`, which the hosts file of this machine does not have: give the address with `--host web2=ADDRESS`"
+                    )
+                }],
+            }
+        ],
         HostsDiffer: [AdoptionError::HostsDiffer {
             first: "shop".into(),
             first_hosts: vec!["web1 backup-web1 10.0.0.11".into()],

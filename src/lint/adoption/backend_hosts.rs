@@ -11,6 +11,8 @@ use crate::lint::source::LineMap;
 use crate::lint::timing::{format_yaml, read_check_timeout, read_timing};
 use crate::model::balancer::{CheckTiming, ServerNames};
 use crate::model::name::HostName;
+use crate::model::port_forward::Switch;
+use crate::plan::switch::compute_detection_time;
 
 /// A backend with the hosts that its server lines describe.
 pub(super) struct AdoptedBackend<'a> {
@@ -23,6 +25,8 @@ pub(super) struct AdoptedBackend<'a> {
     /// The port that all main lines are checked on, if it can be the check port of the forward.
     pub check_port: Option<u16>,
     pub timing: CheckTiming,
+    /// Backup lines of other machines, such as a server with an apology.
+    pub other_backups: Vec<String>,
     pub notes: Vec<String>,
 }
 
@@ -47,6 +51,7 @@ struct LineReader<'a, 'b> {
     site: &'b Site<'a>,
     map: &'b LineMap,
     unclear: Vec<UnclearLine>,
+    other_backups: Vec<String>,
     notes: Vec<String>,
 }
 
@@ -57,7 +62,7 @@ pub(super) fn read_backend<'a>(
     options: &AdoptionOptions,
     map: &LineMap,
 ) -> Result<AdoptedBackend<'a>, AdoptionError> {
-    let mut reader = LineReader { site, map, unclear: vec![], notes: vec![] };
+    let mut reader = LineReader { site, map, unclear: vec![], other_backups: vec![], notes: vec![] };
     let servers = read_servers(site.cfg, section);
     let taken: Vec<String> = servers.iter().map(|server| server.name.to_string()).collect();
     let groups = reader.group_by_address(section, servers);
@@ -76,18 +81,27 @@ pub(super) fn read_backend<'a>(
     }
     reader.assign_cookies(&mut hosts);
     reader.check_addresses(&hosts);
-    let LineReader { unclear, notes, .. } = reader;
+    let LineReader { unclear, other_backups, notes, .. } = reader;
     match main_port {
-        Some(main_port) if unclear.is_empty() => {
-            Ok(AdoptedBackend { section, hosts, names, main_port, backup_port, check_port, timing, notes })
-        }
+        Some(main_port) if unclear.is_empty() => Ok(AdoptedBackend {
+            section,
+            hosts,
+            names,
+            main_port,
+            backup_port,
+            check_port,
+            timing,
+            other_backups,
+            notes,
+        }),
         _ => Err(AdoptionError::Unclear { lines: unclear }),
     }
 }
 
 impl<'a> LineReader<'a, '_> {
     fn add_unclear(&mut self, line: usize, reason: impl Into<String>) {
-        self.unclear.push(UnclearLine { place: self.map.describe(line), reason: reason.into() });
+        let place = self.map.describe(line);
+        self.unclear.push(UnclearLine { place, reason: reason.into(), lacks_address: false });
     }
 
     fn add_note(&mut self, line: usize, note: &str) {
@@ -96,10 +110,12 @@ impl<'a> LineReader<'a, '_> {
 
     /// Groups the lines by the address that they send traffic to; lines that can be no vhost of a host are left out.
     fn group_by_address(&mut self, section: &Section, servers: Vec<ServerLine<'a>>) -> Vec<AddressGroup<'a>> {
-        for line in section.find_all(&["server-template"]) {
-            let note = "`server-template` numbers its servers: which of them is which host is not in the file, so its servers \
-                        were left out. Write a `server` line for each host";
-            self.add_note(line.number, note);
+        let templates: Vec<usize> = section.find_all(&["server-template"]).map(|line| line.number).collect();
+        for line in &templates {
+            self.add_note(
+                *line,
+                &format!("{TEMPLATE_REASON}, so its servers were left out. {TEMPLATE_REPAIR}"),
+            );
         }
         let mut groups: Vec<AddressGroup<'a>> = Vec::new();
         let (backups, mains): (Vec<_>, Vec<_>) = servers
@@ -107,6 +123,7 @@ impl<'a> LineReader<'a, '_> {
             .filter(|server| !server.is_slot)
             .partition(|server| server.has_flag("backup"));
         for main in mains {
+            self.check_protocol(&main);
             match main.address() {
                 ServerAddress::Local => {
                     let note = format!("`{}` is a unix socket and no host: it was left out", main.name);
@@ -136,6 +153,11 @@ impl<'a> LineReader<'a, '_> {
             self.place_backup(&mut groups, backup);
         }
         if groups.is_empty() && self.unclear.is_empty() {
+            for line in &templates {
+                self.add_unclear(*line, format!("{TEMPLATE_REASON}. {TEMPLATE_REPAIR}"));
+            }
+        }
+        if groups.is_empty() && self.unclear.is_empty() {
             let reason = format!("{} `{}` has no line of a host", section.kind, section.name);
             self.add_unclear(section.number, reason);
         }
@@ -157,7 +179,20 @@ impl<'a> LineReader<'a, '_> {
                     backup.name
                 );
                 self.add_note(backup.number, &note);
+                self.other_backups.push(backup.name.to_string());
             }
+        }
+    }
+
+    /// switchman requests the health check over plain HTTP, and the forward passes HAProxy's checks on to the same port.
+    fn check_protocol(&mut self, server: &ServerLine<'a>) {
+        if let Some(keyword) = ["ssl", "check-ssl"].into_iter().find(|keyword| server.has_flag(keyword)) {
+            let reason = format!(
+                "`{}` has `{keyword}`, and switchman requests the health check of a vhost over plain HTTP: a vhost that answers \
+                 over TLS only would never be healthy. Let the vhosts answer over plain HTTP, and remove `{keyword}`",
+                server.name
+            );
+            self.add_unclear(server.number, reason);
         }
     }
 
@@ -222,7 +257,7 @@ impl<'a> LineReader<'a, '_> {
             self.add_unclear(section.number, reason);
             return None;
         };
-        let mut parsed = Vec::new();
+        let mut parsed: Vec<HostName> = Vec::new();
         for (host, group) in hosts.iter().zip(groups) {
             match host.parse() {
                 Ok(name) => parsed.push(name),
@@ -230,6 +265,14 @@ impl<'a> LineReader<'a, '_> {
                     let reason = format!("`{}` cannot name a host: {error}", group.main.name);
                     self.add_unclear(group.main.number, reason);
                 }
+            }
+        }
+        for (at, name) in parsed.iter().enumerate() {
+            let is_like = |other: &&HostName| other.as_str().eq_ignore_ascii_case(name.as_str());
+            if let Some(other) = parsed[..at].iter().find(is_like) {
+                let reason =
+                    format!("`{name}` and `{other}` are one host name: upper and lower case do not differ");
+                self.add_unclear(groups.get(at).map_or(section.number, |group| group.main.number), reason);
             }
         }
         (parsed.len() == groups.len()).then_some((names, parsed))
@@ -264,7 +307,9 @@ impl<'a> LineReader<'a, '_> {
             ),
             (_, count) => format!("`{}` has {count} addresses in the hosts file of this machine", group.text),
         };
-        self.add_unclear(group.main.number, format!("{what}: give the address with `--host {name}=ADDRESS`"));
+        let reason = format!("{what}: give the address with `--host {name}=ADDRESS`");
+        let place = self.map.describe(group.main.number);
+        self.unclear.push(UnclearLine { place, reason, lacks_address: true });
         None
     }
 
@@ -300,14 +345,22 @@ impl<'a> LineReader<'a, '_> {
     fn read_timings(&mut self, section: &Section, groups: &[AddressGroup<'a>]) -> CheckTiming {
         let timeout = read_check_timeout(self.site.cfg, section);
         let Some(first) = groups.first() else { return CheckTiming::default() };
-        let timing = read_timing(&first.main, timeout);
+        let mut slowest = (&first.main, read_timing(&first.main, timeout));
+        for group in groups {
+            let timing = read_timing(&group.main, timeout);
+            if is_slower(&timing, &slowest.1) {
+                slowest = (&group.main, timing);
+            }
+        }
+        let (server, timing) = slowest;
         let other = groups.iter().find(|group| read_timing(&group.main, timeout) != timing);
         if let Some(other) = other {
             let note = format!(
-                "`{}` has other check settings than `{}`: those of `{}` were taken, {}",
+                "`{}` has other check settings than `{}`: those of `{}` were taken, {}, because HAProxy notices a switch the latest \
+                 by them",
                 other.main.name,
-                first.main.name,
-                first.main.name,
+                server.name,
+                server.name,
                 format_yaml(&timing)
             );
             self.add_note(other.main.number, &note);
@@ -353,6 +406,18 @@ impl<'a> LineReader<'a, '_> {
         }
     }
 }
+
+/// Whether HAProxy can notice a switch later by these settings than by the others.
+pub(super) fn is_slower(timing: &CheckTiming, other: &CheckTiming) -> bool {
+    let measure =
+        |timing: &CheckTiming| [Switch::Off, Switch::On].map(|switch| compute_detection_time(timing, switch));
+    let (own, other) = (measure(timing), measure(other));
+    own.iter().max().cmp(&other.iter().max()).then(own.cmp(&other)).is_gt()
+}
+
+const TEMPLATE_REASON: &str =
+    "`server-template` numbers its servers: which of them is which host is not in the file";
+const TEMPLATE_REPAIR: &str = "Write a `server` line for each host";
 
 /// The address of a line without its port, one text for one address.
 fn read_address_text(server: &ServerLine<'_>) -> String {

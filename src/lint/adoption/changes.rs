@@ -143,7 +143,9 @@ fn list_missing_settings(
         (&["option", "redispatch"], "option redispatch 1"),
         (&["option", "allbackups"], "option allbackups"),
     ] {
-        if !has(words) {
+        // Every backup line would get a share of the users, those of other machines too.
+        let is_harmful = line == "option allbackups" && !backend.other_backups.is_empty();
+        if !has(words) && !is_harmful {
             new.push(line.to_owned());
         }
     }

@@ -60,6 +60,8 @@ pub struct UnclearLine {
     /// `FILE:LINE`.
     pub place: String,
     pub reason: String,
+    /// `--host NAME=ADDRESS` gives what the line lacks.
+    pub lacks_address: bool,
 }
 
 /// Why haproxy.cfg describes no fleet.

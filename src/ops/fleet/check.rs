@@ -1,6 +1,6 @@
 //! `check` from an operator's machine: what can be known of a fleet without being on its hosts.
 
-use crate::model::api::{Hello, HostView};
+use crate::model::api::{Hello, HostView, StatusRequest};
 use crate::model::finding::Finding;
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
@@ -11,8 +11,9 @@ use crate::world::FleetWorld;
 use crate::world::files::FileSystem;
 use crate::world::link::{HostLink, LinkError};
 
+use super::port_conflicts::{ConfigConflicts, find_conflicts};
 use super::promote;
-use super::reach::{build_status_request, find_link, read_balancers};
+use super::reach::{build_status_request, find_link, list_host_addresses, read_balancers};
 use super::roll;
 use crate::lint::{self, HaproxyCfg};
 
@@ -63,7 +64,19 @@ async fn query_host(world: &FleetWorld, fleet: &Fleet, host: &Host) -> HostFacts
         Ok(_) => Some(read_host_view(world, fleet, host).await.map_err(ObservationError::new)),
         Err(_) => None,
     };
-    HostFacts { host: host.clone(), transport, hello: hello.map_err(classify_link_error), view, clock_offset }
+    let seen = view.as_ref().and_then(|view| view.as_ref().ok());
+    let reported = hello.as_ref().map(|hello| hello.addresses.as_slice()).unwrap_or_default();
+    let conflicts = find_conflicts(world, fleet, host, seen, reported).await;
+    let ConfigConflicts { ports: port_conflicts, addresses: address_conflicts } = conflicts;
+    HostFacts {
+        host: host.clone(),
+        transport,
+        hello: hello.map_err(classify_link_error),
+        view,
+        clock_offset,
+        port_conflicts,
+        address_conflicts,
+    }
 }
 
 async fn send_hello(world: &FleetWorld, host: &Host) -> Result<Hello, LinkError> {
@@ -71,7 +84,9 @@ async fn send_hello(world: &FleetWorld, host: &Host) -> Result<Hello, LinkError>
 }
 
 async fn read_host_view(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Result<HostView, LinkError> {
-    find_link(world, host)?.fetch_status(&build_status_request(fleet, host)).await
+    let addresses = list_host_addresses(world, fleet, host).await;
+    let request = StatusRequest { send_packet: true, addresses, ..build_status_request(fleet, host) };
+    find_link(world, host)?.fetch_status(&request).await
 }
 
 fn classify_link_error(error: LinkError) -> LinkFailure {

@@ -25,7 +25,7 @@ use super::balancer_wait::{self, BalancerObserved, BalancerWaitError, WaitOutcom
 use super::drain::{self, DrainError};
 use super::lock::{self, LockError};
 use super::owner::{decide_actor, read_owner, require_owned};
-use super::port_conflicts::find_port_refusals;
+use super::port_conflicts::{find_config_refusals, find_private_refusals};
 use super::reach::{find_link, is_off, list_host_addresses, probe_main, read_balancers};
 use super::server_lines::{list_main_endpoints, read_lines_to_main};
 
@@ -107,7 +107,7 @@ pub async fn disable(
     let already =
         is_off(world, fleet, host).await.map_err(|source| not_changed_error(host, Switch::Off, source))?;
     let mut refusals = if already { vec![] } else { find_refusals(world, fleet, &[&host.name]).await };
-    refusals.extend(find_port_refusals(world, fleet, std::slice::from_ref(host)).await);
+    refusals.extend(find_config_refusals(world, fleet, std::slice::from_ref(host)).await);
     let overridden = check_refusals(world, host.name.as_str(), Switch::Off, refusals, options.force)?;
     start_maintenance(world, fleet, host, options, overridden).await
 }
@@ -120,6 +120,7 @@ async fn start_maintenance(
     options: &SwitchOptions,
     overridden: Vec<Refusal>,
 ) -> Result<SwitchReport, SwitchError> {
+    check_not_stopped(world, host, Switch::Off)?;
     let changed = set_switch(world, fleet, host, Switch::Off, options, &overridden).await?;
     let generation = changed.generation;
     let mut switched = SwitchReport::new(host, Switch::Off, changed, overridden);
@@ -144,6 +145,16 @@ async fn start_maintenance(
     Ok(switched)
 }
 
+/// No change begins after an interrupt.
+fn check_not_stopped(world: &FleetWorld, host: &Host, switch: Switch) -> Result<(), SwitchError> {
+    if !world.stop.is_requested() {
+        return Ok(());
+    }
+    let source =
+        LinkError::Refused { code: ErrorCode::Interrupted, message: "interrupted before the change".into() };
+    Err(not_changed_error(host, switch, source))
+}
+
 /// Puts the host's main vhost back, once its real port has answered as it should.
 pub async fn enable(
     world: &FleetWorld,
@@ -151,18 +162,19 @@ pub async fn enable(
     host: &Host,
     options: &SwitchOptions,
 ) -> Result<SwitchReport, SwitchError> {
-    let mut refusals = match probe_main(world, fleet, host)
+    let mut refusals = find_private_refusals(world, fleet, std::slice::from_ref(host)).await;
+    match probe_main(world, fleet, host)
         .await
         .map_err(|source| not_changed_error(host, Switch::On, source))?
     {
         ProbeResult::Healthy => {
             world.reporter.report(&Event::Healthy { host: host.name.clone(), probes: 1 });
-            vec![]
         }
-        ProbeResult::Unhealthy { reason } => vec![Refusal::Unhealthy { cause: reason }],
-    };
-    refusals.extend(find_port_refusals(world, fleet, std::slice::from_ref(host)).await);
+        ProbeResult::Unhealthy { reason } => refusals.push(Refusal::Unhealthy { cause: reason }),
+    }
+    refusals.extend(find_config_refusals(world, fleet, std::slice::from_ref(host)).await);
     let overridden = check_refusals(world, host.name.as_str(), Switch::On, refusals, options.force)?;
+    check_not_stopped(world, host, Switch::On)?;
     let changed = set_switch(world, fleet, host, Switch::On, options, &overridden).await?;
     let generation = changed.generation;
     let mut switched = SwitchReport::new(host, Switch::On, changed, overridden);
@@ -242,7 +254,7 @@ async fn check_all_refusals(
     if hosts.len() > 1 && hosts.len() == fleet.hosts.len() && !in_service.is_empty() {
         refusals.push(Refusal::AllHosts { hosts: hosts.len() });
     }
-    refusals.extend(find_port_refusals(world, fleet, hosts).await);
+    refusals.extend(find_config_refusals(world, fleet, hosts).await);
     let names: Vec<&str> = hosts.iter().map(|host| host.name.as_str()).collect();
     check_refusals(world, &names.join(", "), Switch::Off, refusals, options.force)
 }

@@ -2,8 +2,10 @@
 
 use serde::Serialize;
 
+use crate::model::address_conflict::AddressConflict;
 use crate::model::api::{HostView, StatusRequest};
 use crate::model::balancer::{BalancerSpec, ServerView};
+use crate::model::deployment::Access;
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
 use crate::model::host_main::HostMain;
@@ -19,7 +21,7 @@ use crate::world::FleetWorld;
 use crate::world::balancer::BalancerError;
 use crate::world::link::LinkError;
 
-use super::port_conflicts::find_port_conflicts;
+use super::port_conflicts::{ConfigConflicts, find_conflicts, read_reported_addresses};
 use super::promote;
 use super::reach::{build_status_request, find_link, list_host_addresses, read_balancers};
 use super::roll;
@@ -36,6 +38,9 @@ pub struct HostStatus {
     pub balancers: Vec<BalancerStatus>,
     /// Ports on which this configuration disagrees with the host or a balancer.
     pub port_conflicts: Vec<PortConflict>,
+    /// Server lines of this host that have the address of another machine.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub address_conflicts: Vec<AddressConflict>,
 }
 
 /// The state of this host as one balancer reports it.
@@ -69,6 +74,12 @@ impl HostStatus {
         self.view.as_ref().ok()?.switch()
     }
 
+    /// Whether the service is private on this host, by the record.
+    pub fn is_private(&self) -> bool {
+        let record = self.view.as_ref().ok().and_then(|view| view.record.as_ref().ok()?.as_ref());
+        record.is_some_and(|record| record.access == Access::Private)
+    }
+
     /// Returns the weight of main's server line on a balancer.
     fn find_weight(&self, balancer: &BalancerName) -> Option<(HostName, u32)> {
         let read = self.balancers.iter().find(|one| one.balancer == *balancer)?;
@@ -82,10 +93,15 @@ pub async fn read_status(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Host
     let addresses = list_host_addresses(world, fleet, host).await;
     let request = StatusRequest { send_packet: true, addresses, ..build_status_request(fleet, host) };
     let read_view = async { find_link(world, host)?.fetch_status(&request).await };
-    let (view, balancers) = tokio::join!(read_view, read_balancer_status(world, fleet, host));
-    let port_conflicts = find_port_conflicts(world, fleet, host, view.as_ref().ok()).await;
+    let (view, balancers, reported) = tokio::join!(
+        read_view,
+        read_balancer_status(world, fleet, host),
+        read_reported_addresses(world, host)
+    );
+    let conflicts = find_conflicts(world, fleet, host, view.as_ref().ok(), &reported).await;
+    let ConfigConflicts { ports: port_conflicts, addresses: address_conflicts } = conflicts;
     let (host, service, ports) = (host.clone(), fleet.service.clone(), fleet.ports);
-    HostStatus { host, service, ports, view, balancers, port_conflicts }
+    HostStatus { host, service, ports, view, balancers, port_conflicts, address_conflicts }
 }
 
 /// Finds whether these hosts have different mains, and why. A journal that cannot be read explains nothing.

@@ -10,7 +10,7 @@ use crate::model::api::deployments::{
     DeploymentView, DeploymentsView, KillRequest, KillResponse, LogsRequest, MergeRequest, RollbackRequest,
     TrialOutcome, UpdateRequest, WatchRequest,
 };
-use crate::model::deployment::{Deployment, DeploymentStatus, ProcessState, Role, Stage};
+use crate::model::deployment::{Access, Deployment, DeploymentStatus, ProcessState, Role, Stage};
 use crate::model::example;
 use crate::model::failure::ErrorCode;
 use crate::model::forward::{ChangeResult, Route, Routes, ServiceRecord};
@@ -62,6 +62,7 @@ fn build_record(host: &SiteHost) -> ServiceRecord {
         generation: host.generation,
         routes: Some(routes),
         layer7: host.layer7.layer7(),
+        access: if host.is_private { Access::Private } else { Access::Public },
         ..example::make_record("shop", Switch::On)
     }
 }
@@ -182,7 +183,9 @@ impl HostDeployments for SiteLink {
 
     async fn set_access(&self, _: &ServiceName, request: &AccessRequest) -> LinkResult<ChangeResult> {
         self.read("set_access", |host| {
-            host.is_private = !request.public;
+            if !request.dry_run {
+                host.is_private = !request.public;
+            }
             Ok(build_change(host))
         })
         .await

@@ -6,14 +6,20 @@ use super::balancers::{check_capacity_floor, check_policy, check_servers, expect
 use super::clock::{ClockOffset, check_clock};
 use super::finding::{build_finding, build_note, build_ok, build_problem, build_warning};
 use super::mains::check_mains;
+use super::private_hosts::{build_private_finding, check_access_differs, is_private};
+use crate::model::address_conflict::AddressConflict;
 use crate::model::api::{Hello, HostView};
 use crate::model::balancer::{BackendView, BalancerSpec};
 use crate::model::finding::{Finding, Severity};
 use crate::model::fleet::Fleet;
+use crate::model::forward::ServiceRecord;
 use crate::model::host::{Host, Transport};
 use crate::model::host_main::HostMain;
 use crate::model::lock::{Liveness, LockView};
 use crate::model::observation::ObservationError;
+use crate::model::owner::Owner;
+use crate::model::packet_proof::PacketProof;
+use crate::model::port_conflict::PortConflict;
 use crate::model::port_forward::Switch;
 use crate::model::ssh::SshAttempt;
 use crate::plan::promote::PromotionProgress;
@@ -47,6 +53,10 @@ pub struct HostFacts {
     pub view: Option<Result<HostView, ObservationError>>,
     /// How far the host's clock is from this machine's; `None` where they may be equal.
     pub clock_offset: Option<ClockOffset>,
+    /// Ports on which the configuration disagrees with the host or a balancer.
+    pub port_conflicts: Vec<PortConflict>,
+    /// Server lines of the host that have the address of another machine.
+    pub address_conflicts: Vec<AddressConflict>,
 }
 
 impl HostFacts {
@@ -127,6 +137,9 @@ pub fn collect_findings(fleet: &Fleet, facts: &FleetFacts) -> Vec<Finding> {
     let mains: Vec<HostMain> = facts.hosts.iter().filter_map(HostFacts::find_main).collect();
     let roll = facts.roll.as_ref().ok().and_then(Option::as_ref);
     all.extend(check_mains(fleet, &mains, &facts.balancers, roll, facts.promotion.as_ref()));
+    let views =
+        facts.hosts.iter().filter_map(|host| Some((&host.host.name, host.view.as_ref()?.as_ref().ok()?)));
+    all.extend(check_access_differs(fleet, &views.collect::<Vec<_>>()));
     all.extend(check_policy(fleet));
     all.extend(facts.missing.iter().map(build_missing_file_finding));
     all.extend(check_journal(facts));
@@ -154,9 +167,34 @@ fn check_reachable_host(fleet: &Fleet, facts: &FleetFacts, host: &HostFacts) -> 
     match &host.view {
         None => {}
         Some(Err(error)) => all.push(build_problem("host-not-seen", subject, error.clone(), "see the error")),
-        Some(Ok(view)) => all.extend(check_host_view(fleet, &host.host, view)),
+        Some(Ok(view)) => all.extend(check_host_view(fleet, facts, &host.host, view)),
     }
+    all.extend(check_conflicts(host));
     all
+}
+
+/// A switch and a roll refuse these.
+fn check_conflicts(host: &HostFacts) -> Vec<Finding> {
+    let subject = host.host.name.as_str();
+    let ports = host.port_conflicts.iter().map(|conflict| {
+        build_problem(
+            "ports-differ",
+            subject,
+            conflict.to_string(),
+            "write the same `ports:` into switchman.yaml on both sides and into haproxy.cfg; `enable-forward`, `disable-forward` \
+             and `roll` refuse until then",
+        )
+    });
+    let addresses = host.address_conflicts.iter().map(|conflict| {
+        build_problem(
+            "address-differs",
+            subject,
+            conflict.to_string(),
+            "correct `address:` of the host in switchman.yaml, or the server line in haproxy.cfg; `enable-forward`, \
+             `disable-forward` and `roll` refuse until then",
+        )
+    });
+    ports.chain(addresses).collect()
 }
 
 fn check_unreachable_host(host: &HostFacts, unheard: &LinkFailure) -> Finding {
@@ -185,7 +223,7 @@ fn check_unreachable_host(host: &HostFacts, unheard: &LinkFailure) -> Finding {
 }
 
 /// Checks what the host reports of itself; the rest is reported by `check` on the host.
-fn check_host_view(fleet: &Fleet, host: &Host, view: &HostView) -> Vec<Finding> {
+fn check_host_view(fleet: &Fleet, facts: &FleetFacts, host: &Host, view: &HostView) -> Vec<Finding> {
     let (subject, main) = (host.name.as_str(), fleet.ports.main);
     let mut all = Vec::new();
     if let Err(error) = &view.kernel {
@@ -207,6 +245,10 @@ fn check_host_view(fleet: &Fleet, host: &Host, view: &HostView) -> Vec<Finding> 
             ));
             false
         }
+        Ok(Some(record)) if is_private(view) => {
+            all.push(build_private_finding(host, record));
+            true
+        }
         Ok(None) => {
             all.push(build_note(
                 "state-empty",
@@ -217,19 +259,19 @@ fn check_host_view(fleet: &Fleet, host: &Host, view: &HostView) -> Vec<Finding> 
             true
         }
         Ok(Some(record)) if record.switch == Switch::Off => {
-            all.push(build_note(
-                "in-maintenance",
-                subject,
-                format!(
-                    "its forward is off since {:.0}: its users are on its backup vhost",
-                    record.changed_at
-                ),
-                format!("`switchman enable-forward --host {subject}` when main is ready"),
-            ));
+            all.push(build_maintenance_finding(facts, subject, record));
             true
         }
         Ok(Some(_)) => false,
     };
+    if let Some(text) = view.packet.as_ref().and_then(PacketProof::describe_contradiction) {
+        all.push(build_problem(
+            "packet-contradicts",
+            subject,
+            text,
+            "remove the cause, then `switchman restore` on that host; `switchman status` sends the packet again",
+        ));
+    }
     for text in &view.drift {
         all.push(build_problem(
             "drift",
@@ -244,6 +286,25 @@ fn check_host_view(fleet: &Fleet, host: &Host, view: &HostView) -> Vec<Finding> 
         all.push(build_finding(severity, "vhost-unhealthy", subject, reason, "look at its error log"));
     }
     all
+}
+
+/// The note on a host in maintenance. The owner of a running roll puts the host back; nobody else has to.
+fn build_maintenance_finding(facts: &FleetFacts, subject: &str, record: &ServiceRecord) -> Finding {
+    let lock = facts.lock.as_ref().ok().and_then(Option::as_ref);
+    let runs = lock.is_some_and(|lock| lock.liveness != Liveness::Dead);
+    let unfinished = facts.roll.as_ref().ok().and_then(Option::as_ref).filter(|roll| !roll.is_finished());
+    let owner = record.owner.as_ref().filter(|owner| owner.roll.is_some());
+    let holds = |owner: &&Owner| unfinished.is_some_and(|roll| owner.roll.as_ref() == Some(&roll.roll));
+    let fix = match owner.filter(holds) {
+        Some(owner) if runs => format!("wait for {owner}: the roll puts the host back"),
+        Some(owner) => {
+            format!("`switchman roll --resume` or `--abort` puts the host back; it belongs to {owner}")
+        }
+        None => format!("`switchman enable-forward --host {subject}` when main is ready"),
+    };
+    let reason =
+        format!("its forward is off since {:.0}: its users are on its backup vhost", record.changed_at);
+    build_note("in-maintenance", subject, reason, fix)
 }
 
 /// Returns one finding where all is well, else only the problems: a fleet has many servers.

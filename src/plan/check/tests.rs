@@ -218,7 +218,7 @@ fn bypassed_proxy_is_reported() {
     assert_eq!(with_splits(true, Access::Public), []);
     assert_eq!(with_splits(false, Access::Public), [("proxy-out", Severity::Warning)]);
     // Nothing reaches it: there is nothing to copy.
-    assert_eq!(with_splits(false, Access::Private), []);
+    assert_eq!(with_splits(false, Access::Private), [("service-private", Severity::Note)]);
 }
 
 #[test]
@@ -297,7 +297,7 @@ fn server_that_is_down_without_a_reason_is_a_problem() {
     for state in [ServerState::Down, ServerState::Stopping] {
         assert_eq!(find("main-web1", state, on), [("main-down", Severity::Problem)]);
         assert_eq!(find("main-web1", state, off), []);
-        assert_eq!(find("main-web1", state, private), []);
+        assert_eq!(find("main-web1", state, private), [("service-private", Severity::Note)]);
         assert_eq!(find("backup-web1", state, on), [("backup-not-up", Severity::Problem)]);
         assert_eq!(find("backup-web1", state, off), [("backup-not-up", Severity::Problem)]);
     }

@@ -33,6 +33,7 @@ fn make_row(version: &str, revision: u32, status: VersionStatus) -> FleetDeploym
         traffic: vec![],
         is_latest: revision == 3,
         maintenance: vec![],
+        private_on: vec![],
     }
 }
 

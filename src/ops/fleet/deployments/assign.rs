@@ -14,17 +14,22 @@ use super::list::{FleetDeployment, list_deployments};
 use super::rollback::roll_back_hosts;
 use super::trial::{WatchFuture, finish_watch, watch};
 use crate::model::api::deployments::{
-    AssignRequest, AssignResponse, AssignScope, DeploymentRef, DeploymentView,
+    AssignRequest, AssignResponse, AssignScope, DeploymentRef, DeploymentView, RollbackRequest,
 };
 use crate::model::deployment::Role;
 use crate::model::fleet::Fleet;
+use crate::model::history::Actor;
 use crate::model::host::Host;
+use crate::model::host_main::HostMain;
+use crate::model::name::{HostName, ServiceName};
 use crate::ops::fleet::lock::{check_no_live_holder, run_under_lock};
+use crate::ops::fleet::mains::read_mains;
 use crate::ops::fleet::owner::HostActors;
 use crate::ops::fleet::reach;
 use crate::ops::fleet::roll::{self, RollError, RollReport};
 use crate::plan::roll::plan_roll;
 use crate::plan::roll::progress::{HostProgress, StepState};
+use crate::plan::rollback::AssignRecovery;
 use crate::world::FleetWorld;
 use crate::world::link::LinkError;
 
@@ -79,19 +84,45 @@ pub async fn assign(
         Some(spec) => (vec![], Some(roll::run(world, fleet, spec, &options.actor).await?)),
     };
     if let Some(report) = rolled.as_ref().filter(|report| !report.is_complete()) {
-        return Err(build_incomplete_error(report));
+        let recovery = find_recovery(world, hosts, target, &options.actor).await;
+        return Err(build_incomplete_error(report, &target.service, recovery));
     }
     finish_watch(watching).await?;
     Ok(AssignReport { strategy, is_already_main: false, hosts: flipped, roll: rolled })
 }
 
-fn build_incomplete_error(report: &RollReport) -> FleetDeployError {
+/// Finds the last good main of each host that the assign has changed.
+async fn find_recovery(
+    world: &FleetWorld,
+    hosts: &[Host],
+    target: &FleetDeployment,
+    actor: &Actor,
+) -> AssignRecovery {
+    let after = read_mains(world, &target.service, hosts).await.known;
+    let changed: Vec<Host> = hosts.iter().filter(|host| !target.is_main_on(&host.name)).cloned().collect();
+    let request = RollbackRequest { actor: actor.clone(), reason: String::new(), from: None, dry_run: true };
+    let returns =
+        for_each_host(world, &changed, async |_, link| link.rollback(&target.service, &request).await).await;
+    let old_main = |(host, planned): (HostName, Result<AssignResponse, LinkError>)| HostMain {
+        host,
+        version: planned.ok().map(|planned| planned.deployment.version),
+    };
+    let before: Vec<HostMain> = returns.into_iter().map(old_main).collect();
+    AssignRecovery::new(&before, &after, &target.version)
+}
+
+fn build_incomplete_error(
+    report: &RollReport,
+    service: &ServiceName,
+    recovery: AssignRecovery,
+) -> FleetDeployError {
     let progress = &report.progress;
     let reason = progress.stop_reason.clone().unwrap_or_else(|| "some hosts failed".to_owned());
     let is_done = |host: &&HostProgress| host.state == StepState::Done;
     let done = progress.hosts.iter().filter(is_done).count();
     let (total, finished) = (progress.hosts.len(), progress.is_finished());
-    FleetDeployError::RollIncomplete { done, total, reason, finished }
+    let service = service.clone();
+    FleetDeployError::RollIncomplete { done, total, reason, finished, service, recovery }
 }
 
 /// Assigns by a flip; the caller holds the fleet lock.

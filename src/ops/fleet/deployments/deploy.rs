@@ -6,13 +6,13 @@ use serde::Serialize;
 
 use super::deploy_options::{DeployOptions, Source};
 use super::each_host::{
-    PerHost, all_or_partial, build_host_network, for_each_host, format_elapsed, report_progress,
-    require_owned_hosts, wait_until_stopped,
+    PerHost, all_or_partial, build_host_network, explain_lost_release, for_each_host, format_elapsed,
+    report_progress, require_owned_hosts, wait_until_stopped,
 };
 use super::error::FleetDeployError;
 use super::identity::choose_identity;
-use super::list::{Listing, list_deployments};
-use crate::model::api::deployments::{DeployRequest, DeployResponse, KillRequest};
+use super::list::{FleetDeployment, Listing, list_deployments};
+use crate::model::api::deployments::{DeployRequest, DeployResponse, DeploymentView, KillRequest};
 use crate::model::deployment::{DeploymentId, Role};
 use crate::model::failure::ErrorCode;
 use crate::model::fleet::Fleet;
@@ -20,10 +20,12 @@ use crate::model::host::Host;
 use crate::model::name::HostName;
 use crate::model::ports::Port;
 use crate::ops::fleet::owner::HostActors;
+use crate::ops::fleet::port_conflicts::find_config_refusals;
 use crate::ops::fleet::reach;
 use crate::world::FleetWorld;
 use crate::world::archives::PackedArchive;
 use crate::world::link::{HostLink, LinkError};
+use crate::world::reporter::Event;
 
 /// The planned deployment on one host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -54,12 +56,13 @@ pub async fn deploy(
     options: &DeployOptions,
 ) -> Result<DeployReport, FleetDeployError> {
     let started_at = tokio::time::Instant::now();
+    let listing = list_deployments(world, &list_known_hosts(world, fleet, hosts)).await;
     let actors = require_owned_hosts(world, fleet, &options.service, hosts, &options.actor).await?;
     let packed = pack(world, &options.source).await?;
     let digest = packed.as_ref().map(|packed| packed.digest.clone());
-    let listing = list_deployments(world, &list_known_hosts(world, fleet, hosts)).await;
     let (id, revision) = choose_identity(world, options, digest.as_ref(), &listing)?;
     warn_unread(world, hosts, &listing, options, &id);
+    warn_conflicts(world, fleet, hosts).await;
     let request = |host: &Host, dry_run| DeployRequest {
         id: id.clone(),
         service: options.service.clone(),
@@ -85,6 +88,7 @@ pub async fn deploy(
     }
     let planned: Vec<HostDeployPlan> =
         all_or_partial(planned)?.into_iter().map(|(host, deployed)| plan_host(host, &deployed)).collect();
+    require_one_main(&listing, &planned, options)?;
     for plan in &planned {
         report_progress(world, Some(&plan.host), describe_plan(plan, options));
     }
@@ -110,7 +114,8 @@ pub async fn deploy(
                 format!("release {release} is placed ({} KiB sent)", packed.bytes / 1024),
             );
         }
-        let deployed = link.deploy(&request(host, false)).await?;
+        let deployed = link.deploy(&request(host, false)).await;
+        let deployed = deployed.map_err(|error| explain_lost_release(link, error))?;
         // A version that was there before is not checked again.
         if !deployed.known {
             let port = deployed.deployment.instance.port;
@@ -130,6 +135,13 @@ pub async fn deploy(
     }
     report.deployed = all_or_partial(deployed)?;
     Ok(report)
+}
+
+/// Warns of ports and addresses with which the next switch or roll would be refused: a deploy moves no user.
+async fn warn_conflicts(world: &FleetWorld, fleet: &Fleet, hosts: &[Host]) {
+    for refusal in find_config_refusals(world, fleet, hosts).await {
+        world.reporter.report(&Event::Warning { text: refusal.to_string() });
+    }
 }
 
 /// Collects the errors of all hosts: the deployment was undone everywhere, so it is not a partial success.
@@ -180,6 +192,34 @@ fn warn_unread(
              the version"
         );
         report_progress(world, Some(host), text);
+    }
+}
+
+/// Refuses a deployment that would be main at once on some hosts while other hosts have another main.
+fn require_one_main(
+    listing: &Listing,
+    planned: &[HostDeployPlan],
+    options: &DeployOptions,
+) -> Result<(), FleetDeployError> {
+    let becomes_main = |plan: &&HostDeployPlan| plan.role == Role::Main && !plan.is_already_deployed;
+    let hosts: Vec<HostName> = planned.iter().filter(becomes_main).map(|plan| plan.host.clone()).collect();
+    let (service, version) = (&options.service, &options.version);
+    let others = |row: &FleetDeployment| -> Vec<HostName> {
+        let has_main = |(_, view): &&(HostName, DeploymentView)| view.role == Role::Main;
+        row.hosts.iter().filter(has_main).map(|(host, _)| host.clone()).collect()
+    };
+    let has_other_main = |row: &&FleetDeployment| {
+        row.service == *service && row.version != *version && !others(row).is_empty()
+    };
+    match listing.rows.iter().find(has_other_main) {
+        Some(row) if !options.becomes_main && !hosts.is_empty() => Err(FleetDeployError::SecondMain {
+            service: service.clone(),
+            version: version.clone(),
+            hosts,
+            main: row.version.clone(),
+            others: others(row),
+        }),
+        _ => Ok(()),
     }
 }
 

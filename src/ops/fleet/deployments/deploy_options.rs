@@ -30,6 +30,8 @@ pub struct DeployOptions {
     pub metadata: BTreeMap<String, String>,
     /// Replaces the health check of the service.
     pub health: Option<Health>,
+    /// Whether the operator makes it main afterwards, regardless of the mains of other hosts.
+    pub becomes_main: bool,
     pub dry_run: bool,
     pub actor: Actor,
 }

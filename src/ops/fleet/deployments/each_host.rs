@@ -1,8 +1,12 @@
 //! Sends a request to every host concurrently, and collects the result of each.
 
+use std::pin::pin;
+use std::time::Duration;
+
 use super::error::FleetDeployError;
 use crate::model::api::deployments::HostNetwork;
 use crate::model::duration;
+use crate::model::failure::ErrorCode;
 use crate::model::fleet::Fleet;
 use crate::model::history::Actor;
 use crate::model::host::Host;
@@ -63,6 +67,36 @@ pub(super) async fn wait_until_stopped<T>(
         biased;
         answer = request => answer,
         () = world.stop.wait() => abandoned(),
+    }
+}
+
+/// How long a read may take before the host that has not answered is named.
+const SILENT_WAIT: Duration = Duration::from_secs(1);
+
+/// Waits for the answer of a host, and reports the wait if it is a long one.
+pub(super) async fn report_long_wait<T>(
+    world: &FleetWorld,
+    host: &HostName,
+    read: impl Future<Output = T>,
+) -> T {
+    let mut read = pin!(read);
+    tokio::select! {
+        biased;
+        answer = &mut read => return answer,
+        () = tokio::time::sleep(SILENT_WAIT) => report_progress(world, Some(host), "waiting for its answer"),
+    }
+    read.await
+}
+
+/// Names the lost connection where a host does not have the release that this command has placed: an agent that ended before the
+/// deployment was recorded leaves it to the next one, which removes it.
+pub(super) fn explain_lost_release(link: &dyn HostLink, error: LinkError) -> LinkError {
+    match error {
+        LinkError::Refused { code: ErrorCode::NoRelease, .. } => LinkError::Broken {
+            via: link.transport_label(),
+            reason: "its agent ended after it had placed the release, which is removed again".to_owned(),
+        },
+        error => error,
     }
 }
 

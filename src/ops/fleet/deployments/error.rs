@@ -12,7 +12,7 @@ use crate::ops::fleet::lock::LockError;
 use crate::ops::fleet::owner::format_owned_hosts;
 use crate::ops::fleet::roll::RollError;
 use crate::plan::compare::ComparisonVerdict;
-use crate::plan::rollback::HostRollback;
+use crate::plan::rollback::{AssignRecovery, HostRollback};
 use crate::plan::versions::ReleaseDifference;
 use crate::plan::weights::WeightsError;
 use crate::world::archives::ArchiveError;
@@ -71,7 +71,23 @@ pub enum FleetDeployError {
     Roll(#[from] RollError),
     /// The roll's report is printed already.
     #[error("cannot complete the assign: the new main is on {done} of {}: {reason}", Count(.total, "host"))]
-    RollIncomplete { done: usize, total: usize, reason: String, finished: bool },
+    RollIncomplete {
+        done: usize,
+        total: usize,
+        reason: String,
+        finished: bool,
+        service: ServiceName,
+        recovery: AssignRecovery,
+    },
+    /// Nothing was changed. A first version is main at once, so the service would have two.
+    #[error("cannot deploy {service} {version}: it would be main at once on {}, which has no version of {service}, while {main} is main on {}", join_names(.hosts), join_names(.others))]
+    SecondMain {
+        service: ServiceName,
+        version: Version,
+        hosts: Vec<HostName>,
+        main: Version,
+        others: Vec<HostName>,
+    },
     #[error("cannot keep {service} {version} as main: {reason}; {}", .restored.as_ref().map_or_else(|| "no other version could be made main".to_owned(), |version| format!("{version} is main again")))]
     RolledBack { service: ServiceName, version: Version, reason: String, restored: Option<Version> },
     /// Another command changed main in the watch window: its changes are not rolled back.

@@ -8,7 +8,8 @@ use super::drain_progress::report_drain;
 use super::each_host::{all_or_partial, for_each_host, require_owned_hosts, wait_until_stopped};
 use super::error::FleetDeployError;
 use super::list::{FleetDeployment, Listing};
-use crate::model::api::deployments::KillRequest;
+use crate::model::api::deployments::{DeploymentView, KillRequest};
+use crate::model::deployment::Role;
 use crate::model::fleet::Fleet;
 use crate::model::history::Actor;
 use crate::model::host::Host;
@@ -107,6 +108,37 @@ pub async fn find_unserved_backups(
         unserved.extend(empty.map(|(host, _)| (host, row.service.clone())));
     }
     unserved
+}
+
+/// Describes where versions stay that are killed on some hosts only, so that these hosts cannot go back to a main of the others.
+pub fn describe_remaining(killed: &[FleetDeployment], elsewhere: &[FleetDeployment]) -> Vec<String> {
+    let describe = |row: &FleetDeployment| {
+        let is_same = |other: &&FleetDeployment| other.service == row.service && other.version == row.version;
+        let stays: Vec<&(HostName, DeploymentView)> =
+            elsewhere.iter().filter(is_same).flat_map(|other| &other.hosts).collect();
+        let list = |is_main: bool| {
+            let hosts = stays.iter().filter(|(_, view)| (view.role == Role::Main) == is_main);
+            hosts.map(|(host, _)| host.as_str()).collect::<Vec<_>>().join(", ")
+        };
+        let places = [(true, "as main"), (false, "not as main")];
+        let places: Vec<String> = places
+            .into_iter()
+            .map(|(is_main, role)| (list(is_main), role))
+            .filter(|(hosts, _)| !hosts.is_empty())
+            .map(|(hosts, role)| format!("on {hosts} ({role})"))
+            .collect();
+        let killed_on: Vec<&str> = row.hosts.iter().map(|(host, _)| host.as_str()).collect();
+        (!places.is_empty()).then(|| {
+            format!(
+                "{} {} stays {}; {} cannot go back to it after this",
+                row.service,
+                row.version,
+                places.join(", "),
+                killed_on.join(", ")
+            )
+        })
+    };
+    killed.iter().filter_map(describe).collect()
 }
 
 /// Kills one step after another, and stops at the first refusal.

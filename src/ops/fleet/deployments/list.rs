@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use super::deployment_name::DeploymentName;
-use super::each_host::{PerHost, for_each_host};
+use super::each_host::{PerHost, for_each_host, report_long_wait};
 use super::error::FleetDeployError;
 use crate::model::api::deployments::{DeploymentView, DeploymentsView};
 use crate::model::deployment::{Access, DeploymentId, DeploymentStatus, Role};
@@ -42,6 +42,9 @@ pub struct FleetDeployment {
     pub is_latest: bool,
     /// The hosts of the version where the service is in maintenance: no user reaches any version by their data port.
     pub maintenance: Vec<HostName>,
+    /// The hosts of the version where the service is private, if it is public on others.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub private_on: Vec<HostName>,
 }
 
 /// What a version does, over all hosts. In the order of lists (seed row R15, docs/design/seed-systems.md#restate).
@@ -275,7 +278,10 @@ pub(super) fn require_answers(read: usize, unread: &[(HostName, LinkError)]) -> 
 
 /// Lists the deployments of all hosts. A host that cannot be read is named, and the others are shown.
 pub async fn list_deployments(world: &FleetWorld, hosts: &[Host]) -> Listing {
-    merge_views(for_each_host(world, hosts, async |_, link| link.list_deployments().await).await)
+    let read = async |host: &Host, link: &dyn HostLink| {
+        report_long_wait(world, &host.name, link.list_deployments()).await
+    };
+    merge_views(for_each_host(world, hosts, read).await)
 }
 
 /// Lists the deployments of the hosts that answer within this time; the others are unread.
@@ -298,6 +304,9 @@ fn merge_views(views: PerHost<DeploymentsView>) -> Listing {
     let order = |row: &FleetDeployment| (row.service.clone(), row.revision);
     listing.rows.sort_by_key(order);
     let rows = &mut listing.rows;
+    for row in rows.iter_mut().filter(|row| row.private_on.len() == row.hosts.len()) {
+        row.private_on.clear();
+    }
     for at in 0..rows.len() {
         rows[at].is_latest = rows.get(at + 1).is_none_or(|next| next.service != rows[at].service);
     }
@@ -315,6 +324,7 @@ fn merge_host_view(rows: &mut Vec<FleetDeployment>, host: &HostName, view: Deplo
             .unwrap_or_default();
         let status = VersionStatus::from_view(&one, record);
         let is_out = record.is_some_and(|record| record.switch == Switch::Off);
+        let is_private = record.is_some_and(|record| record.access == Access::Private);
         let Some(row) = rows.iter_mut().find(|row| row.id == deployment.id) else {
             rows.push(FleetDeployment {
                 service: deployment.service.clone(),
@@ -329,6 +339,7 @@ fn merge_host_view(rows: &mut Vec<FleetDeployment>, host: &HostName, view: Deplo
                 traffic,
                 is_latest: false,
                 maintenance: is_out.then(|| host.clone()).into_iter().collect(),
+                private_on: is_private.then(|| host.clone()).into_iter().collect(),
             });
             continue;
         };
@@ -338,6 +349,7 @@ fn merge_host_view(rows: &mut Vec<FleetDeployment>, host: &HostName, view: Deplo
             row.status = status;
         }
         row.maintenance.extend(is_out.then(|| host.clone()));
+        row.private_on.extend(is_private.then(|| host.clone()));
         row.hosts.push((host.clone(), one));
         for share in traffic {
             if !row.traffic.contains(&share) {

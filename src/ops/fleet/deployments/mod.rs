@@ -22,7 +22,7 @@ mod traffic_split;
 mod trial;
 mod update;
 
-pub use access::set_access;
+pub use access::{check_access, set_access};
 pub(super) use assign::flip_under_lock;
 pub use assign::{assign, check_assign};
 pub use assign_options::{AssignOptions, AssignReport, HostAssigned, Strategy};
@@ -34,7 +34,7 @@ pub(super) use each_host::{PerHost, for_each_host};
 pub use error::{FleetDeployError, OvertakenHost};
 pub use haproxy_weights::{AppliedWeights, ServerWeight, set_canary_weights};
 pub(super) use idle_connections::FLUSH_TIMEOUT;
-pub use kill::{KillOptions, KilledDeployment, check_kill, find_unserved_backups, kill};
+pub use kill::{KillOptions, KilledDeployment, check_kill, describe_remaining, find_unserved_backups, kill};
 pub use list::{FleetDeployment, Listing, VersionStatus, list_answered, list_deployments};
 pub use logs::{HostHistories, read_histories, stream_logs};
 pub use merge::merge;

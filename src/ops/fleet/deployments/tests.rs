@@ -1,3 +1,4 @@
+mod access;
 mod calls;
 mod fleet_rollback;
 mod kill_order;
@@ -213,9 +214,9 @@ async fn list_and_history_name_unreachable_hosts() {
         assert!(matches!(answers, Err(FleetDeployError::PartlyRead { read: 1, .. })), "{answers:?}");
     }
     let request = AccessRequest { public: false, actor: actor(), dry_run: false };
-    let error = set_access(&fake.world, hosts, &shop, &request).await.unwrap_err();
-    assert!(matches!(error, FleetDeployError::Partial { done: 1, .. }), "{error}");
-    assert!(fake.site.with_host("web1", |host| host.is_private));
+    let error = set_access(&fake.world, &fake.fleet, hosts, &shop, &request).await.unwrap_err();
+    assert!(matches!(&error, FleetDeployError::Hosts(failed) if failed.len() == 1), "{error}");
+    assert!(!fake.site.with_host("web1", |host| host.is_private), "no host is touched");
     fake.site.with_host("web1", |host| host.is_reachable = false);
     let none = list_deployments(&fake.world, hosts).await.require_answers(hosts);
     assert!(matches!(none, Err(FleetDeployError::Unread { .. })), "{none:?}");

@@ -58,7 +58,12 @@ pub async fn split(
     hosts: &[Host],
     options: &SplitOptions,
 ) -> Result<Vec<HostSplit>, FleetDeployError> {
-    let change = apply_split_under_lock(world, fleet, hosts, options);
+    let change = async {
+        if is_addition(&options.change) {
+            check_split(world, fleet, hosts, options).await?;
+        }
+        apply_split_under_lock(world, fleet, hosts, options).await
+    };
     let responses = run_under_lock(world, &options.actor.user, "split", change).await?;
     let timeout = if options.wait { FLUSH_TIMEOUT } else { Duration::ZERO };
     Ok(wait_until_inserted(world, fleet, &options.service, responses, timeout).await)
@@ -88,6 +93,39 @@ pub(crate) async fn wait_until_inserted(
     hosts
 }
 
+/// Checks that no host refuses the change, before it is made on any.
+async fn check_split(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    hosts: &[Host],
+    options: &SplitOptions,
+) -> Result<(), FleetDeployError> {
+    let checked = for_each_host(world, hosts, async |_, link| {
+        let request = build_request(fleet, options, options.actor.clone(), true);
+        link.change_traffic_split(&options.service, &request).await
+    })
+    .await;
+    let refused: Vec<_> =
+        checked.into_iter().filter_map(|(host, checked)| Some((host, checked.err()?))).collect();
+    if refused.is_empty() { Ok(()) } else { Err(FleetDeployError::Hosts(refused)) }
+}
+
+/// Whether the change adds a shadow or a canary.
+const fn is_addition(change: &TrafficSplitChange) -> bool {
+    matches!(change, TrafficSplitChange::SetMirror(_) | TrafficSplitChange::SetCanary(_))
+}
+
+fn build_request(fleet: &Fleet, options: &SplitOptions, actor: Actor, dry_run: bool) -> TrafficSplitRequest {
+    TrafficSplitRequest {
+        change: options.change.clone(),
+        forwarded: options.forwarded,
+        port_range: fleet.versions.port_range,
+        actor,
+        detail: options.detail.clone(),
+        dry_run,
+    }
+}
+
 /// Applies the change on every host; the caller holds the fleet lock.
 pub(crate) async fn apply_split_under_lock(
     world: &FleetWorld,
@@ -95,21 +133,13 @@ pub(crate) async fn apply_split_under_lock(
     hosts: &[Host],
     options: &SplitOptions,
 ) -> Result<Vec<(HostName, TrafficSplitResponse)>, FleetDeployError> {
-    let adds = matches!(options.change, TrafficSplitChange::SetMirror(_) | TrafficSplitChange::SetCanary(_));
-    let actors = if adds {
+    let actors = if is_addition(&options.change) {
         require_owned_hosts(world, fleet, &options.service, hosts, &options.actor).await?
     } else {
         // What is taken away is taken away wherever a host allows it: a bad canary stays on no other host.
         claim_service_hosts(world, fleet, &options.service, hosts, &options.actor).await
     };
-    let request = |host: &Host| TrafficSplitRequest {
-        change: options.change.clone(),
-        forwarded: options.forwarded,
-        port_range: fleet.versions.port_range,
-        actor: actors.find(&host.name),
-        detail: options.detail.clone(),
-        dry_run: false,
-    };
+    let request = |host: &Host| build_request(fleet, options, actors.find(&host.name), false);
     all_or_partial(
         for_each_host(world, hosts, async |host, link| {
             link.change_traffic_split(&options.service, &request(host)).await

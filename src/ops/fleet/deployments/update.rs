@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::deploy::pack;
 use super::deploy_options::Source;
-use super::each_host::{build_host_network, report_progress, require_owned_hosts, wait_until_stopped};
+use super::each_host::{
+    build_host_network, explain_lost_release, report_progress, require_owned_hosts, wait_until_stopped,
+};
 use super::error::FleetDeployError;
 use super::idle_connections::flush_repeatedly;
 use super::list::FleetDeployment;
@@ -66,7 +68,9 @@ pub async fn update(
                 dry_run: false,
             };
             tokio::select! {
-                updated = wait_until_stopped(world, link, link.update(&request)) => updated,
+                updated = wait_until_stopped(world, link, link.update(&request)) => {
+                    updated.map_err(|error| explain_lost_release(link, error))
+                }
                 never = flush_repeatedly(world, name, &view.deployment) => match never {},
             }
         };

@@ -272,11 +272,18 @@ async fn drain_waits_for_sockets_of_unreadable_balancer() {
     assert!(matches!(drained(1).await, Err(SwitchError::NotDrained { .. })), "it may come through the other");
 }
 
+/// Requests a stop while the command waits.
+async fn stop_later(scene: &Scene) {
+    tokio::time::sleep(MS * 300).await;
+    scene.fake.stopper.stop();
+}
+
 #[tokio::test(start_paused = true)]
 async fn stop_request_ends_wait_and_keeps_switch() {
     let scene = scene().await;
-    scene.fake.stopper.stop();
-    let error = scene.disable(&options()).await.unwrap_err();
+    let options = options();
+    let (ended, ()) = tokio::join!(scene.disable(&options), stop_later(&scene));
+    let error = ended.unwrap_err();
     assert!(
         matches!(error, SwitchError::NotObserved { source: BalancerWaitError::Interrupted { .. }, .. }),
         "{error}"
@@ -350,8 +357,9 @@ async fn disable_checks_again_after_external_enable() {
 async fn stop_request_ends_wait_for_rules_lock() {
     let scene = scene().await;
     let held = scene.fake.world.store.lock("another operator", MS).await.unwrap();
-    scene.fake.stopper.stop();
-    assert_refused(&scene.disable(&options()).await, ErrorCode::Interrupted);
+    let options = options();
+    let (ended, ()) = tokio::join!(scene.disable(&options), stop_later(&scene));
+    assert_refused(&ended, ErrorCode::Interrupted);
     drop(held);
     assert_eq!(scene.state(), ON);
 }
@@ -410,4 +418,47 @@ async fn contradicted_switch_states_what_kernel_and_record_have() {
         error.to_string(),
         "cannot confirm the switch of `web1`: kernel and record have the forward on, and packets find otherwise: a cause"
     );
+}
+
+/// The kernel has no rule for a private service: HAProxy would never see it UP.
+#[tokio::test(start_paused = true)]
+async fn enable_refuses_a_private_service_at_once() {
+    let scene = scene().await;
+    scene.disable(&options()).await.unwrap();
+    scene.fake.store.records.lock().unwrap()[0].access = crate::model::deployment::Access::Private;
+    let started_at = tokio::time::Instant::now();
+    let error = scene.enable(&options()).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "cannot turn the forward of `web1` on: `shop` is private on `web1`: no port is forwarded before `switchman access shop public \
+         --host web1`"
+    );
+    assert!(started_at.elapsed() < MS * 100, "{:?}", started_at.elapsed());
+    assert_eq!(scene.state(), OFF);
+    assert!(read_status(&scene.world(), &scene.fleet, &scene.host).await.is_private());
+}
+
+/// The request came while the command read the host: no change begins after it.
+#[tokio::test(start_paused = true)]
+async fn stop_request_before_the_change_leaves_the_forward() {
+    for switch in [Switch::On, Switch::Off] {
+        let fake = crate::ops::testing::site::site(2, 0);
+        fake.site.with_host("web1", |host| host.forward = switch == Switch::Off);
+        fake.stopper.stop();
+        let options = SwitchOptions {
+            actor: crate::model::example::make_actor(),
+            wait: true,
+            drain: false,
+            force: true,
+            timeout: None,
+        };
+        let (world, fleet) = (&fake.world, &fake.fleet);
+        let ended = match switch {
+            Switch::On => enable(world, fleet, &fleet.hosts[0], &options).await,
+            Switch::Off => disable(world, fleet, &fleet.hosts[0], &options).await,
+        };
+        let error = ended.unwrap_err();
+        assert!(error.to_string().ends_with("interrupted before the change"), "{error}");
+        assert_eq!(fake.site.with_host("web1", |host| host.forward), switch == Switch::Off);
+    }
 }

@@ -6,17 +6,17 @@ use super::RollRun;
 use crate::model::host::Host;
 use crate::model::name::HostName;
 use crate::ops::fleet::forward;
-use crate::ops::fleet::port_conflicts::find_port_refusals;
+use crate::ops::fleet::port_conflicts::find_config_refusals;
 use crate::plan::roll::progress::RollProgress;
 use crate::plan::switch::Refusal;
 use crate::world::reporter::Event;
 
 impl RollRun<'_> {
-    /// Finds the refusals of these hosts that `--force` overrides, and reports them. Without `--force`, ports that differ are the
-    /// error.
+    /// Finds the refusals of these hosts that `--force` overrides, and reports them. Without `--force`, ports and addresses that
+    /// differ are the error.
     pub(super) async fn check_overridable(&self, hosts: &[Host]) -> Result<Vec<String>, Vec<Refusal>> {
         let names: Vec<&HostName> = hosts.iter().map(|host| &host.name).collect();
-        let mut refusals = find_port_refusals(self.world, self.fleet, hosts).await;
+        let mut refusals = find_config_refusals(self.world, self.fleet, hosts).await;
         if !self.plan.spec.force {
             return if refusals.is_empty() { Ok(vec![]) } else { Err(refusals) };
         }

@@ -8,6 +8,7 @@ use crate::model::host::Host;
 use crate::model::name::HostName;
 use crate::model::roll::Work;
 use crate::ops::fleet::hooks::{Hook, find_lines};
+use crate::ops::fleet::port_conflicts::find_private_refusals;
 use crate::ops::fleet::{forward, reach};
 use crate::plan::roll::programs::find_required_programs;
 use crate::world::commands::{CommandError, is_path};
@@ -36,9 +37,13 @@ impl RollRun<'_> {
         if unreachable.len() > allowed { Err(RollError::Unreachable { hosts: unreachable }) } else { Ok(()) }
     }
 
-    /// A host without server lines would stop the roll when its turn comes, with the hosts before it done.
+    /// A host without server lines, or where the service is private, would stop the roll when its turn comes, with the hosts
+    /// before it done.
     pub(super) async fn check_server_names(&self, hosts: &[&HostName]) -> Result<(), RollError> {
-        let refusals = forward::find_missing_servers(self.world, self.fleet, hosts).await;
+        let mut refusals = forward::find_missing_servers(self.world, self.fleet, hosts).await;
+        let of_roll: Vec<Host> =
+            self.hosts.iter().filter(|host| hosts.contains(&&host.name)).cloned().collect();
+        refusals.extend(find_private_refusals(self.world, self.fleet, &of_roll).await);
         if refusals.is_empty() { Ok(()) } else { Err(RollError::Refused { refusals }) }
     }
 

@@ -1,10 +1,14 @@
 use super::*;
 use crate::model::balancer::ServerState;
+use crate::model::deployment::Access;
 use crate::model::example::{self, make_host_view as view, make_server};
 use crate::model::journal::{RollEntry, RollEntryKind};
 use crate::model::lock::{Holder, LockPurpose};
 use crate::model::observation::ObservationError;
+use crate::model::packet_proof::{FamilyProof, PacketVerdict};
+use crate::model::port_conflict::{PortSetting, PortSide};
 use crate::model::roll::{Batch, RollId};
+use crate::model::rules::Family;
 use crate::model::ssh::SshFailure;
 use crate::plan::roll::progress::build_progress;
 
@@ -34,6 +38,8 @@ fn good() -> FleetFacts {
         hello: Ok(hello("1.0.0")),
         view: Some(Ok(view(Switch::On))),
         clock_offset: None,
+        port_conflicts: vec![],
+        address_conflicts: vec![],
     };
     let lines = ["main-web1", "backup-web1", "main-web2", "backup-web2"];
     let servers = lines.map(|name| make_server(name, ServerState::Up)).to_vec();
@@ -225,6 +231,89 @@ fn make_ssh_failure() -> LinkFailure {
     }
 }
 
+fn make_contradicted_packet() -> PacketProof {
+    let cause = Some(
+        "the rule `-A PREROUTING -p tcp --dport 8888 -j REDIRECT --to-ports 9000` takes the port first"
+            .into(),
+    );
+    let fact = "the forward is on, but a packet to port 8888 is answered by `10.0.0.1:9000`".into();
+    let verdict = PacketVerdict::Contradicted { fact, cause };
+    let families = vec![FamilyProof { family: Family::V4, address: None, verdict }];
+    PacketProof { check: example::port(8888), families, data: None }
+}
+
+/// Another program takes the port first: `status` sends the same packet.
+fn add_contradicted_packet(facts: &mut FleetFacts) {
+    if let Some(Ok(view)) = &mut facts.hosts[0].view {
+        view.packet = Some(make_contradicted_packet());
+    }
+}
+
+fn add_conflicts(facts: &mut FleetFacts) {
+    facts.hosts[0].port_conflicts = vec![PortConflict {
+        side: PortSide::Host("web1".parse().unwrap()),
+        setting: PortSetting::Check,
+        configured: example::port(8889),
+        found: 8888,
+    }];
+    facts.hosts[1].address_conflicts = vec![AddressConflict {
+        host: "web2".parse().unwrap(),
+        balancer: "lb1".parse().unwrap(),
+        line: "shop/main-web2".into(),
+        found: [10, 0, 0, 1].into(),
+        found_on: "web1".parse().ok(),
+        known: vec![[10, 0, 0, 2].into()],
+    }];
+}
+
+fn make_private(facts: &mut FleetFacts) {
+    if let Some(Ok(HostView { record: Ok(Some(record)), .. })) = &mut facts.hosts[0].view {
+        record.access = Access::Private;
+    }
+}
+
+#[test]
+fn contradicted_packet_is_a_problem() {
+    assert_eq!(with(add_contradicted_packet), ["Problem web1 packet-contradicts"]);
+}
+
+#[test]
+fn what_a_roll_refuses_is_a_problem() {
+    assert_eq!(with(add_conflicts), ["Problem web1 ports-differ", "Problem web2 address-differs"]);
+}
+
+#[test]
+fn private_host_is_a_note_and_different_access_a_warning() {
+    assert_eq!(with(make_private), ["Note web1 service-private", "Warning shop access-differs"]);
+    let mut facts = good();
+    make_private(&mut facts);
+    let note =
+        collect_findings(&fleet(), &facts).into_iter().find(|one| one.id == "service-private").unwrap();
+    assert!(note.fix.contains("`switchman access shop public --host web1`"), "{}", note.fix);
+}
+
+/// The host of a roll is not the business of the reader of `check`.
+#[test]
+fn host_of_a_running_roll_names_its_owner() {
+    let mut facts = good();
+    add_unfinished_roll(&mut facts, Some(Liveness::Live), "desk");
+    let roll = facts.roll.as_ref().unwrap().as_ref().unwrap().roll.clone();
+    let mut off = view(Switch::Off);
+    if let Ok(Some(record)) = &mut off.record {
+        let owner = example::make_actor().become_owner("./deploy.sh", jiff::Timestamp::UNIX_EPOCH);
+        record.owner = Some(Owner { roll: Some(roll), ..owner });
+    }
+    facts.hosts[0].view = Some(Ok(off));
+    let find_fix = |facts: &FleetFacts| {
+        collect_findings(&fleet(), facts).into_iter().find(|one| one.id == "in-maintenance").unwrap().fix
+    };
+    assert!(find_fix(&facts).starts_with("wait for "), "{}", find_fix(&facts));
+    facts.lock = Ok(None);
+    assert!(find_fix(&facts).starts_with("`switchman roll --resume` or `--abort`"), "{}", find_fix(&facts));
+    facts.roll = Ok(None);
+    assert!(find_fix(&facts).starts_with("`switchman enable-forward --host web1`"), "{}", find_fix(&facts));
+}
+
 /// Samples of the findings that only a check of the fleet makes.
 pub(in crate::plan::check) fn list_samples() -> Vec<Finding> {
     let collect = |change: &dyn Fn(&mut FleetFacts)| {
@@ -259,6 +348,9 @@ pub(in crate::plan::check) fn list_samples() -> Vec<Finding> {
             *view = BackendView::new(servers);
         }
     }));
+    all.extend(collect(&add_contradicted_packet));
+    all.extend(collect(&add_conflicts));
+    all.extend(collect(&make_private));
     let file = LocalFile { key: "hooks.before_host", path: "./warm.sh".into() };
     all.extend(collect(&|facts| facts.missing = vec![file.clone()]));
     all.extend(collect(&|facts| add_unfinished_roll(facts, Some(Liveness::Dead), "bastion")));

@@ -117,7 +117,13 @@ async fn canary_lists_each_host_once() {
     let split_hosts = split(world, &fake.fleet, hosts, &options).await.unwrap();
     assert!(split_hosts.iter().all(|host| host.is_inserted && host.bypassing_connections == Some(0)));
     // The last one counts the connections that bypass the proxy.
-    let expected = ["list_deployments", "fetch_activity", "change_traffic_split", "list_deployments"];
+    let expected = [
+        "list_deployments",
+        "preview_traffic_split",
+        "fetch_activity",
+        "change_traffic_split",
+        "list_deployments",
+    ];
     assert_eq!(take_calls(&fake), [expected; 2]);
 }
 

@@ -46,6 +46,19 @@ async fn d19_kill_touches_no_host_if_the_version_is_main_beside_others_on_one() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn kill_on_some_hosts_names_where_the_version_stays() {
+    let fleet = half_ramped().await;
+    let (world, hosts) = (&fleet.site.world, &fleet.site.fleet.hosts);
+    let killed = list_deployments(world, &hosts[..1]).await.rows;
+    let elsewhere = list_deployments(world, &hosts[1..]).await.rows;
+    assert_eq!(
+        describe_remaining(&killed[..1], &elsewhere),
+        ["shop 1.0.0 stays on web2 (as main); web1 cannot go back to it after this"]
+    );
+    assert!(describe_remaining(&killed[..1], &[]).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn kill_names_hosts_whose_backup_port_has_no_listener() {
     let fleet = HostFleet::new(1);
     deploy_both(&fleet).await;

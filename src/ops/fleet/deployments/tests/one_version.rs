@@ -1,13 +1,16 @@
 //! One version is one deployment, whichever hosts it was deployed to first.
 
+use super::each_host::explain_lost_release;
 use super::steps::{deploy_on, list_all, make_name, make_options, make_run_spec};
 use super::*;
 use crate::model::api::deployments::DeployRequest;
 use crate::model::deployment::{Digest, RunSpec};
+use crate::model::failure::ErrorCode;
 use crate::model::name::ServiceName;
 use crate::model::traffic_split::TrafficSplitChange;
 use crate::model::version::Version;
 use crate::ops::testing::host_fleet::HostFleet;
+use crate::world::link::LinkError;
 use crate::world::releases::ReleaseStore as _;
 
 #[tokio::test(start_paused = true)]
@@ -161,4 +164,63 @@ async fn merge_refuses_different_releases() {
         "cannot merge shop 1.0.0: `web2` has release other, not release d as on `web1`"
     );
     assert_eq!(list_all(&fleet).await.rows.len(), 2);
+}
+
+/// A first version is main at once: a new host would answer with another version than the others.
+#[tokio::test(start_paused = true)]
+async fn deploy_refuses_a_second_main() {
+    let fleet = HostFleet::new(3);
+    for at in [0, 1] {
+        deploy_on(&fleet, at, &make_options("1.0.0", "one")).await.unwrap();
+    }
+    let error = deploy_on(&fleet, 2, &make_options("2.0.0", "two")).await.unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "cannot deploy shop 2.0.0: it would be main at once on `web3`, which has no version of shop, while 1.0.0 is main on `web1`, \
+         `web2`"
+    );
+    let (world, hosts) = (&fleet.site.world, &fleet.site.fleet.hosts);
+    deploy(world, &fleet.site.fleet, hosts, &make_options("2.0.0", "two")).await.unwrap_err();
+    assert!(fleet.hosts.iter().all(|host| host.versions.deployments.lock().unwrap().len() < 2));
+
+    // The operator's own choice, and the order that the error gives.
+    let chosen = DeployOptions { becomes_main: true, dry_run: true, ..make_options("2.0.0", "two") };
+    deploy_on(&fleet, 2, &chosen).await.unwrap();
+    deploy_on(&fleet, 2, &make_options("1.0.0", "one")).await.unwrap();
+    deploy(world, &fleet.site.fleet, hosts, &make_options("2.0.0", "two")).await.unwrap();
+}
+
+/// The agent ended between two requests of the command: the cause is the lost connection.
+#[tokio::test(start_paused = true)]
+async fn lost_release_is_reported_as_a_lost_connection() {
+    let fleet = HostFleet::new(1);
+    let link = fleet.site.world.links[&fleet.select(0)[0].name].clone();
+    let refused = LinkError::Refused { code: ErrorCode::NoRelease, message: "place it first".into() };
+    let error = explain_lost_release(&*link, refused);
+    assert!(matches!(&error, LinkError::Broken { reason, .. } if reason.contains("agent ended")), "{error}");
+    let busy = LinkError::Refused { code: ErrorCode::Busy, message: String::new() };
+    assert_eq!(explain_lost_release(&*link, busy.clone()), busy);
+}
+
+/// A version that one host lacks is copied to on no host.
+#[tokio::test(start_paused = true)]
+async fn split_changes_no_host_if_one_refuses() {
+    let fleet = HostFleet::new(2);
+    for at in [0, 1] {
+        deploy_on(&fleet, at, &make_options("1.0.0", "one")).await.unwrap();
+    }
+    deploy_on(&fleet, 0, &make_options("2.0.0", "two")).await.unwrap();
+    let deployment = list_all(&fleet).await.rows[1].id.clone();
+    let options = SplitOptions {
+        service: "shop".parse().unwrap(),
+        change: TrafficSplitChange::SetMirror(example::make_mirror(&deployment)),
+        forwarded: None,
+        wait: false,
+        actor: actor(),
+        detail: String::new(),
+    };
+    let (world, hosts) = (&fleet.site.world, &fleet.site.fleet.hosts);
+    let error = split(world, &fleet.site.fleet, hosts, &options).await.unwrap_err();
+    assert!(matches!(&error, FleetDeployError::Hosts(hosts) if hosts.len() == 1), "{error}");
+    assert!(list_all(&fleet).await.rows.iter().all(|row| row.traffic.is_empty()));
 }

@@ -13,6 +13,7 @@ pub fn make_options(version: &str, source: &str) -> DeployOptions {
         port: None,
         metadata: std::collections::BTreeMap::new(),
         health: None,
+        becomes_main: false,
         dry_run: false,
         actor: actor(),
     }

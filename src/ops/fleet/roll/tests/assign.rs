@@ -94,7 +94,8 @@ async fn aborted_assign_names_the_mains_and_the_commands_to_one_main() {
     assert_eq!(report.progress.result, Some(RollResult::Aborted));
     let warned = warnings(&fake);
     let next = "next: `switchman assign shop 1.0.0 --host web1` makes 1.0.0 main on every host, `switchman assign shop 2.0.0 --host \
-                web2 --host web3` makes 2.0.0 main on every host";
+                web2 --host web3` makes 2.0.0 main on every host; `switchman ls --wide` shows which hosts have a version, `switchman \
+                deploy` adds it to the others first";
     assert_eq!(warned, [format!("{text}; {next}")]);
 }
 

@@ -250,3 +250,19 @@ async fn maintenance_by_hand_never_belongs_to_a_roll_of_the_environment() {
     switch(&fake, Switch::Off, leftover).await.unwrap();
     switch(&fake, Switch::On, alice()).await.unwrap();
 }
+
+/// The hint of the abort names this command.
+#[tokio::test(start_paused = true)]
+async fn host_of_an_aborted_roll_may_be_enabled() {
+    for by in [alice(), bob()] {
+        let fake = site(3, 1);
+        fake.site.with_host("web2", |host| host.command_breaks_health = true);
+        run(&fake.world, &fake.fleet, &spec(3), &alice()).await.unwrap();
+        let aborted = abort(&fake.world, &fake.fleet, &alice()).await.unwrap();
+        assert!(aborted.progress.is_finished(), "{:?}", aborted.progress);
+        fake.site.with_host("web2", |host| host.is_healthy = true);
+        let options = SwitchOptions { actor: by, wait: false, drain: false, force: false, timeout: None };
+        forward::enable(&fake.world, &fake.fleet, &fake.fleet.hosts[1], &options).await.unwrap();
+        assert!(fake.site.with_host("web2", |host| host.forward));
+    }
+}
