@@ -24,6 +24,8 @@ use crate::sys::exec::{ExecError, to_exit_status};
 use crate::sys::ssh::stderr::SshStderr;
 use crate::sys::ssh::{build_forward_program, build_remote_program};
 
+/// The name of the private directory of a local socket: with the pid of its command, and a part that is random.
+const DIR_PREFIX: &str = "swm-ssh-";
 /// Limit of the start of ssh: with a jump host and a slow login it is a few seconds.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
 /// Limit of the command that finds out why the socket cannot be reached.
@@ -169,10 +171,12 @@ impl SshTunnel {
 
     async fn start(&self) -> Result<OpenTunnel, String> {
         let to_text = |error: io::Error| format!("cannot make a socket for ssh: {error}");
+        let parent = choose_parent_dir();
+        remove_stale_dirs(&parent);
         let dir = tempfile::Builder::new()
-            .prefix("swm-ssh-")
+            .prefix(&format!("{DIR_PREFIX}{}-", std::process::id()))
             .permissions(Permissions::from_mode(0o700))
-            .tempdir_in(choose_parent_dir())
+            .tempdir_in(parent)
             .map_err(to_text)?;
         let path = dir.path().join("s");
         let forward = format!("{}:{}", path.display(), self.socket.path.display());
@@ -266,6 +270,19 @@ fn choose_parent_dir() -> PathBuf {
     let usual = std::env::temp_dir();
     let fits = usual.to_str().is_some_and(|dir| dir.len() <= 80 && dir.chars().all(is_plain));
     if fits { usual } else { PathBuf::from("/tmp") }
+}
+
+/// Removes the directories that killed commands left, each with a socket at most. Those of other users stay.
+fn remove_stale_dirs(parent: &Path) {
+    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let rest = name.to_str().and_then(|name| name.strip_prefix(DIR_PREFIX));
+        let Some((pid, _)) = rest.and_then(|rest| rest.split_once('-')) else { continue };
+        if pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists() {
+            let _ = std::fs::remove_file(entry.path().join("s"));
+            let _ = std::fs::remove_dir(entry.path());
+        }
+    }
 }
 
 fn choose<'a>(words: &'a str, otherwise: &'a str) -> &'a str {

@@ -208,12 +208,27 @@ fn ssh_ends_with_the_command_after_every_signal() {
         );
         let file = place.write("switchman.yaml", &yaml).display().to_string();
         let state = place.text("state");
+        let mut killed = Pid::from_raw(0);
         for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGKILL] {
             let watch = ["--config", &file, "--state-dir", &state, "status", "--watch"];
             let pid = place.start("watch", SWITCHMAN, &watch);
             until(async || place.forwards().len() == 1).await;
             kill(pid, signal).unwrap();
+            killed = pid;
             until(async || place.forwards().is_empty()).await;
         }
+        // A killed command may leave its directory; the next command removes it.
+        let left = || {
+            let entries = std::fs::read_dir(std::env::temp_dir()).unwrap().flatten();
+            entries
+                .filter(|entry| {
+                    entry.file_name().to_string_lossy().starts_with(&format!("swm-ssh-{killed}-"))
+                })
+                .count()
+        };
+        std::fs::create_dir_all(std::env::temp_dir().join(format!("swm-ssh-{killed}-test"))).unwrap();
+        let status = ["--config", &file, "--state-dir", &state, "status"];
+        place.start("status", SWITCHMAN, &status);
+        until(async || left() == 0 && place.forwards().is_empty()).await;
     });
 }

@@ -21,7 +21,7 @@ pub async fn check_access(
     request: &AccessRequest,
 ) -> Result<(), FleetDeployError> {
     require_accepted(world, fleet, hosts, service, request).await?;
-    Ok(check_no_live_holder(world)?)
+    Ok(check_no_live_holder(world).await?)
 }
 
 /// Makes a service public or private on every host, under the fleet's lock. No host is changed if one of them would refuse.

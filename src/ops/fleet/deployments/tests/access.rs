@@ -4,6 +4,7 @@ use super::*;
 use crate::model::history::Actor;
 use crate::ops::fleet::forward::{self, SwitchOptions};
 use crate::ops::fleet::lock;
+use crate::world::fake::paused::ready;
 
 fn operator(user: &str, machine: &str) -> Actor {
     Actor { machine: machine.to_owned(), ..Actor::new(user, 7) }
@@ -48,9 +49,9 @@ async fn access_is_refused_while_another_operation_has_the_fleet_lock() {
     let refused = set_access(&fake.world, &fake.fleet, &fake.fleet.hosts, &shop, &request).await;
     assert!(matches!(refused, Err(FleetDeployError::Lock(_))), "{refused:?}");
     assert_eq!(are_private(&fake), [false; 2]);
-    lock::release_own(&fake.world, &held);
+    ready(lock::release_own(&fake.world, &held));
     set_access(&fake.world, &fake.fleet, &fake.fleet.hosts, &shop, &request).await.unwrap();
-    assert_eq!(fake.world.lock.read_holder(), Ok(None));
+    assert_eq!(ready(fake.world.lock.read_holder()), Ok(None));
 
     // A list names the hosts where access differs from others.
     fake.site.with_host("web1", |host| host.is_private = false);
