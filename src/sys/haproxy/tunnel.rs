@@ -278,7 +278,10 @@ fn remove_stale_dirs(parent: &Path) {
         let name = entry.file_name();
         let rest = name.to_str().and_then(|name| name.strip_prefix(DIR_PREFIX));
         let Some((pid, _)) = rest.and_then(|rest| rest.split_once('-')) else { continue };
-        if pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists() {
+        // That of a zombie is empty (proc_pid_cmdline(5)).
+        let runs =
+            |pid: &str| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty());
+        if pid.parse::<u32>().is_ok() && !runs(pid) {
             let _ = std::fs::remove_file(entry.path().join("s"));
             let _ = std::fs::remove_dir(entry.path());
         }
