@@ -9,12 +9,22 @@ use std::time::{Duration, Instant};
 pub struct Servers {
     dir: tempfile::TempDir,
     children: Vec<Child>,
+    ends_on_interrupt: bool,
 }
 
 impl Drop for Servers {
     fn drop(&mut self) {
         for child in &mut self.children {
-            let _ = child.kill();
+            let _ = if self.ends_on_interrupt {
+                // Killed, it would leave its shared memory: SIGINT is the fast shutdown (PostgreSQL, Shutting Down the Server).
+                nix::sys::signal::kill(
+                    nix::unistd::Pid::from_raw(child.id().cast_signed()),
+                    nix::sys::signal::Signal::SIGINT,
+                )
+                .map_err(std::io::Error::from)
+            } else {
+                child.kill()
+            };
             let _ = child.wait();
         }
     }
@@ -36,7 +46,7 @@ fn find_program(name: &str, candidates: &[String]) -> Option<String> {
 
 impl Servers {
     fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), children: vec![] }
+        Self { dir: tempfile::tempdir().unwrap(), children: vec![], ends_on_interrupt: false }
     }
 
     fn start(&mut self, mut command: Command, name: &str) {
@@ -94,6 +104,7 @@ impl Servers {
         server.arg("-D").arg(&data).args(["-h", "127.0.0.1", "-p", "5432", "-k"]).arg(servers.dir.path());
         // A server whose default is the strictest isolation is one that people have.
         server.args(["-c", "default_transaction_isolation=serializable"]);
+        servers.ends_on_interrupt = true;
         servers.start(server, "postgres");
         servers.wait_for_port(5432).await;
         Some(servers)
