@@ -301,7 +301,14 @@ fn signal_is_answered_while_a_host_is_silent() {
             &["access", "shop", "private", "--yes"],
             &["promote", "shop", "1.0.0"],
         ];
+        // A command may connect twice: what the one before it has left is not the next one's.
+        let forget_connections = || {
+            silent.set_nonblocking(true).unwrap();
+            while silent.accept().is_ok() {}
+            silent.set_nonblocking(false).unwrap();
+        };
         for args in changing {
+            forget_connections();
             let mut running = host.start(args);
             let _connected = silent.accept().unwrap();
             running.expect_answer(Signal::SIGINT, "interrupted: ");
@@ -316,11 +323,13 @@ fn signal_is_answered_while_a_host_is_silent() {
         for args in
             [&["status"][..], &["check"], &["ls"], &["describe", "shop"], &["logs", "shop"], &["metrics"]]
         {
+            forget_connections();
             let mut running = host.start(args);
             let _connected = silent.accept().unwrap();
             running.expect_answer(Signal::SIGTERM, "error: cannot finish the command: a signal stopped it");
             assert_eq!(running.wait().0, Some(1), "{args:?}");
         }
+        forget_connections();
         let following = host.start(&["status", "--watch"]);
         let _connected = silent.accept().unwrap();
         following.send(Signal::SIGINT);

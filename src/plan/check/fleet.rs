@@ -264,7 +264,9 @@ fn check_host_view(fleet: &Fleet, facts: &FleetFacts, host: &Host, view: &HostVi
         }
         Ok(Some(_)) => false,
     };
-    if let Some(text) = view.packet.as_ref().and_then(PacketProof::describe_contradiction) {
+    // Rules that are not those of the record explain a packet; what is left of it shows when they are repaired.
+    let packet = view.packet.as_ref().filter(|_| view.drift.is_empty());
+    if let Some(text) = packet.and_then(PacketProof::describe_contradiction) {
         all.push(build_problem(
             "packet-contradicts",
             subject,

@@ -150,8 +150,9 @@ impl Servers {
                 server.arg(format!("-{name}-port={}", port + offset));
             }
             server.arg("-retry-join=127.0.0.1:8301");
-            // Elections within a second instead of five.
-            server.args(["-hcl", "performance { raft_multiplier = 1 }"]);
+            // Elections within a second instead of five; two hundred operators of one address are more than the default allows.
+            let limits = "limits { http_max_conns_per_client = 2000 }";
+            server.args(["-hcl", "performance { raft_multiplier = 1 }", "-hcl", limits]);
             servers.start(server, &format!("n{node}"));
         }
         for node in 0..nodes {
