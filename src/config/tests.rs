@@ -164,6 +164,8 @@ ssh: {option: [-4]}
 -> switchman.yaml:2: `ssh.option`: unknown key `option`, expected one of `options`, `switchman`; did you mean `options`?
 journal: {path: a, etcd: ["http://a:1"]}
 -> switchman.yaml:2: `journal`: exactly one of `path`, `postgres`, `etcd` and `consul` is needed
+journal: {etcd: []}
+-> switchman.yaml:2: `journal`: at least one URL is needed
 journal: {ca: a.pem}
 -> switchman.yaml:2: `journal`: exactly one of `path`, `postgres`, `etcd` and `consul` is needed
 journal: {path: a, ca: b}
@@ -219,7 +221,7 @@ fn errors_name_file_line_key_found_and_expected() {
             None => text.extend(["\n", line]),
         }
     }
-    assert_eq!((cases.len(), text.as_str()), (51, ""));
+    assert_eq!((cases.len(), text.as_str()), (52, ""));
     for (text, expected) in cases {
         assert_eq!(error(&text), format!("cannot use the configuration: {expected}"), "{text}");
     }

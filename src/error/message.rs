@@ -30,9 +30,10 @@ pub(super) fn describe_store(error: &StoreError) -> String {
 
 pub(super) fn describe_journal(error: &JournalError) -> String {
     match error {
-        JournalError::Open { .. } | JournalError::Failed { .. } | JournalError::Unreachable { .. } => {
-            error.to_string()
-        }
+        JournalError::Open { .. }
+        | JournalError::Failed { .. }
+        | JournalError::Refused { .. }
+        | JournalError::Unreachable { .. } => error.to_string(),
         JournalError::Newer { store, found, known } => {
             format!(
                 "cannot read the journal {store}: it has schema {found}; this switchman reads up to {known}"

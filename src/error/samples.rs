@@ -562,6 +562,11 @@ pub(super) fn list_journal_errors() -> Vec<Sample<JournalError>> {
             store: store(),
             reason: "disk I/O error".into()
         }],
+        Refused: [JournalError::Refused {
+            action: "take the lock",
+            store: "PostgreSQL at db1:5432".to_owned(),
+            reason: "permission denied for schema switchman".into()
+        }],
         Unreachable: [JournalError::Unreachable {
             action: "record a step",
             store: "etcd at 10.0.0.5:2379".to_owned(),

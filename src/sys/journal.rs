@@ -5,6 +5,7 @@ pub mod etcd;
 mod exit;
 pub mod http;
 pub mod kv;
+mod no_client;
 pub mod open;
 pub mod postgres;
 pub mod sqlite;

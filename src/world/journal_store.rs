@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::model::lock::{Holder, LockNote};
 use crate::model::name::HostName;
 
+/// How often the lock is read while a caller waits for it.
+const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(200);
+
 /// Why the journal could not be read or written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JournalError {
@@ -23,6 +26,9 @@ pub enum JournalError {
     /// After a failed write nothing of it is recorded.
     #[error("cannot {action} in {store}: {reason}")]
     Failed { action: &'static str, store: String, reason: String },
+    /// A server answered, and refused. Nothing is recorded.
+    #[error("cannot {action} in {store}: {reason}")]
+    Refused { action: &'static str, store: String, reason: String },
     /// A write that was under way may or may not be recorded.
     #[error("cannot {action} in {store}: no answer: {reason}")]
     Unreachable { action: &'static str, store: String, reason: String },
@@ -37,6 +43,16 @@ pub enum JournalError {
 pub enum Log {
     Rolls,
     Promotions,
+}
+
+impl Log {
+    /// The name of the log where a store keeps both in one place.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rolls => "rolls",
+            Self::Promotions => "promotions",
+        }
+    }
 }
 
 /// An entry as a store keeps it.
@@ -71,7 +87,7 @@ pub enum Acquisition {
 /// Every call is bounded in time by the adapter. A write is durable when the call returns, and whole or not there at all.
 ///
 /// The holder is the fencing token: it names one process of one boot of one machine at one time, and no write of a holder is
-/// accepted after the lock is another's or nobody's.
+/// accepted after the lock is free or another's.
 #[async_trait]
 pub trait JournalStore: Send + Sync {
     /// The store for people: `` `.switchman/shop.db` ``, `PostgreSQL at db1`.
@@ -97,12 +113,19 @@ pub trait JournalStore: Send + Sync {
 
     async fn read_lock(&self) -> Result<Option<LockRecord>, JournalError>;
 
-    /// Returns when the lock may differ from `seen`, and at the latest after `timeout`.
+    /// Returns when the lock may differ from `seen`, and at the latest after `timeout`. A store that cannot tell reads it again
+    /// and again.
     async fn wait_for_lock_change(
         &self,
         seen: Option<&LockRecord>,
         timeout: Duration,
-    ) -> Result<(), JournalError>;
+    ) -> Result<(), JournalError> {
+        let deadline = tokio::time::Instant::now() + timeout;
+        while self.read_lock().await?.as_ref() == seen && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(LOCK_POLL_INTERVAL).await;
+        }
+        Ok(())
+    }
 
     /// Adds an entry; with a holder, only if it has the lock in the same transaction.
     async fn append(

@@ -1,7 +1,6 @@
 //! The fleet's lock. It is in the same store as the journal, so that each write to the journal can check the holder.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::journal_store::{Acquisition, JournalError, JournalStore, LockRecord};
 use crate::model::lock::{Holder, Liveness, LockNote, LockPurpose, LockView};
@@ -68,15 +67,6 @@ impl FleetLock {
 
     pub async fn read_holder(&self) -> Result<Option<LockView>, JournalError> {
         Ok(self.store.read_lock().await?.map(|held| self.view(held)))
-    }
-
-    /// Returns when the lock may differ from `seen`, and at the latest after `timeout`.
-    pub async fn wait_for_change(
-        &self,
-        seen: Option<&LockView>,
-        timeout: Duration,
-    ) -> Result<(), JournalError> {
-        self.store.wait_for_lock_change(seen.map(to_record).as_ref(), timeout).await
     }
 
     pub async fn add_note(&self, note: &LockNote) -> Result<(), JournalError> {

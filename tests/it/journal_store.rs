@@ -122,8 +122,10 @@ fn server_that_is_not_there_is_named_in_time() {
 async fn write_while_a_server_is_killed(mut servers: Servers, open: &dyn Fn(&str) -> Store) {
     let mut clients = (0..200).map(|pid| (open("shop"), make_holder(pid))).collect::<Vec<_>>();
     let race = join_all(clients.iter().map(async |(store, me)| store.acquire(me, None).await.unwrap()));
+    let watcher = open("shop");
     let kill = async {
-        tokio::time::sleep(Duration::from_millis(30)).await;
+        // In the middle of the race: somebody has the lock, and the others do not know it yet.
+        while watcher.read_lock().await.unwrap().is_none() {}
         servers.kill(0);
     };
     let (taken, ()) = tokio::join!(race, kill);

@@ -55,18 +55,24 @@ impl Host {
         let fifo = self.0.path().join("fifo");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
         let script = format!("echo works; read line < {}", fifo.display());
-        let mut command = self.command(machine, &["roll", "--", "sh", "-c", &script]);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut progress = child.stderr.take().unwrap();
-        let mut seen = String::new();
-        let mut byte = [0];
-        while !seen.contains("works\n") {
-            assert_eq!(progress.read(&mut byte).unwrap(), 1, "the roll ended: {seen}");
-            seen.push(char::from(byte[0]));
-        }
-        child.stderr = Some(progress);
+        let command = self.command(machine, &["roll", "--", "sh", "-c", &script]);
+        let child = spawn_until_works(command);
         (child, fifo)
     }
+}
+
+/// Starts a roll, and returns when its command has written `works`.
+fn spawn_until_works(mut command: Command) -> Child {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut progress = child.stderr.take().unwrap();
+    let mut seen = String::new();
+    let mut byte = [0];
+    while !seen.contains("works\n") {
+        assert_eq!(progress.read(&mut byte).unwrap(), 1, "the roll ended: {seen}");
+        seen.push(char::from(byte[0]));
+    }
+    child.stderr = Some(progress);
+    child
 }
 
 fn finish(mut roll: (Child, std::path::PathBuf)) -> (Option<i32>, String) {

@@ -57,6 +57,9 @@ pub(super) fn build_journal(entry: Option<&Spanned<Journal>>) -> Result<JournalL
         return Ok(JournalLocation::Postgres(PostgresLocation { url: url.value.clone(), files }));
     }
     let user = journal.user.clone();
+    if [&journal.etcd, &journal.consul].into_iter().flatten().any(Vec::is_empty) {
+        return Err(problem("at least one URL is needed"));
+    }
     if let Some(entries) = &journal.etcd {
         let endpoints = check_endpoints("journal.etcd", entries)?;
         return Ok(JournalLocation::Etcd(ClusterLocation { endpoints, user, files }));

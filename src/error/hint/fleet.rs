@@ -219,6 +219,9 @@ pub fn journal_hint(error: &JournalError) -> String {
         JournalError::Open { .. } | JournalError::Failed { .. } => {
             "name a writable directory with `--journal-dir DIR`, the same for every operator of this fleet"
         }
+        JournalError::Refused { .. } => {
+            "correct `journal` in switchman.yaml, or the rights of its user on the server; then `switchman roll --status` shows the progress"
+        }
         JournalError::Unreachable { .. } => {
             "when the store answers again, `switchman roll --status` shows the progress and `switchman roll --resume` continues, on this machine or another one"
         }
@@ -228,7 +231,7 @@ pub fn journal_hint(error: &JournalError) -> String {
             );
         }
         JournalError::LockLost { .. } => {
-            "another operator took the lock by force: `switchman history` shows who and why; when the lock is free, `switchman roll --resume` continues"
+            "another operator took the lock, or it ended because this machine did not renew it in time: `switchman history` shows who and why; when the lock is free, `switchman roll --resume` continues"
         }
     };
     text.to_owned()

@@ -61,6 +61,7 @@ async fn send_heartbeats(world: &FleetWorld, holder: &Holder) -> Infallible {
         if let Err(
             error @ (JournalError::Full { .. }
             | JournalError::Failed { .. }
+            | JournalError::Refused { .. }
             | JournalError::Unreachable { .. }),
         ) = sent
         {

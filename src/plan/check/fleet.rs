@@ -290,7 +290,7 @@ fn check_host_view(fleet: &Fleet, facts: &FleetFacts, host: &Host, view: &HostVi
     all
 }
 
-/// The note on a host in maintenance. The owner of a running roll puts the host back; nobody else has to.
+/// The note on a host in maintenance. The owner of a running roll puts the host back.
 fn build_maintenance_finding(facts: &FleetFacts, subject: &str, record: &ServiceRecord) -> Finding {
     let lock = facts.lock.as_ref().ok().and_then(Option::as_ref);
     let runs = lock.is_some_and(|lock| lock.liveness != Liveness::Dead);

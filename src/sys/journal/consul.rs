@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::http::{HttpAnswer, HttpServers, TlsFiles};
 use super::kv::{Expected, KvClient, KvError, KvPage, KvPair, KvTransaction, LeaseId};
+use super::no_client::client_or_failure;
 
 /// The longest blocking query (its limit at Consul is 10 minutes).
 const MAX_WAIT: Duration = Duration::from_secs(30);
@@ -230,9 +231,6 @@ impl KvClient for Consul {
     }
 
     fn reconnect(&self) -> Arc<dyn KvClient> {
-        match Self::new(self.settings.clone()) {
-            Ok(client) => Arc::new(client),
-            Err(reason) => Arc::new(super::kv::NoClient { label: self.label(), reason }),
-        }
+        client_or_failure(Self::new(self.settings.clone()), self.label())
     }
 }

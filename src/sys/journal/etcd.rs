@@ -14,6 +14,7 @@ use tokio::sync::Mutex;
 
 use super::http::{HttpServers, TlsFiles};
 use super::kv::{Expected, KvClient, KvError, KvPage, KvPair, KvTransaction, LeaseId};
+use super::no_client::client_or_failure;
 
 /// Pairs of one answer.
 const PAGE: usize = 100;
@@ -243,10 +244,7 @@ impl KvClient for Etcd {
     }
 
     fn reconnect(&self) -> Arc<dyn KvClient> {
-        match Self::new(self.settings.clone()) {
-            Ok(client) => Arc::new(client),
-            Err(reason) => Arc::new(super::kv::NoClient { label: self.label(), reason }),
-        }
+        client_or_failure(Self::new(self.settings.clone()), self.label())
     }
 }
 
@@ -259,7 +257,7 @@ impl Etcd {
         let watched =
             self.servers.stream("/v3/watch", &create, token.as_deref(), |text| text.contains("\"events\""));
         if !matches!(tokio::time::timeout_at(deadline, watched).await, Ok(Ok(()))) {
-            // A server that does not answer is asked again a little later.
+            // A pause before the next request to a server that does not answer.
             let pause = tokio::time::Instant::now() + Duration::from_millis(500);
             tokio::time::sleep_until(pause.min(deadline)).await;
         }

@@ -6,6 +6,7 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,8 +19,6 @@ use crate::world::journal_store::{Acquisition, JournalError, JournalStore, LockR
 
 /// How long the lock of a process outlives its last heartbeat, of which one comes every 2 s.
 const LEASE: Duration = Duration::from_secs(15);
-/// Limit of the release of a process that ends.
-const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Attempts of one write while other operators write to the same journal.
 const MAX_ATTEMPTS: usize = 100;
 /// How long a request is repeated while no server answers, as when a cluster elects a leader.
@@ -109,57 +108,6 @@ pub trait KvClient: Send + Sync {
     fn reconnect(&self) -> Arc<dyn KvClient>;
 }
 
-/// In place of a client that could not be made.
-pub struct NoClient {
-    pub label: String,
-    pub reason: String,
-}
-
-impl NoClient {
-    fn refuse<T>(&self) -> Result<T, KvError> {
-        Err(KvError::Refused(self.reason.clone()))
-    }
-}
-
-#[async_trait]
-impl KvClient for NoClient {
-    fn label(&self) -> String {
-        self.label.clone()
-    }
-
-    async fn get(&self, _: &str) -> Result<Option<KvPair>, KvError> {
-        self.refuse()
-    }
-
-    async fn scan(&self, _: &str, _: &str) -> Result<KvPage, KvError> {
-        self.refuse()
-    }
-
-    async fn transact(&self, _: &KvTransaction) -> Result<bool, KvError> {
-        self.refuse()
-    }
-
-    async fn grant_lease(&self, _: Duration) -> Result<LeaseId, KvError> {
-        self.refuse()
-    }
-
-    async fn renew_lease(&self, _: &LeaseId) -> Result<bool, KvError> {
-        self.refuse()
-    }
-
-    async fn revoke_lease(&self, _: &LeaseId) -> Result<(), KvError> {
-        self.refuse()
-    }
-
-    async fn wait_for_change(&self, _: &str, _: Option<u64>, _: Duration) -> Result<(), KvError> {
-        self.refuse()
-    }
-
-    fn reconnect(&self) -> Arc<dyn KvClient> {
-        Arc::new(Self { label: self.label.clone(), reason: self.reason.clone() })
-    }
-}
-
 /// The journals and the lock of one service's fleet on a key-value server.
 pub struct KvJournal {
     client: Arc<dyn KvClient>,
@@ -167,6 +115,8 @@ pub struct KvJournal {
     prefix: String,
     /// Of the lock that was acquired here.
     lease: Mutex<Option<LeaseId>>,
+    /// No server answered the last request: the next one is not repeated, so that a command ends soon.
+    is_down: AtomicBool,
 }
 
 /// The lock with the indexes by which a transaction recognises it.
@@ -179,7 +129,7 @@ struct StoredLock {
 impl KvJournal {
     pub fn new(client: Arc<dyn KvClient>, fleet: &str) -> Self {
         let prefix = format!("switchman/{}/", encode_key(fleet));
-        Self { client, prefix, lease: Mutex::default() }
+        Self { client, prefix, lease: Mutex::default(), is_down: AtomicBool::default() }
     }
 
     fn key(&self, rest: &str) -> String {
@@ -187,7 +137,7 @@ impl KvJournal {
     }
 
     fn entries_prefix(&self, log: Log, id: &str) -> String {
-        self.key(&format!("entries/{}/{}/", log_name(log), encode_key(id)))
+        self.key(&format!("entries/{}/{}/", log.name(), encode_key(id)))
     }
 
     async fn read_stored_lock(&self, action: &'static str) -> Result<Option<StoredLock>, JournalError> {
@@ -230,12 +180,15 @@ impl KvJournal {
     ) -> Result<T, JournalError> {
         let deadline = tokio::time::Instant::now() + RETRY_TIMEOUT;
         loop {
-            match request().await {
-                Err(KvError::Unreachable(_)) if tokio::time::Instant::now() < deadline => {
-                    tokio::time::sleep(RETRY_INTERVAL).await;
-                }
-                answer => return answer.map_err(|error| self.failed(action, error)),
+            let answer = request().await;
+            let is_silent = matches!(answer, Err(KvError::Unreachable(_)));
+            let is_last = self.is_down.load(Ordering::Relaxed) || tokio::time::Instant::now() >= deadline;
+            if is_silent && !is_last {
+                tokio::time::sleep(RETRY_INTERVAL).await;
+                continue;
             }
+            self.is_down.store(is_silent, Ordering::Relaxed);
+            return answer.map_err(|error| self.failed(action, error));
         }
     }
 
@@ -349,7 +302,7 @@ impl KvJournal {
         let store = self.client.label();
         match error {
             KvError::Unreachable(reason) => JournalError::Unreachable { action, store, reason },
-            KvError::Refused(reason) => JournalError::Failed { action, store, reason },
+            KvError::Refused(reason) => JournalError::Refused { action, store, reason },
         }
     }
 
@@ -389,7 +342,13 @@ impl JournalStore for KvJournal {
         let mut lease = None;
         for _ in 0..MAX_ATTEMPTS {
             let expected = match self.read_stored_lock(ACTION).await? {
-                Some(held) if held.record.holder == *holder => return Ok(Acquisition::Acquired),
+                Some(held) if held.record.holder == *holder => {
+                    // An earlier try whose answer was lost has this lease.
+                    if lease.is_some() {
+                        *self.lease.lock().await = lease;
+                    }
+                    return Ok(Acquisition::Acquired);
+                }
                 Some(held) if Some(&held.record) != instead_of => {
                     if let Some(lease) = &lease {
                         let _ = self.client.revoke_lease(lease).await;
@@ -401,7 +360,7 @@ impl JournalStore for KvJournal {
                 }
                 None => vec![(lock.clone(), Expected::Absent)],
             };
-            // No process stands behind a person's lock.
+            // A person's lock has no process that could renew a lease.
             if lease.is_none() && !matches!(holder.purpose, LockPurpose::Operator { .. }) {
                 lease = Some(self.retry(ACTION, || self.client.grant_lease(LEASE)).await?);
             }
@@ -453,10 +412,14 @@ impl JournalStore for KvJournal {
     }
 
     fn release_at_exit(&self, holder: &Holder) {
-        let journal =
-            Self { client: self.client.reconnect(), prefix: self.prefix.clone(), lease: Mutex::default() };
+        let journal = Self {
+            client: self.client.reconnect(),
+            prefix: self.prefix.clone(),
+            lease: Mutex::default(),
+            is_down: AtomicBool::default(),
+        };
         let holder = holder.clone();
-        super::exit::run_at_exit(EXIT_TIMEOUT, async move {
+        super::exit::run_at_exit(async move {
             if let Err(error) = journal.release_lock(&holder).await {
                 log::debug!("{error}");
             }
@@ -489,7 +452,7 @@ impl JournalStore for KvJournal {
         entry: &StoredEntry,
     ) -> Result<(), JournalError> {
         let prefix = self.entries_prefix(log, &entry.id);
-        let id_key = self.key(&format!("ids/{}/{}", log_name(log), encode_key(&entry.id)));
+        let id_key = self.key(&format!("ids/{}/{}", log.name(), encode_key(&entry.id)));
         let value = self.to_json(entry)?;
         self.write_numbered("record a step", &prefix, &value, holder, Some(&id_key)).await
     }
@@ -502,7 +465,7 @@ impl JournalStore for KvJournal {
 
     async fn list(&self, log: Log, limit: u32) -> Result<Vec<String>, JournalError> {
         const ACTION: &str = "list the journal";
-        let prefix = self.key(&format!("ids/{}/", log_name(log)));
+        let prefix = self.key(&format!("ids/{}/", log.name()));
         let mut pairs = self.scan_all(ACTION, &prefix, prefix.clone()).await?;
         pairs.sort_by_key(|pair| pair.created_index);
         let first = pairs.len().saturating_sub(usize::try_from(limit).unwrap_or(usize::MAX));
@@ -521,13 +484,6 @@ impl JournalStore for KvJournal {
         let first = count.saturating_sub(usize::try_from(limit).unwrap_or(usize::MAX));
         let pairs = self.scan_all(ACTION, &prefix, numbered(&prefix, first)).await?;
         pairs.iter().map(|pair| self.parse(pair)).collect()
-    }
-}
-
-const fn log_name(log: Log) -> &'static str {
-    match log {
-        Log::Rolls => "rolls",
-        Log::Promotions => "promotions",
     }
 }
 
@@ -569,18 +525,4 @@ fn decode_key(encoded: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_are_encoded_and_decoded() {
-        for text in ["r20261127-101500-0001", "shop", "r/1 ü", "a=b", "..", "", "日本"] {
-            let encoded = encode_key(text);
-            assert!(
-                encoded.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_=".contains(&byte)),
-                "{encoded}"
-            );
-            assert_eq!(decode_key(&encoded), text);
-        }
-    }
-}
+mod tests;

@@ -10,7 +10,8 @@ use rustls::pki_types::pem::PemObject;
 use super::consul::{Consul, ConsulSettings};
 use super::etcd::{Etcd, EtcdSettings};
 use super::http::TlsFiles;
-use super::kv::{KvClient, KvJournal, NoClient};
+use super::kv::KvJournal;
+use super::no_client::client_or_failure;
 use super::postgres::{PostgresJournal, PostgresSettings};
 use super::sqlite::SqliteJournal;
 use crate::model::journal_location::{AccessFiles, ClusterLocation, JournalLocation, PostgresLocation};
@@ -22,23 +23,19 @@ const MACHINE_CA: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// Opens the journal of a service's fleet; nothing is connected before the first call. `dir` holds a journal that is a file. What
 /// is wrong with the settings is the error of every call.
 pub fn open_journal(location: &JournalLocation, dir: &Path, service: &str) -> Arc<dyn JournalStore> {
-    let opened = match location {
+    let kv = |client| Arc::new(KvJournal::new(client, service));
+    let label = |kind: &str| format!("{kind} of `journal`");
+    match location {
         JournalLocation::Beside | JournalLocation::Directory(_) => {
-            return Arc::new(SqliteJournal::new(dir.join(format!("{service}.db"))));
+            Arc::new(SqliteJournal::new(dir.join(format!("{service}.db"))))
         }
-        JournalLocation::Postgres(location) => build_postgres(location)
-            .map(|settings| Arc::new(PostgresJournal::new(settings, service)) as Arc<dyn JournalStore>),
-        JournalLocation::Etcd(location) => build_etcd(location).map(|etcd| open_kv(Arc::new(etcd), service)),
-        JournalLocation::Consul(location) => {
-            build_consul(location).map(|consul| open_kv(Arc::new(consul), service))
-        }
-    };
-    let label = "the journal's settings".to_owned();
-    opened.unwrap_or_else(|reason| open_kv(Arc::new(NoClient { label, reason }), service))
-}
-
-fn open_kv(client: Arc<dyn KvClient>, service: &str) -> Arc<dyn JournalStore> {
-    Arc::new(KvJournal::new(client, service))
+        JournalLocation::Etcd(cluster) => kv(client_or_failure(build_etcd(cluster), label("etcd"))),
+        JournalLocation::Consul(cluster) => kv(client_or_failure(build_consul(cluster), label("Consul"))),
+        JournalLocation::Postgres(location) => match build_postgres(location) {
+            Ok(settings) => Arc::new(PostgresJournal::new(settings, service)),
+            Err(reason) => kv(client_or_failure(Err::<Etcd, _>(reason), label("PostgreSQL"))),
+        },
+    }
 }
 
 fn build_etcd(location: &ClusterLocation) -> Result<Etcd, String> {

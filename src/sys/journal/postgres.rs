@@ -1,6 +1,7 @@
 //! A journal store in a PostgreSQL database, in tables of the schema `switchman` that all fleets share.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,10 +21,6 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a call is repeated while the server does not answer, as when another one takes its place.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(10);
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
-/// Limit of the release of a process that ends.
-const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often the lock is read while a caller waits for it.
-const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// The version of the tables.
 const SCHEMA_VERSION: i64 = 1;
 /// The advisory lock under which tables are made: of two who come first, the second finds them.
@@ -70,6 +67,8 @@ pub struct PostgresJournal {
     settings: PostgresSettings,
     fleet: String,
     connection: Mutex<Option<Connection>>,
+    /// The last call had no answer: the next one is not repeated, so that a command ends soon.
+    is_down: AtomicBool,
 }
 
 struct Connection {
@@ -149,7 +148,12 @@ macro_rules! call {
 
 impl PostgresJournal {
     pub fn new(settings: PostgresSettings, fleet: &str) -> Self {
-        Self { settings, fleet: fleet.to_owned(), connection: Mutex::default() }
+        Self {
+            settings,
+            fleet: fleet.to_owned(),
+            connection: Mutex::default(),
+            is_down: AtomicBool::default(),
+        }
     }
 
     /// A connection for a call; `None` for a read where there are no tables.
@@ -184,17 +188,22 @@ impl PostgresJournal {
         slot: &mut Option<Connection>,
     ) -> Option<Result<T, JournalError>> {
         let silent = |_| Err(CallError::NoAnswer(format!("nothing within {} s", CALL_TIMEOUT.as_secs())));
-        match called.unwrap_or_else(silent) {
+        let called = called.unwrap_or_else(silent);
+        if !matches!(called, Err(CallError::NoAnswer(_))) {
+            self.is_down.store(false, Ordering::Relaxed);
+        }
+        match called {
             Ok(value) => Some(Ok(value)),
             Err(CallError::Journal(error)) => Some(Err(error)),
             Err(CallError::Failed(error)) => {
                 let reason = describe(&error);
-                Some(Err(JournalError::Failed { action, store: self.label(), reason }))
+                Some(Err(JournalError::Refused { action, store: self.label(), reason }))
             }
             Err(CallError::NoAnswer(reason)) => {
                 // What is left of the call is on this connection.
                 *slot = None;
-                let is_over = tokio::time::Instant::now() >= deadline;
+                let is_over = self.is_down.load(Ordering::Relaxed) || tokio::time::Instant::now() >= deadline;
+                self.is_down.store(is_over, Ordering::Relaxed);
                 is_over.then(|| Err(JournalError::Unreachable { action, store: self.label(), reason }))
             }
         }
@@ -290,7 +299,7 @@ impl PostgresJournal {
         let sql = "INSERT INTO switchman.entries (fleet, log, id, at, host, what, token) VALUES ($1, $2, $3, $4, $5, $6, $7)
                    ON CONFLICT (token) DO NOTHING";
         let values: [&(dyn ToSql + Sync); 7] =
-            [&self.fleet, &log_name(log), &entry.id, &at, &host, &entry.what, &token];
+            [&self.fleet, &log.name(), &entry.id, &at, &host, &entry.what, &token];
         transaction.execute_typed(sql, &values.map(|value| (value, Type::TEXT))).await?;
         Ok(())
     }
@@ -355,13 +364,6 @@ async fn create_tables(client: &mut Client) -> Result<(), CallError> {
     Ok(())
 }
 
-const fn log_name(log: Log) -> &'static str {
-    match log {
-        Log::Rolls => "rolls",
-        Log::Promotions => "promotions",
-    }
-}
-
 /// 128 random bits: identifies one write, however often it is repeated.
 fn make_token() -> String {
     let mut bytes = [0; 16];
@@ -415,7 +417,7 @@ impl JournalStore for PostgresJournal {
     fn release_at_exit(&self, holder: &Holder) {
         let journal = Self::new(self.settings.clone(), &self.fleet);
         let holder = holder.clone();
-        super::exit::run_at_exit(EXIT_TIMEOUT, async move {
+        super::exit::run_at_exit(async move {
             if let Err(error) = journal.release_lock(&holder).await {
                 log::debug!("{error}");
             }
@@ -426,18 +428,6 @@ impl JournalStore for PostgresJournal {
         call!(self, "read the lock", Access::Read, |transaction| {
             self.read_lock_row(transaction, "").await?
         })
-    }
-
-    async fn wait_for_lock_change(
-        &self,
-        seen: Option<&LockRecord>,
-        timeout: Duration,
-    ) -> Result<(), JournalError> {
-        let deadline = tokio::time::Instant::now() + timeout;
-        while self.read_lock().await?.as_ref() == seen && tokio::time::Instant::now() < deadline {
-            tokio::time::sleep(LOCK_POLL_INTERVAL).await;
-        }
-        Ok(())
     }
 
     async fn append(
@@ -464,7 +454,7 @@ impl JournalStore for PostgresJournal {
                        ORDER BY number OFFSET $4";
             let values: [(&(dyn ToSql + Sync), Type); 4] = [
                 (&self.fleet, Type::TEXT),
-                (&log_name(log), Type::TEXT),
+                (&log.name(), Type::TEXT),
                 (&id, Type::TEXT),
                 (&skip, Type::INT8),
             ];
@@ -478,7 +468,7 @@ impl JournalStore for PostgresJournal {
             let sql = "SELECT id FROM (SELECT id, min(number) AS first FROM switchman.entries
                        WHERE fleet = $1 AND log = $2 GROUP BY id ORDER BY first DESC LIMIT $3) AS latest ORDER BY first";
             let values: [(&(dyn ToSql + Sync), Type); 3] =
-                [(&self.fleet, Type::TEXT), (&log_name(log), Type::TEXT), (&i64::from(limit), Type::INT8)];
+                [(&self.fleet, Type::TEXT), (&log.name(), Type::TEXT), (&i64::from(limit), Type::INT8)];
             let rows = transaction.query_typed(sql, &values).await?;
             rows.iter().map(|row| row.get(0)).collect::<Vec<String>>()
         })

@@ -1,7 +1,6 @@
 //! A journal store in one SQLite file, by default beside the configuration.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow, Transaction, params};
@@ -16,9 +15,6 @@ mod schema;
 
 use columns::{parse_column, parse_json, to_json, to_value_error};
 use schema::SCHEMA;
-
-/// How often the lock is read while a caller waits for it.
-const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The journals and the lock of one service's fleet. A call blocks for about a millisecond.
 #[derive(Debug)]
@@ -85,18 +81,6 @@ impl JournalStore for SqliteJournal {
 
     async fn read_lock(&self) -> Result<Option<LockRecord>, JournalError> {
         Ok(self.database.read("read the lock", read_lock)?)
-    }
-
-    async fn wait_for_lock_change(
-        &self,
-        seen: Option<&LockRecord>,
-        timeout: Duration,
-    ) -> Result<(), JournalError> {
-        let deadline = tokio::time::Instant::now() + timeout;
-        while self.read_lock().await?.as_ref() == seen && tokio::time::Instant::now() < deadline {
-            tokio::time::sleep(LOCK_POLL_INTERVAL).await;
-        }
-        Ok(())
     }
 
     async fn append(

@@ -1,7 +1,6 @@
 //! The journals and their lock in memory, on a disk that can be full.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -137,18 +136,6 @@ impl JournalStore for FakeJournal {
 
     async fn read_lock(&self) -> Result<Option<LockRecord>, JournalError> {
         Ok(self.read_record())
-    }
-
-    async fn wait_for_lock_change(
-        &self,
-        seen: Option<&LockRecord>,
-        timeout: Duration,
-    ) -> Result<(), JournalError> {
-        let deadline = tokio::time::Instant::now() + timeout;
-        while self.read_record().as_ref() == seen && tokio::time::Instant::now() < deadline {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        Ok(())
     }
 
     async fn append(

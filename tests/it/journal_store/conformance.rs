@@ -265,7 +265,7 @@ async fn keeps_notes(open: &impl Open) {
     assert_eq!(store.load_notes(99).await, Ok(notes));
 }
 
-/// No process stands behind it: it is kept until it is released.
+/// It has no process that could renew it, and is kept until it is released.
 async fn keeps_a_persons_lock(open: &impl Open) {
     let purpose = LockPurpose::Operator { message: "database migration".to_owned() };
     let person = Holder { purpose, ..make_holder(1) };

@@ -1,8 +1,5 @@
 //! Two operator machines without a common disk, each in process and host namespaces of its own, with one journal on etcd.
 
-use std::process::{Child, Stdio};
-use std::time::Duration;
-
 use super::*;
 use crate::journal_store::servers::Servers;
 use crate::single_host::answer_every_request;
@@ -44,18 +41,10 @@ impl Host {
         (output.status.code(), String::from_utf8(text).unwrap())
     }
 
-    /// Starts a roll whose command works until it is killed.
-    fn start_long_roll(&self, machine: &str) -> Child {
-        let mut command = self.throwaway(machine, &["roll", "--", "sh", "-c", "echo works; sleep 600"]);
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut progress = child.stderr.take().unwrap();
-        let (mut seen, mut byte) = (String::new(), [0]);
-        while !seen.contains("works\n") {
-            assert_eq!(progress.read(&mut byte).unwrap(), 1, "the roll ended: {seen}");
-            seen.push(char::from(byte[0]));
-        }
-        child.stderr = Some(progress);
-        child
+    /// Starts a roll and returns when its command works.
+    fn start_elsewhere(&self, machine: &str, script: &str) -> Child {
+        let command = self.throwaway(machine, &["roll", "--", "sh", "-c", &format!("echo works; {script}")]);
+        spawn_until_works(command)
     }
 }
 
@@ -65,7 +54,7 @@ fn second_machine_is_refused_by_the_shared_lock_and_sees_the_roll() {
         let Some(_servers) = Servers::etcd(1).await else { return };
         let host = Host::with_shared_journal();
         host.succeeds("ops1", &["enable-forward"]);
-        let mut roll = host.start_long_roll("ops1");
+        let mut roll = host.start_elsewhere("ops1", "sleep 600");
         let (code, text) = host.run_elsewhere("ops2", &["roll", "--", "true"]);
         assert_eq!(code, Some(1), "{text}");
         assert!(text.contains("the fleet is locked by root on ops1 "), "{text}");
@@ -85,7 +74,7 @@ fn roll_of_a_dead_machine_is_resumed_on_another_one() {
         let Some(_servers) = Servers::etcd(1).await else { return };
         let host = Host::with_shared_journal();
         host.succeeds("ops1", &["enable-forward"]);
-        let mut roll = host.start_long_roll("ops1");
+        let mut roll = host.start_elsewhere("ops1", "sleep 600");
         roll.kill().unwrap();
         roll.wait().unwrap();
         let (code, text) = host.run_elsewhere("ops2", &["roll", "--abort"]);
@@ -117,25 +106,16 @@ fn store_lost_during_a_roll_stops_it_with_the_host_in_service() {
         host.succeeds("ops1", &["enable-forward"]);
         let fifo = host.0.path().join("fifo");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let script = format!("echo works; read line < {}", fifo.display());
-        let mut command = host.throwaway("ops1", &["roll", "--", "sh", "-c", &script]);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut progress = child.stderr.take().unwrap();
-        let (mut seen, mut byte) = (String::new(), [0]);
-        while !seen.contains("works\n") {
-            assert_eq!(progress.read(&mut byte).unwrap(), 1, "the roll ended: {seen}");
-            seen.push(char::from(byte[0]));
-        }
+        let mut child = host.start_elsewhere("ops1", &format!("read line < {}", fifo.display()));
         servers.kill(0);
         std::fs::write(&fifo, "on\n").unwrap();
         let mut rest = String::new();
-        progress.read_to_string(&mut rest).unwrap();
+        child.stderr.take().unwrap().read_to_string(&mut rest).unwrap();
         let code = child.wait().unwrap().code();
-        assert_eq!(code, Some(1), "{seen}{rest}");
+        assert_eq!(code, Some(1), "{rest}");
         assert!(rest.contains("etcd at http://127.0.0.1:2379"), "{rest}");
         // A host's own commands need no journal.
         let (_, status) = host.run_elsewhere("ops1", &["status"]);
         assert!(status.contains("forward   on"), "{rest}{status}");
-        tokio::time::sleep(Duration::ZERO).await;
     });
 }

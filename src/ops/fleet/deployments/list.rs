@@ -256,7 +256,7 @@ impl Listing {
         }
     }
 
-    /// Returns an error that names the hosts that did not answer, if a list is all that was asked for.
+    /// Returns an error that names the hosts that did not answer, where the command only lists.
     pub fn require_answers(&self, hosts: &[Host]) -> Result<(), FleetDeployError> {
         require_answers(hosts.len() - self.unread.len(), &self.unread)
     }
