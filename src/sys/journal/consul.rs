@@ -103,6 +103,12 @@ fn refuse(answer: &HttpAnswer) -> KvError {
     KvError::Refused(format!("{} {}", answer.status, answer.text.trim()))
 }
 
+/// `wait` of a blocking query in whole milliseconds: at least one, as Consul takes none for its default of 5 minutes
+/// (<https://developer.hashicorp.com/consul/api-docs/features/blocking>).
+fn wait_millis(left: Duration) -> u128 {
+    left.min(MAX_WAIT).as_millis().max(1)
+}
+
 /// Keys have only letters, digits and `/-_=`.
 fn kv_path(key: &str, query: &str) -> String {
     format!("/v1/kv/{key}?consistent&{query}")
@@ -205,10 +211,10 @@ impl KvClient for Consul {
         let deadline = tokio::time::Instant::now() + timeout;
         let mut index = 0;
         loop {
-            let left = deadline.saturating_duration_since(tokio::time::Instant::now()).min(MAX_WAIT);
-            let query = format!("index={index}&wait={}ms", left.as_millis());
-            let path = format!("/v1/kv/{key}?{query}");
-            let answer = self.request(Method::GET, &path, None, Some(left + WAIT_MARGIN)).await?;
+            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+            let path = format!("/v1/kv/{key}?index={index}&wait={}ms", wait_millis(left));
+            let limit = left.min(MAX_WAIT) + WAIT_MARGIN;
+            let answer = self.request(Method::GET, &path, None, Some(limit)).await?;
             let found = match answer.status {
                 StatusCode::NOT_FOUND => None,
                 StatusCode::OK => serde_json::from_str::<Vec<ConsulPair>>(&answer.text)
@@ -224,13 +230,23 @@ impl KvClient for Consul {
             let next = header.and_then(|value| value.parse().ok()).unwrap_or(0);
             // An index that goes back is that of a restored server (Consul, blocking queries).
             index = if next < index { 0 } else { next };
-            if left.is_zero() {
-                return Ok(());
-            }
         }
     }
 
     fn reconnect(&self) -> Arc<dyn KvClient> {
         client_or_failure(Self::new(self.settings.clone()), self.label())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wait_of_a_query_is_never_consuls_default() {
+        assert_eq!(wait_millis(Duration::ZERO), 1);
+        assert_eq!(wait_millis(Duration::from_micros(900)), 1);
+        assert_eq!(wait_millis(Duration::from_millis(1999)), 1999);
+        assert_eq!(wait_millis(Duration::from_hours(1)), 30_000);
     }
 }
