@@ -318,7 +318,7 @@ fn list_refusals() -> Vec<Sample<Refusal>> {
             balancer: balancer(),
             cause: list_balancer_errors().remove(0).1.to_string(),
         }],
-        NoServer: [Refusal::NoServer { balancer: balancer(), server: "main-web1".into() }],
+        NoServer: [Refusal::NoServer { balancer: balancer(), server: "main-web1".into(), address: None }],
         OtherLine: [Refusal::OtherLine {
             balancer: name("lb1"),
             line: "websockets/web1".into(),

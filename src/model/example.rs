@@ -116,6 +116,7 @@ pub fn make_server(name: &str, verdict: ServerState) -> ServerView {
     ServerView {
         name: name.to_owned(),
         state: verdict,
+        address: None,
         status: verdict.to_string(),
         backup: name.starts_with("backup"),
         admin_state: None,

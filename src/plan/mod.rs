@@ -8,6 +8,7 @@ pub mod drain;
 pub mod firewall;
 pub mod host_selection;
 pub mod init_steps;
+pub mod host_servers;
 pub mod input_filter;
 pub mod mains;
 pub mod metrics;

@@ -177,7 +177,15 @@ async fn share_by_haproxy_weight(
     }
     let share = args.percent;
     let actor = env::read_actor();
-    let setting = deployments::set_canary_weights(&place.world, &place.hosts, listing, row, share, &actor);
+    let setting = deployments::set_canary_weights(
+        &place.world,
+        &place.fleet,
+        &place.hosts,
+        listing,
+        row,
+        share,
+        &actor,
+    );
     let done = setting.await.map_err(fail_deployments(format!("set the weights of {}", row.service)))?;
     context.renderer.print_weights(&done, share.is_some());
     Ok(())

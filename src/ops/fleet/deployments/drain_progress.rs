@@ -8,6 +8,7 @@ use super::idle_connections::{can_retry_flush, flush};
 use super::list::FleetDeployment;
 use crate::model::api::deployments::DeploymentsView;
 use crate::model::deployment::DeploymentId;
+use crate::model::fleet::Fleet;
 use crate::model::name::HostName;
 use crate::model::socket::SocketCount;
 use crate::world::FleetWorld;
@@ -16,14 +17,19 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Reports what is open on a version for as long as its kill waits, and has the balancers close the connections that they keep
 /// to it.
-pub(super) async fn report_drain(world: &FleetWorld, host: &HostName, row: &FleetDeployment) -> Infallible {
+pub(super) async fn report_drain(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    host: &HostName,
+    row: &FleetDeployment,
+) -> Infallible {
     let (mut last, mut can_flush) = (String::new(), true);
     loop {
         tokio::time::sleep(PROGRESS_INTERVAL).await;
         let Some(link) = world.links.get(host) else { return std::future::pending().await };
         let Ok(view) = link.list_deployments().await else { continue };
         if can_flush && has_idle_connections(&view, &row.id) && !is_routed_to(&view, &row.id) {
-            can_flush = flush(world, host).await.iter().any(|(_, flush)| can_retry_flush(flush));
+            can_flush = flush(world, fleet, host).await.iter().any(|(_, flush)| can_retry_flush(flush));
         }
         let text = describe_open_work(&view, row);
         if text != last {

@@ -167,7 +167,7 @@ pub async fn kill(
             let request = request(host);
             tokio::select! {
                 killed = wait_until_stopped(world, link, link.kill(&request)) => killed,
-                never = report_drain(world, &host.name, row) => match never {},
+                never = report_drain(world, fleet, &host.name, row) => match never {},
             }
         };
         let killed = all_or_partial(for_each_host(world, hosts, kill_on).await)?;
