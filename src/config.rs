@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::model::discovery::DiscoverySource;
 use crate::model::fleet::Fleet;
 
 pub mod check;
@@ -10,6 +11,7 @@ pub mod env;
 mod fields;
 pub mod file;
 pub mod host_edit;
+mod hosts;
 pub mod problem;
 mod syntax;
 
@@ -39,7 +41,9 @@ pub fn parse_config(file: &Path, text: &str) -> Result<Fleet, ConfigError> {
     {
         *path = beside.join(&path);
     }
-    for path in fleet.journal.list_paths() {
+    let sources = fleet.discovery.iter_mut();
+    let named = sources.flat_map(DiscoverySource::list_paths);
+    for path in fleet.journal.list_paths().into_iter().chain(named) {
         *path = beside.join(&path);
     }
     Ok(fleet)

@@ -16,6 +16,7 @@ use crate::model::port_forward::Switch;
 use crate::model::roll::RollId;
 use crate::model::version::Version;
 use crate::ops::fleet::deployments::FleetDeployError;
+use crate::ops::fleet::discovery::DiscoveryError;
 use crate::ops::fleet::forward::{SwitchError, SwitchManyError};
 use crate::ops::fleet::lock::LockError;
 use crate::ops::fleet::promote::PromotionError;
@@ -61,6 +62,8 @@ pub enum Failure {
     Config(#[from] ConfigError),
     #[error(transparent)]
     HostSelection(#[from] SelectionError),
+    #[error(transparent)]
+    Discovery(#[from] DiscoveryError),
     #[error(transparent)]
     Machine(#[from] MachineError),
     #[error(transparent)]
@@ -245,6 +248,7 @@ impl Failure {
             Self::Usage { command, .. } => format!("`switchman help {command}` describes its arguments"),
             Self::Config(error) => hint::config_hint(error).into(),
             Self::HostSelection(error) => hint::selection_hint(error).into(),
+            Self::Discovery(error) => hint::discovery_hint(error).into(),
             Self::Lab(error) => hint::lab_hint(error).into(),
             Self::Deployments { error, subject, .. } => {
                 let hint = deployments_hint(error);

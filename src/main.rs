@@ -27,6 +27,7 @@ fn main() -> ExitCode {
     let world_factory = WorldFactory {
         build_host_world,
         build_fleet_world,
+        connect_host_source: sys::discovery::connect,
         supervise: sys::supervisor::supervise,
         check_haproxy_config: |program, files| {
             let checked = sys::haproxy_program::check_config(program, files);

@@ -14,6 +14,7 @@ use crate::model::fleet::Fleet;
 use crate::model::host::Host;
 use crate::model::journal_location::JournalLocation;
 use crate::model::name::ServiceName;
+use crate::ops::fleet::discovery::discover_hosts;
 use crate::plan::host_selection::{HostSelection, MachineIdentity, select_hosts};
 use crate::world::FleetWorld;
 use crate::world::HostWorld;
@@ -37,7 +38,14 @@ fn list_services(fleet: &Fleet) -> Vec<ServiceName> {
 }
 
 impl Context {
-    pub(super) fn load_config(&self) -> Result<(PathBuf, Fleet), Failure> {
+    /// Loads the configuration, with the hosts that its sources list now.
+    pub(super) async fn load_config(&self) -> Result<(PathBuf, Fleet), Failure> {
+        let (file, fleet) = self.load_written_config()?;
+        Ok((file, self.discover(fleet).await?))
+    }
+
+    /// Loads the configuration alone, for commands that act on no host.
+    pub(super) fn load_written_config(&self) -> Result<(PathBuf, Fleet), Failure> {
         let (file, fleet) = config::load_config(self.globals.config.as_deref())?;
         match &self.globals.service {
             Some(service) => {
@@ -51,10 +59,22 @@ impl Context {
     }
 
     /// The fleet as it is for one of its services.
-    pub(super) fn load_service_config(&self, service: &ServiceName) -> Result<(PathBuf, Fleet), Failure> {
+    pub(super) async fn load_service_config(
+        &self,
+        service: &ServiceName,
+    ) -> Result<(PathBuf, Fleet), Failure> {
         let (file, fleet) = config::load_config(self.globals.config.as_deref())?;
         let (requested, known) = (service.clone(), list_services(&fleet));
-        Ok((file, fleet.for_service(service).ok_or(Failure::NoSuchService { requested, known })?))
+        let fleet = fleet.for_service(service).ok_or(Failure::NoSuchService { requested, known })?;
+        Ok((file, self.discover(fleet).await?))
+    }
+
+    /// With `--local` this machine is the host, and no source is read.
+    async fn discover(&self, fleet: Fleet) -> Result<Fleet, Failure> {
+        if fleet.discovery.is_empty() || self.globals.local {
+            return Ok(fleet);
+        }
+        Ok(discover_hosts(fleet, self.world_factory.connect_host_source).await?)
     }
 
     /// Selects hosts for commands about versions: the named hosts, or all of them; with `--local` this machine.

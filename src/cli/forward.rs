@@ -69,7 +69,7 @@ async fn switch_forwards(
     drain: bool,
     context: &Context,
 ) -> Result<(), Failure> {
-    let (file, fleet) = context.load_config()?;
+    let (file, fleet) = context.load_config().await?;
     let default = if args.all { HostSelection::All } else { HostSelection::ThisMachine };
     let hosts = context.select_hosts(&fleet, args.hosts.select_or(default))?;
     let world = context.build_fleet_world(&file, &fleet, &hosts);

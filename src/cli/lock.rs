@@ -35,7 +35,7 @@ enum LockCommand {
 }
 
 pub async fn run(args: LockArgs, context: &Context) -> Result<(), Failure> {
-    let (file, fleet) = context.load_config()?;
+    let (file, fleet) = context.load_written_config()?;
     let world = context.build_fleet_world(&file, &fleet, &[]);
     let user = env::read_actor().user;
     match args.command {

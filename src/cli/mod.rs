@@ -15,6 +15,7 @@ mod check;
 mod completions;
 mod context;
 mod deployments;
+mod discovered_hosts;
 mod failure;
 mod forward;
 mod globals;

@@ -108,7 +108,7 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
 }
 
 pub async fn run(args: PromoteArgs, context: &Context) -> Result<(), Failure> {
-    let (file, fleet) = context.load_service_config(&args.name)?;
+    let (file, fleet) = context.load_service_config(&args.name).await?;
     let hosts = context.select_hosts_or_all(&fleet, &args.hosts)?;
     let (world, actor) = (context.build_fleet_world(&file, &fleet, &hosts), env::read_actor());
     if args.status {

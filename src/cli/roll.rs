@@ -91,15 +91,18 @@ impl RollArgs {
 }
 
 pub async fn run(args: RollArgs, context: &Context) -> Result<(), Failure> {
-    let (file, fleet) = context.load_config()?;
-    let hosts = context.select_hosts(&fleet, args.hosts.select_or(HostSelection::All))?;
     if args.status {
+        let (file, fleet) = context.load_written_config()?;
         let world = context.build_fleet_world(&file, &fleet, &[]);
         let view =
             RollView { progress: roll::read_last(&world).await?, lock: world.lock.read_holder().await? };
         context.renderer.print_roll_status(&view);
         return Ok(());
     }
+    let is_recorded = args.resume || args.abort;
+    let (file, fleet) =
+        if is_recorded { context.load_recorded_config().await? } else { context.load_config().await? };
+    let hosts = context.select_hosts(&fleet, args.hosts.select_or(HostSelection::All))?;
     let spec = build_spec(&args, &fleet, &hosts);
     if args.dry_run {
         context.renderer.print_plan(&plan_roll(&fleet, &spec).map_err(|error| Failure::Roll(error.into()))?);
@@ -115,6 +118,7 @@ pub async fn run(args: RollArgs, context: &Context) -> Result<(), Failure> {
     } else {
         roll::run(&world, &fleet, &spec, &actor).await?
     };
+    context.report_host_changes(&report.progress.spec).await;
     context.renderer.print_roll_result(&report)
 }
 
@@ -122,6 +126,8 @@ fn build_spec(args: &RollArgs, fleet: &Fleet, hosts: &[Host]) -> RollSpec {
     RollSpec {
         service: fleet.service.clone(),
         hosts: hosts.iter().map(|host| host.name.clone()).collect(),
+        // The roll records them.
+        found_hosts: vec![],
         batch: args.batch.unwrap_or(fleet.roll.batch),
         max_failures: args.max_failures.unwrap_or(fleet.roll.max_failures),
         on_failure: match args.on_failure {

@@ -2,27 +2,27 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use serde_yaml::Spanned;
 
-use super::file::{
-    self, Check, ConfigFile, Host as HostEntry, LoadBalancer, Ports as PortsEntry, Roll, Servers,
-};
+use super::file::{self, Check, ConfigFile, LoadBalancer, Ports as PortsEntry, Roll, Servers};
 use super::problem::ConfigFault;
 use crate::model::balancer::{BalancerSpec, CheckTiming, ServerNames, StatsEndpoint};
 use crate::model::fleet::{Fleet, FleetLimits, Hooks, RollPolicy, Webhook};
-use crate::model::host::{ConnectConfig, Host, Transport};
+use crate::model::host::{ConnectConfig, Host};
 use crate::model::name::HostName;
 use crate::model::ports::{Port, Ports};
 use crate::model::roll::{Batch, OnFailure};
 
+mod discovery;
 mod health;
 mod journal;
 mod services;
+mod transport;
 mod values;
 
+use transport::build_transport;
 use values::{
     build_other_problem, build_wrong_value, check_count, check_duration, check_unique, is_haproxy_name,
     line_number, quote,
@@ -32,6 +32,7 @@ use values::{
 pub fn build_fleet(file: ConfigFile) -> Result<Fleet, ConfigFault> {
     let ports = build_ports(&file.ports)?;
     let hosts = build_hosts(&file)?;
+    let discovery = discovery::build_sources(&file.hosts, file.agents.ca.as_deref())?;
     let mut seen = BTreeMap::new();
     let mut balancers = Vec::new();
     for (at, entry) in file.load_balancers.iter().enumerate() {
@@ -48,6 +49,7 @@ pub fn build_fleet(file: ConfigFile) -> Result<Fleet, ConfigFault> {
         service: file.service,
         ports,
         hosts,
+        discovery,
         balancers,
         health,
         journal,
@@ -177,9 +179,9 @@ fn build_ports(entry: &PortsEntry) -> Result<Ports, ConfigFault> {
 fn build_hosts(file: &ConfigFile) -> Result<Vec<Host>, ConfigFault> {
     let mut seen: BTreeMap<IpAddr, &HostName> = BTreeMap::new();
     let mut hosts = Vec::new();
-    for (name, entry) in &file.hosts {
-        let address = &entry.address;
+    for (name, entry) in &file.hosts.written {
         let key = |field: &str| format!("hosts.{name}.{field}");
+        let address = &entry.address;
         if let Some(first) = seen.insert(address.value, name) {
             let text = format!("address {} is already that of `{first}`", address.value);
             return Err(build_other_problem(line_number(address), &key("address"), &text));
@@ -196,55 +198,15 @@ fn build_hosts(file: &ConfigFile) -> Result<Vec<Host>, ConfigFault> {
         hosts.push(Host {
             name: name.clone(),
             address: Some(address.value),
-            transport: build_transport(name, entry, file.agents.ca.as_deref())?,
+            transport: build_transport(
+                &format!("hosts.{name}"),
+                name.as_str(),
+                (entry.ssh.as_ref(), entry.agent.as_ref()),
+                file.agents.ca.as_deref(),
+            )?,
         });
     }
     Ok(hosts)
-}
-
-/// Builds the transport to a host from another machine.
-fn build_transport(name: &HostName, entry: &HostEntry, ca: Option<&Path>) -> Result<Transport, ConfigFault> {
-    let key = |field: &str| format!("hosts.{name}.{field}");
-    if let Some(agent) = &entry.agent {
-        if let Some(ssh) = &entry.ssh {
-            return Err(build_other_problem(
-                line_number(ssh),
-                &key("ssh"),
-                "a host has `ssh` or `agent`, not both",
-            ));
-        }
-        let path = agent.value.strip_prefix("unix://").filter(|path| path.starts_with('/'));
-        let address = agent.value.strip_prefix("https://").map(|rest| rest.trim_end_matches('/'));
-        let address = address.filter(|rest| {
-            let (host, port) = rest.rsplit_once(':').unwrap_or_default();
-            !host.is_empty() && !host.contains(['/', '@']) && port.parse::<Port>().is_ok()
-        });
-        return match (path, address) {
-            (Some(path), _) => Ok(Transport::Socket(path.into())),
-            (_, Some(_)) if ca.is_none() => {
-                let text = "`agents.ca` is missing: the agent's certificate cannot be verified";
-                Err(build_other_problem(line_number(agent), &key("agent"), text))
-            }
-            (_, Some(address)) => Ok(Transport::Tls(address.to_owned())),
-            _ => Err(build_wrong_value(
-                agent,
-                &key("agent"),
-                quote(&agent.value),
-                "https://HOST:PORT or unix:///PATH",
-            )),
-        };
-    }
-    let Some(ssh) = &entry.ssh else { return Ok(Transport::Ssh(name.to_string())) };
-    let plain = |c: char| c.is_ascii_alphanumeric() || "@._-:[]".contains(c);
-    if ssh.value.is_empty() || ssh.value.starts_with('-') || !ssh.value.chars().all(plain) {
-        return Err(build_wrong_value(
-            ssh,
-            &key("ssh"),
-            quote(&ssh.value),
-            "a destination of ssh such as deploy@web1",
-        ));
-    }
-    Ok(Transport::Ssh(ssh.value.clone()))
 }
 
 fn build_balancer(

@@ -1,6 +1,5 @@
 //! `switchman.yaml` as it is written: the shape, with the place of every value that is checked later.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use indexmap::IndexMap;
@@ -10,9 +9,10 @@ use serde_path_to_error::Track;
 use serde_yaml::{Error, Location, Spanned};
 
 use super::fields::{ConfigDuration, HaproxyEndpoint};
+use super::hosts::Hosts;
 use super::problem::{ConfigFault, ConfigProblem};
 use super::syntax::{find_open_bracket, guess_cause};
-use crate::model::name::{BalancerName, HostName, ServiceName};
+use crate::model::name::{BalancerName, ServiceName};
 use crate::model::ports::Port;
 
 /// The configuration of one service on a fleet.
@@ -25,10 +25,8 @@ pub struct ConfigFile {
     pub service: ServiceName,
     #[serde(default)]
     pub ports: Ports,
-    /// Host name -> address. Without it, the machine itself is the host.
     #[serde(default)]
-    #[schemars(with = "IndexMap<String, Host>")]
-    pub hosts: IndexMap<HostName, Host>,
+    pub hosts: Hosts,
     #[serde(default)]
     pub load_balancers: Vec<LoadBalancer>,
     #[serde(default)]
@@ -172,20 +170,6 @@ pub struct Ports {
     /// The data port of the backup vhost. Default 80.
     #[schemars(with = "Option<u16>")]
     pub backup: Option<Spanned<Port>>,
-}
-
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Host {
-    /// The address HAProxy connects to.
-    #[schemars(with = "String")]
-    pub address: Spanned<IpAddr>,
-    /// Destination that the operator's ssh uses, such as deploy@web1. Default: the host's name.
-    #[schemars(with = "Option<String>")]
-    pub ssh: Option<Spanned<String>>,
-    /// Agent of the host, used instead of ssh: https://HOST:PORT, or unix:///PATH on this machine.
-    #[schemars(with = "Option<String>")]
-    pub agent: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

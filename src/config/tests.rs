@@ -22,6 +22,44 @@ fn error(text: &str) -> String {
 }
 
 #[test]
+fn hosts_are_written_and_listed_by_sources() {
+    let read = |hosts: &str| {
+        parse_config(Path::new("/etc/s/switchman.yaml"), &format!("service: shop\nhosts:\n{hosts}"))
+    };
+    let fleet = read(
+        "  web1: {address: 10.0.0.1}\n  consul: {service: shop, token_file: t, agent: \"unix:///run/{host}.sock\"}\n  \
+         dns: {a: web.internal, server: 10.0.0.2, ssh: \"deploy@{address}\"}\n",
+    )
+    .unwrap();
+    assert_eq!(fleet.hosts.len(), 1);
+    let texts: Vec<String> = fleet.discovery.iter().map(|source| source.lookup.to_string()).collect();
+    assert_eq!(
+        texts,
+        [
+            "service `shop` in Consul at http://127.0.0.1:8500",
+            "A and AAAA records of `web.internal` at the DNS server 10.0.0.2:53"
+        ]
+    );
+    let debug = format!("{:?}", fleet.discovery);
+    assert!(debug.contains("/etc/s/t") && debug.contains("/run/{host}.sock"), "{debug}");
+    for (hosts, text) in [
+        ("  consul: {tag: x}\n", "switchman.yaml:3: `hosts.consul`: the key `service` is missing"),
+        ("  consul: {service: x, adress: y}\n", "unknown key `adress`"),
+        ("  consul: {service: x, address: \"127.0.0.1:8500\"}\n", "`hosts.consul.address`"),
+        ("  dns: {}\n", "exactly one of `srv` and `a` is needed"),
+        ("  dns: {a: x, srv: y}\n", "exactly one of `srv` and `a` is needed"),
+        ("  dns: {a: \"x y\"}\n", "`hosts.dns.a`"),
+        ("  dns: {a: x, server: ns1}\n", "`hosts.dns.server`"),
+        ("  dns: {a: x, ssh: \"-oX {host}\"}\n", "`hosts.dns.ssh`"),
+        ("  web1: {address: 10.0.0.1}\n  web1: {address: 10.0.0.2}\n", "`web1` appears twice"),
+        ("  web1: {adress: 10.0.0.1}\n", "unknown key `adress`"),
+    ] {
+        let error = read(hosts).unwrap_err().to_string();
+        assert!(error.contains(text), "{hosts}: {error}");
+    }
+}
+
+#[test]
 fn design_example_is_parsed() {
     let fleet = parse_config(Path::new("x"), GOOD).unwrap();
     assert_eq!(fleet.hosts.iter().map(|host| host.name.as_str()).collect::<Vec<_>>(), ["web1", "web2"]);

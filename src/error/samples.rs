@@ -27,6 +27,7 @@ use crate::world::journal_store::JournalError;
 use crate::world::link::LinkError;
 use crate::world::machine::MachineError;
 
+mod discovery;
 mod fleet;
 mod host;
 mod init;
@@ -73,6 +74,7 @@ pub(super) fn list_failures() -> Vec<Sample<Failure>> {
     [
         wrap(list_config_errors(), Failure::Config),
         wrap(list_selection_errors(), Failure::HostSelection),
+        wrap(discovery::list_discovery_errors(), Failure::Discovery),
         vec![("MachineError".into(), Failure::Machine(make_machine_error()))],
         wrap(list_switch_errors(), Failure::Switch),
         wrap(host::list_change_errors(), Failure::Restore),
@@ -122,6 +124,7 @@ fn list_own_failures() -> Vec<Sample<Failure>> {
     samples!(Failure {
         Config: [],
         HostSelection: [],
+        Discovery: [],
         Machine: [],
         Switch: [],
         Restore: [],

@@ -4,12 +4,12 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::name::HostName;
 
 /// A web host of the fleet: where its vhosts answer, and how an operator reaches it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Host {
     pub name: HostName,
     /// The address HAProxy connects to. `None`: this machine at any of its addresses (a config without `hosts:`).
@@ -19,7 +19,7 @@ pub struct Host {
 }
 
 /// The transport between an operator and a host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Transport {
     /// Nothing: this machine is the host.

@@ -54,6 +54,14 @@ impl std::fmt::Debug for PostgresLocation {
     }
 }
 
+impl AccessFiles {
+    /// The paths, which are relative to the configuration at first.
+    pub fn list_paths(&mut self) -> Vec<&mut PathBuf> {
+        let Self { ca, certificate, key, secret_file } = self;
+        [ca, certificate, key, secret_file].into_iter().flatten().collect()
+    }
+}
+
 impl JournalLocation {
     /// The paths, which are relative to the configuration at first.
     pub fn list_paths(&mut self) -> Vec<&mut PathBuf> {
@@ -62,10 +70,7 @@ impl JournalLocation {
             Self::Directory(dir) => vec![dir],
             Self::Postgres(PostgresLocation { files, .. })
             | Self::Etcd(ClusterLocation { files, .. })
-            | Self::Consul(ClusterLocation { files, .. }) => {
-                let AccessFiles { ca, certificate, key, secret_file } = files;
-                [ca, certificate, key, secret_file].into_iter().flatten().collect()
-            }
+            | Self::Consul(ClusterLocation { files, .. }) => files.list_paths(),
         }
     }
 

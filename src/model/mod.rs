@@ -9,6 +9,7 @@ pub mod capped;
 pub mod compare;
 pub mod config_check;
 pub mod deployment;
+pub mod discovery;
 pub mod duration;
 pub mod evidence;
 #[cfg(test)]

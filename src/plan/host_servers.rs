@@ -1,6 +1,6 @@
 //! The two servers of a host among those of a balancer's backend: by address and port, as its requests reach the host.
 //!
-//! A name proves nothing: a slot of a `server-template` has the name of its slot, whichever host it has now. The name decides
+//! A name proves nothing: a slot of a `server-template` has the name of its slot and the address of any host. The name decides
 //! where several servers have the address, and where no server has it: a balancer that does not report addresses, or that uses
 //! another address of the host.
 
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn server_is_found_by_address_and_port_whatever_its_name_is() {
+    fn server_of_any_name_is_found_by_address_and_port() {
         let slots = vec![
             server("srv1", "10.0.0.2:8080"),
             server("srv7", "10.0.0.3:8080"),

@@ -4,6 +4,7 @@ pub mod archive;
 pub mod clock;
 pub mod commands;
 pub mod conntrack;
+pub mod discovery;
 pub mod exec;
 pub mod files;
 pub mod haproxy;

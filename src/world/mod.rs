@@ -14,6 +14,7 @@ pub mod changes;
 pub mod clock;
 pub mod commands;
 pub mod deployments;
+pub mod discovery;
 pub mod files;
 pub mod firewall;
 pub mod flows;

@@ -8,6 +8,7 @@ mod agent_link;
 mod balancer_ssh;
 mod check;
 mod completion;
+mod discovery;
 mod docs;
 mod drain;
 mod examples;

@@ -138,7 +138,7 @@ impl CommandLine {
 
     fn load_fleet(&self) -> Option<Fleet> {
         let TypedCommand { globals, .. } = self.parse()?;
-        Some(self.build_context(globals).load_config().ok()?.1)
+        Some(self.build_context(globals).load_written_config().ok()?.1)
     }
 
     /// Lists the deployments of the hosts that answer in time.

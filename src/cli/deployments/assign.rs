@@ -203,6 +203,8 @@ fn build_roll(place: &CommandTarget, target: &FleetDeployment, limits: &AssignLi
     RollSpec {
         service: target.service.clone(),
         hosts: hosts.iter().map(|host| host.name.clone()).collect(),
+        // The roll records them.
+        found_hosts: vec![],
         batch: limits.batch,
         max_failures: fleet.roll.max_failures,
         on_failure: fleet.roll.on_failure,
@@ -240,7 +242,7 @@ pub struct RollbackArgs {
 }
 
 pub async fn rollback(args: RollbackArgs, context: &Context) -> Result<(), Failure> {
-    let place = CommandTarget::load_service(context, &args.name, &args.hosts)?;
+    let place = CommandTarget::load_service(context, &args.name, &args.hosts).await?;
     place.print_active_host(context);
     let actor = env::read_actor();
     let put = deployments::rollback(&place.world, &place.fleet, &place.hosts, &args.name, &actor).await;

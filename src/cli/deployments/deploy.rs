@@ -182,7 +182,7 @@ pub(super) fn parse_source(text: &str) -> Source {
 }
 
 pub async fn deploy(args: DeployArgs, context: &Context) -> Result<(), Failure> {
-    let target = CommandTarget::load_service_with_links(context, &args.name, &args.hosts);
+    let target = CommandTarget::load_service_with_links(context, &args.name, &args.hosts).await;
     let target = target.map_err(|failure| match failure {
         // A first version has no main to match.
         Failure::NoSuchService { requested, known } => {

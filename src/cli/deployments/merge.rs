@@ -21,7 +21,7 @@ pub struct MergeArgs {
 }
 
 pub async fn merge(args: MergeArgs, context: &Context) -> Result<(), Failure> {
-    let target = CommandTarget::load_service(context, &args.name, &HostArgs::default())?;
+    let target = CommandTarget::load_service(context, &args.name, &HostArgs::default()).await?;
     let (name, actor) = ((&args.name, &args.version), env::read_actor());
     let merged = deployments::merge(&target.world, &target.fleet, name, &actor).await;
     let (id, changed) = merged.map_err(fail_version(

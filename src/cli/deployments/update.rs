@@ -99,7 +99,7 @@ enum AccessArg {
 }
 
 pub async fn set_access(args: AccessArgs, context: &Context) -> Result<(), Failure> {
-    let place = CommandTarget::load_service(context, &args.name, &args.hosts)?;
+    let place = CommandTarget::load_service(context, &args.name, &args.hosts).await?;
     place.print_active_host(context);
     let public = args.access == AccessArg::Public;
     let request = AccessRequest { public, actor: env::read_actor(), dry_run: false };

@@ -4,6 +4,7 @@ pub mod balancer_cache;
 pub mod balancer_wait;
 pub mod check;
 pub mod deployments;
+pub mod discovery;
 pub mod drain;
 pub mod forward;
 pub mod hooks;

@@ -186,7 +186,8 @@ pub async fn run(
         if matches!(spec.work, Work::Command { .. }) {
             routed_ports::warn_of_routed_ports(world, fleet, &roll.hosts).await;
         }
-        let (spec, actor) = (spec.clone(), actor.clone());
+        let found_hosts = if fleet.discovery.is_empty() { vec![] } else { fleet.hosts.clone() };
+        let (spec, actor) = (RollSpec { found_hosts, ..spec.clone() }, actor.clone());
         roll.record(None, &RollEntryKind::Began { spec, actor, overridden }).await?;
         let hook = hooks::run(world, fleet, &roll.id, Hook::BeforeRoll, None, &[]).await;
         if let Err(reason) = hook.map_err(|error| error.to_string()) {

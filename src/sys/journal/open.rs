@@ -81,7 +81,7 @@ fn build_postgres(location: &PostgresLocation) -> Result<PostgresSettings, Strin
     PostgresSettings::new(config, roots)
 }
 
-fn read_tls_files(files: &AccessFiles) -> Result<TlsFiles, String> {
+pub fn read_tls_files(files: &AccessFiles) -> Result<TlsFiles, String> {
     let ca = files.ca.as_deref().map(read_file).transpose()?;
     let identity = match (&files.certificate, &files.key) {
         (Some(certificate), Some(key)) => Some([read_file(certificate)?, read_file(key)?].concat()),
@@ -91,7 +91,7 @@ fn read_tls_files(files: &AccessFiles) -> Result<TlsFiles, String> {
 }
 
 /// The first line of the file.
-fn read_secret(files: &AccessFiles) -> Result<Option<String>, String> {
+pub fn read_secret(files: &AccessFiles) -> Result<Option<String>, String> {
     let Some(path) = &files.secret_file else { return Ok(None) };
     let text = String::from_utf8(read_file(path)?).map_err(|_| format!("`{}` is no text", path.display()))?;
     match text.lines().next().map(str::trim) {
