@@ -312,10 +312,11 @@ fn every_server_line_is_linted_without_hosts() {
 
 #[test]
 fn missing_server_line_is_suggested() {
-    let without = good().replace("server main-web1 ", "server other ");
+    let without = good().replace("server main-web1 10.0.0.11:8080 ", "server other 10.0.0.99:8080 ");
     let found = lint_text(&without, &fleet());
+    let missing = found.iter().find(|finding| finding.id == "haproxy-no-server").unwrap();
     let line = "server main-web1 10.0.0.11:8080 check port 8888 cookie web1";
-    assert!(found[0].fix.starts_with(&format!("add `{line}`, ")), "{}", found[0].fix);
+    assert!(missing.fix.starts_with(&format!("add `{line}`, ")), "{}", missing.fix);
     assert!(good().contains(line));
 }
 

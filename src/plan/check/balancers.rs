@@ -85,7 +85,7 @@ fn check_server(
             "no-server",
             subject,
             format!("the backend `{}` has no server `{name}`{}", spec.backend, address.unwrap_or_default()),
-            "name it so, or set `load_balancers[].servers`",
+            "add a server with the address and port of the vhost; `load_balancers[].servers` sets the name",
         )];
     };
     let is_held = match server.admin_state {

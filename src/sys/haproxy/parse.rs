@@ -83,7 +83,7 @@ fn parse_server(
             let state = states.get(&name).ok_or_else(no_state)?;
             (Some(state.admin), state.address)
         }
-        // A page without `stats admin` and `stats show-legends` leaves the column empty.
+        // A page without `stats show-legends` leaves the column empty (seen with 2.6.12).
         None => (None, row.get_optional("addr").and_then(|text| parse_address(text.parse().ok()))),
     };
     Ok(ServerView {

@@ -131,7 +131,7 @@ pub fn list_nested_fields(field: &Value, indent: &str, references: &dyn Referenc
             let head = if head.is_empty() { String::new() } else { format!("{indent}- {head} (object)\n") };
             format!("{head}{}", list_nested_fields(one, &deeper, references))
         })
-        .collect();
+        .unwrap_or_default();
     format!("{inside}{values}{own}")
 }
 
