@@ -24,7 +24,9 @@ mod uri;
 
 pub use deploy_defaults::{IncompleteDeploy, build_uri_deploy, choose_service, complete_uri};
 pub use last_change::find_last_change;
-pub use merge::{ReleaseDifference, find_release_difference, plan_merge};
+pub use merge::{
+    HealthPaths, ReleaseDifference, find_health_difference, find_release_difference, plan_merge,
+};
 pub use recovered::project_recovery;
 pub use routes::{
     KILL_BEGUN, KILL_REFUSED, detach, end_trial, find_last_good, find_rollback_target, move_instance,
