@@ -20,6 +20,8 @@ mod failure;
 mod forward;
 mod globals;
 mod haproxy_files;
+#[cfg(test)]
+mod hint_commands;
 mod history;
 mod host_address_arg;
 mod host_args;

@@ -15,7 +15,6 @@ use crate::model::host::Host;
 use crate::model::roll::{Batch, OnFailure, RollSpec, Work};
 use crate::ops::fleet::roll;
 use crate::plan::host_selection::HostSelection;
-use crate::plan::roll::plan_roll;
 
 #[derive(Debug, Args)]
 #[command(mut_arg("hosts", |arg| arg.conflicts_with("verb").help("Act on this host only; may be given several times, in roll order [default: every host]")))]
@@ -56,7 +55,7 @@ pub struct RollArgs {
     /// Take over hosts that another operation took out of service; needs --force
     #[arg(long, value_name = "TEXT", requires = "force")]
     reason: Option<String>,
-    /// Print the steps and their longest waits, without contacting any host
+    /// Run the checks of a roll, print its steps and their longest waits, and change nothing
     #[arg(long, conflicts_with = "verb")]
     dry_run: bool,
     /// Show the progress of the last roll
@@ -104,12 +103,13 @@ pub async fn run(args: RollArgs, context: &Context) -> Result<(), Failure> {
         if is_recorded { context.load_recorded_config().await? } else { context.load_config().await? };
     let hosts = context.select_hosts(&fleet, args.hosts.select_or(HostSelection::All))?;
     let spec = build_spec(&args, &fleet, &hosts);
-    if args.dry_run {
-        context.renderer.print_plan(&plan_roll(&fleet, &spec).map_err(|error| Failure::Roll(error.into()))?);
-        return Ok(());
-    }
     let world = context.build_fleet_world(&file, &fleet, &hosts);
     let actor = env::read_actor().with_reason(args.reason.as_deref(), args.force);
+    if args.dry_run {
+        let plan = roll::plan(&world, &fleet, &spec).await;
+        context.renderer.print_plan(&plan.map_err(|error| Failure::Roll(error.into()))?);
+        return Ok(roll::check(&world, &fleet, &spec, &actor).await?);
+    }
     context.renderer.follow_roll();
     let report = if args.resume {
         roll::resume(&world, &fleet, &actor).await?
