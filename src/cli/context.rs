@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::globals::GlobalArgs;
 use super::host_args::HostArgs;
@@ -29,6 +30,8 @@ pub struct Context {
     pub(super) prompt: PromptState,
     /// The changes on this machine, which end before the process does.
     pub(super) changes: ChangeTracker,
+    /// `--wait-lock`; zero: the command is refused while another one holds the fleet lock.
+    pub(super) lock_wait_limit: Duration,
 }
 
 /// The services of the configuration, for an error about another one.
@@ -114,12 +117,13 @@ impl Context {
 
     /// An operator's world over these hosts.
     pub(super) fn build_fleet_world(&self, file: &Path, fleet: &Fleet, hosts: &[Host]) -> FleetWorld {
-        (self.world_factory.build_fleet_world)(FleetWorldParams {
+        let world = (self.world_factory.build_fleet_world)(FleetWorldParams {
             local_host: self.host_world_params(Some(fleet)),
             fleet: fleet.clone(),
             hosts: hosts.to_vec(),
             journal_dir: self.resolve_journal_dir(file, fleet),
-        })
+        });
+        FleetWorld { lock: world.lock.clone().with_wait_limit(self.lock_wait_limit), ..world }
     }
 
     fn resolve_journal_dir(&self, file: &Path, fleet: &Fleet) -> PathBuf {

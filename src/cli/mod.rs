@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -26,6 +27,7 @@ mod init;
 mod interrupt;
 mod lab;
 mod lock;
+mod lock_wait_args;
 mod man;
 mod metrics;
 mod promote;
@@ -214,6 +216,24 @@ enum Command {
 }
 
 impl Command {
+    /// Returns how long the command may wait for the fleet lock.
+    fn lock_wait_limit(&self) -> Duration {
+        match self {
+            Self::EnableForward(args) => args.lock_wait_limit(),
+            Self::DisableForward(args) => args.lock_wait_limit(),
+            Self::Roll(args) => args.lock_wait.limit(),
+            Self::Promote(args) => args.lock_wait_limit(),
+            Self::Deploy(args) => args.lock_wait.limit(),
+            Self::Assign(args) => args.lock_wait.limit(),
+            Self::Mirror(args) => args.lock_wait_limit(),
+            Self::Canary(args) => args.lock_wait_limit(),
+            Self::Access(args) => args.lock_wait.limit(),
+            Self::Merge(args) => args.lock_wait.limit(),
+            Self::Lock(args) => args.lock_wait_limit(),
+            _ => Duration::ZERO,
+        }
+    }
+
     /// Returns the reaction of the command to signals.
     fn interrupt_policy(&self) -> InterruptPolicy {
         match self {
@@ -287,6 +307,7 @@ pub fn run(cli: Cli, world_factory: WorldFactory) -> ExitStatus {
             stop: stop.clone(),
             prompt,
             changes: changes.clone(),
+            lock_wait_limit: command.lock_wait_limit(),
         };
         let work = async {
             let result = dispatch(command, &context).await;

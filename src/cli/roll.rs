@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::Context;
 use super::host_args::HostArgs;
+use super::lock_wait_args::LockWaitArgs;
 use super::render::RollView;
 use crate::config::env;
 use crate::error::Failure;
@@ -13,7 +14,7 @@ use crate::model::duration;
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
 use crate::model::roll::{Batch, OnFailure, RollSpec, Work};
-use crate::ops::fleet::roll;
+use crate::ops::fleet::roll::{self, RollError};
 use crate::plan::host_selection::HostSelection;
 use crate::plan::roll::plan_roll;
 
@@ -53,6 +54,8 @@ pub struct RollArgs {
     /// The command may then cut these requests.
     #[arg(long, conflicts_with = "verb")]
     force: bool,
+    #[command(flatten)]
+    pub(super) lock_wait: LockWaitArgs,
     /// Take over hosts that another operation took out of service; needs --force
     #[arg(long, value_name = "TEXT", requires = "force")]
     reason: Option<String>,
@@ -70,6 +73,9 @@ pub struct RollArgs {
     /// Put back every host that the last roll took out, if its main vhost is healthy
     #[arg(long, group = "verb")]
     abort: bool,
+    /// Succeed where no roll is unfinished, for --resume and --abort in scripts
+    #[arg(long, requires = "verb", conflicts_with_all = ["status", "command"])]
+    if_any: bool,
     /// The command to run for each host, without a shell.
     ///
     /// Its environment has SWITCHMAN_HOST, SWITCHMAN_ADDRESS, SWITCHMAN_SERVICE, SWITCHMAN_STEP, SWITCHMAN_ROLL_ID and
@@ -108,14 +114,20 @@ pub async fn run(args: RollArgs, context: &Context) -> Result<(), Failure> {
     let world = context.build_fleet_world(&file, &fleet, &hosts);
     let actor = env::read_actor().with_reason(args.reason.as_deref(), args.force);
     context.renderer.follow_roll();
-    let report = if args.resume {
-        roll::resume(&world, &fleet, &actor).await?
+    let ended = if args.resume {
+        roll::resume(&world, &fleet, &actor).await
     } else if args.abort {
-        roll::abort(&world, &fleet, &actor).await?
+        roll::abort(&world, &fleet, &actor).await
     } else {
-        roll::run(&world, &fleet, &spec, &actor).await?
+        roll::run(&world, &fleet, &spec, &actor).await
     };
-    context.renderer.print_roll_result(&report)
+    match ended {
+        Err(nothing @ (RollError::NotFound { .. } | RollError::Finished { .. })) if args.if_any => {
+            context.renderer.print_no_unfinished_roll(&nothing);
+            Ok(())
+        }
+        ended => context.renderer.print_roll_result(&ended?),
+    }
 }
 
 fn build_spec(args: &RollArgs, fleet: &Fleet, hosts: &[Host]) -> RollSpec {
@@ -158,6 +170,10 @@ mod tests {
             assert_eq!(read(&format!("switchman roll --resume {flag}")), Err(ArgumentConflict), "{flag}");
         }
         assert_eq!(read("switchman roll --resume --output json"), Ok(()));
+        assert_eq!(read("switchman roll --resume --if-any --wait-lock 10m"), Ok(()));
+        assert_eq!(read("switchman roll --abort --if-any --wait-lock 0"), Ok(()));
+        assert_eq!(read("switchman roll --if-any --status"), Err(ArgumentConflict));
+        assert_eq!(read("switchman roll --if-any -- true"), Err(ArgumentConflict));
         assert_eq!(read("switchman roll --batch 2 --dry-run -- true"), Ok(()));
     }
 }

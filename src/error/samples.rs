@@ -535,9 +535,10 @@ fn list_lock_errors() -> Vec<Sample<LockError>> {
         Operator: [LockPurpose::Operator { message: "database migration".into() }],
     });
     let operator = || make_lock(LockPurpose::Operator { message: "database migration".into() });
-    let mut all = wrap(purposes, |purpose| LockError::Locked { lock: make_lock(purpose) });
+    let mut all =
+        wrap(purposes, |purpose| LockError::Locked { lock: make_lock(purpose), waited: Duration::ZERO });
     all.extend(samples!(LockError {
-        Locked: [LockError::Locked { lock: command() }],
+        Locked: [LockError::Locked { lock: command(), waited: secs(600) }],
         Journal: [list_journal_errors().remove(0).1.into()],
         Interrupted: [LockError::Interrupted { lock: command() }],
         NotLocked: [LockError::NotLocked],

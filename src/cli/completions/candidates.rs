@@ -133,6 +133,7 @@ impl CommandLine {
             stop,
             prompt: PromptState::default(),
             changes: ChangeTracker::default(),
+            lock_wait_limit: Duration::ZERO,
         }
     }
 

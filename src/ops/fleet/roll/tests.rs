@@ -1,6 +1,8 @@
 #[cfg(test)]
 mod assign;
 #[cfg(test)]
+mod lock_wait;
+#[cfg(test)]
 mod owner;
 #[cfg(test)]
 mod simulation;
@@ -18,6 +20,7 @@ use crate::plan::roll::progress::StepState;
 use crate::ops::testing::site::{FakeSite, site};
 use crate::ops::testing::site_fault::HostFault;
 use crate::world::fake::MS;
+use crate::world::fake::journal::StoreFault;
 use crate::world::fake::paused::ready;
 
 fn spec(hosts: usize) -> RollSpec {
