@@ -1,7 +1,7 @@
 //! The command line: flags -> options -> one operation -> render.
 
 use std::ffi::OsString;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -37,7 +37,9 @@ pub mod render;
 mod restore;
 mod roll;
 mod schema;
+mod ssh_files;
 mod status;
+mod summary;
 mod supervise;
 mod web_server_arg;
 pub mod world_params;
@@ -308,6 +310,7 @@ pub fn run(cli: Cli, world_factory: WorldFactory) -> ExitStatus {
             prompt,
             changes: changes.clone(),
             lock_wait_limit: command.lock_wait_limit(),
+            ssh_environment: OnceLock::new(),
         };
         let work = async {
             let result = dispatch(command, &context).await;

@@ -6,17 +6,20 @@ use clap::{Args, ValueEnum};
 
 use super::Context;
 use super::host_args::HostArgs;
+use super::interrupt;
 use super::lock_wait_args::LockWaitArgs;
 use super::render::RollView;
+use super::summary::{Summary, SummaryArgs};
 use crate::config::env;
 use crate::error::Failure;
 use crate::model::duration;
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
 use crate::model::roll::{Batch, OnFailure, RollSpec, Work};
-use crate::ops::fleet::roll::{self, RollError};
+use crate::ops::fleet::roll::{self, RollError, RollReport};
 use crate::plan::host_selection::HostSelection;
 use crate::plan::roll::plan_roll;
+use crate::world::FleetWorld;
 
 #[derive(Debug, Args)]
 #[command(mut_arg("hosts", |arg| arg.conflicts_with("verb").help("Act on this host only; may be given several times, in roll order [default: every host]")))]
@@ -56,6 +59,8 @@ pub struct RollArgs {
     force: bool,
     #[command(flatten)]
     pub(super) lock_wait: LockWaitArgs,
+    #[command(flatten)]
+    summary: SummaryArgs,
     /// Take over hosts that another operation took out of service; needs --force
     #[arg(long, value_name = "TEXT", requires = "force")]
     reason: Option<String>,
@@ -97,6 +102,17 @@ impl RollArgs {
 }
 
 pub async fn run(args: RollArgs, context: &Context) -> Result<(), Failure> {
+    let forced_stop = Failure::ForcedStop { recovery: interrupt::ROLL_RECOVERY };
+    let Some(summary) = args.summary.open(&context.renderer, forced_stop)? else {
+        return run_verb(&args, context, None).await.map(drop);
+    };
+    let ended = run_verb(&args, context, Some(&summary)).await;
+    summary.write(ended.as_ref().err(), ended.as_deref().unwrap_or_default());
+    ended.map(drop)
+}
+
+/// Returns the outcome in words where no roll was touched.
+async fn run_verb(args: &RollArgs, context: &Context, summary: Option<&Summary>) -> Result<String, Failure> {
     let (file, fleet) = context.load_config()?;
     let hosts = context.select_hosts(&fleet, args.hosts.select_or(HostSelection::All))?;
     if args.status {
@@ -104,14 +120,17 @@ pub async fn run(args: RollArgs, context: &Context) -> Result<(), Failure> {
         let view =
             RollView { progress: roll::read_last(&world).await?, lock: world.lock.read_holder().await? };
         context.renderer.print_roll_status(&view);
-        return Ok(());
+        return Ok(String::new());
     }
-    let spec = build_spec(&args, &fleet, &hosts);
+    let spec = build_spec(args, &fleet, &hosts);
     if args.dry_run {
         context.renderer.print_plan(&plan_roll(&fleet, &spec).map_err(|error| Failure::Roll(error.into()))?);
-        return Ok(());
+        return Ok(String::new());
     }
-    let world = context.build_fleet_world(&file, &fleet, &hosts);
+    let mut world = context.build_fleet_world(&file, &fleet, &hosts);
+    if let Some(summary) = summary {
+        world.reporter = summary.record_outputs(world.reporter);
+    }
     let actor = env::read_actor().with_reason(args.reason.as_deref(), args.force);
     context.renderer.follow_roll();
     let ended = if args.resume {
@@ -121,12 +140,29 @@ pub async fn run(args: RollArgs, context: &Context) -> Result<(), Failure> {
     } else {
         roll::run(&world, &fleet, &spec, &actor).await
     };
+    if let Some(summary) = summary {
+        note_progress(summary, &world, &ended).await;
+    }
     match ended {
         Err(nothing @ (RollError::NotFound { .. } | RollError::Finished { .. })) if args.if_any => {
-            context.renderer.print_no_unfinished_roll(&nothing);
-            Ok(())
+            Ok(context.renderer.print_no_unfinished_roll(&nothing))
         }
-        ended => context.renderer.print_roll_result(&ended?),
+        ended => context.renderer.print_roll_result(&ended?).map(|()| String::new()),
+    }
+}
+
+/// Keeps the progress of the roll that this command was about, for its summary.
+async fn note_progress(summary: &Summary, world: &FleetWorld, ended: &Result<RollReport, RollError>) {
+    match ended {
+        Ok(report) => summary.note_progress(&report.progress),
+        Err(RollError::Unfinished { progress }) => summary.note_progress(progress),
+        // What is recorded of a roll that could not record its end.
+        Err(RollError::Journal(_)) => {
+            if let Ok(Some(progress)) = roll::read_last(world).await {
+                summary.note_progress(&progress);
+            }
+        }
+        Err(_) => {}
     }
 }
 

@@ -17,9 +17,10 @@ use crate::model::host::{ConnectConfig, Host, Transport};
 use crate::model::name::HostName;
 use crate::model::ports::{Port, Ports};
 use crate::model::roll::{Batch, OnFailure};
+use crate::model::ssh::SshFiles;
 
 mod health;
-mod journal;
+pub(super) mod journal;
 mod services;
 mod values;
 
@@ -100,6 +101,7 @@ fn build_connect_config(file: &ConfigFile) -> Result<ConnectConfig, ConfigFault>
     }
     Ok(ConnectConfig {
         ssh_options: ssh.options.clone(),
+        ssh_files: SshFiles::default(),
         remote_switchman: remote,
         ca: agents.ca.clone(),
         certificate: agents.certificate.as_ref().map(|path| path.value.clone()),

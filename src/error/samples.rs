@@ -213,6 +213,8 @@ fn list_own_failures() -> Vec<Sample<Failure>> {
                 source: std::io::Error::other("Read-only file system (os error 30)"),
             },
         ],
+        NoAnswer: [Failure::NoAnswer { waited: secs(10) }],
+        LooseKey: [Failure::LooseKey { path: "/home/ops/.ssh/deploy".into(), mode: 0o644 }],
         ShortToken: [Failure::ShortToken { path: "/etc/switchman/token".into(), required: 16 }],
         Listen: [Failure::Listen {
             address: "10.0.0.1:8443".parse().unwrap(),

@@ -134,25 +134,26 @@ impl Renderer {
         });
     }
 
-    /// Prints that `--resume` or `--abort` had nothing to do.
-    pub fn print_no_unfinished_roll(&self, found: &RollError) {
+    /// Prints that `--resume` or `--abort` had nothing to do, and returns that.
+    pub fn print_no_unfinished_roll(&self, found: &RollError) -> String {
         let last = match found {
             RollError::Finished { roll, at, result, .. } => Some((roll, at, result)),
             _ => None,
         };
+        let text = match last {
+            Some((roll, at, result)) => {
+                let at = self.time_format.format(*at);
+                format!("no roll is unfinished: {roll} ended at {at} with the result `{result}`")
+            }
+            None => "no roll is unfinished: the journal has none".to_owned(),
+        };
         if self.is_json {
             let body = NoUnfinishedRoll { result: last.map(|(_, _, result)| *result) };
-            return self.print_text(&format_event_line("no-unfinished-roll", last.map(|last| last.0), body));
+            self.print_text(&format_event_line("no-unfinished-roll", last.map(|last| last.0), body));
+        } else {
+            self.print_text(&format!("{text}\n"));
         }
-        self.print_text(&match last {
-            Some((roll, at, result)) => {
-                format!(
-                    "no roll is unfinished: {roll} ended at {} with the result `{result}`\n",
-                    self.time_format.format(*at)
-                )
-            }
-            None => "no roll is unfinished: the journal has none\n".to_owned(),
-        });
+        text
     }
 
     /// Prints the result of a roll; anything but "everything done" is a failure.
@@ -302,7 +303,7 @@ fn format_roll(progress: &RollProgress, flag: &str, time: TimeFormat) -> String 
     text
 }
 
-fn format_host_row(host: &HostProgress, work: &Work, unfinished: bool, flag: &str) -> Vec<String> {
+pub(super) fn format_host_row(host: &HostProgress, work: &Work, unfinished: bool, flag: &str) -> Vec<String> {
     let state = match (host.state, host.end) {
         (StepState::Done, _) => "done".to_owned(),
         (StepState::Waiting, _) => "waiting".to_owned(),

@@ -33,6 +33,8 @@ pub struct FakeJournal {
     /// Something was not written for lack of room.
     pub has_gaps: Mutex<bool>,
     fault: Mutex<Option<StoreFault>>,
+    /// A call was lost: a lock may be left, although its process has ended.
+    pub has_lost_calls: Mutex<bool>,
 }
 
 impl FakeJournal {
@@ -55,6 +57,14 @@ impl FakeJournal {
         *self.fault.lock().unwrap() = fault;
     }
 
+    /// Calls `read` as if the store could be reached.
+    pub fn read_reachable<T>(&self, read: impl FnOnce() -> T) -> T {
+        let fault = self.fault.lock().unwrap().take();
+        let found = read();
+        *self.fault.lock().unwrap() = fault;
+        found
+    }
+
     /// Makes a call over a network that may lose it.
     fn call<T>(
         &self,
@@ -63,6 +73,7 @@ impl FakeJournal {
     ) -> Result<T, JournalError> {
         let fault = *self.fault.lock().unwrap();
         let done = if fault == Some(StoreFault::RequestLost) { None } else { Some(work()) };
+        *self.has_lost_calls.lock().unwrap() |= fault.is_some();
         let (store, reason) = (self.label(), "timed out".to_owned());
         done.filter(|_| fault.is_none()).unwrap_or(Err(JournalError::Unreachable { action, store, reason }))
     }
