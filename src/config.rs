@@ -44,7 +44,7 @@ fn build_config(file: &Path, text: &str, variables: JournalVariables) -> Result<
         let mut journal = file::parse_journal(location).map_err(|fault| fault.in_file(variable))?;
         journal.value.secret.clone_from(&secret);
         // Checked alone, so that a fault names the variable.
-        check::journal::build_journal(Some(&journal)).map_err(|fault| fault.in_file(variable))?;
+        check::check_journal(&journal).map_err(|fault| fault.in_file(variable))?;
         shape.journal = Some(journal);
     }
     if let Some(journal) = &mut shape.journal {

@@ -388,10 +388,14 @@ async fn killed_jobs_are_resumed_by_the_next_one(name: &'static str) {
         let version = format!("{}.0.0", round + 2);
         let flag = dir.join(format!("at-command-{round}"));
         let script = format!(
-            "[ $SWITCHMAN_HOST != web2 ] || [ $SWITCHMAN_ATTEMPT -gt 1 ] || {{ touch {}; sleep {}; }}; {}",
+            "[ -z \"$SWITCHMAN_SSH_KEY\" ] || exit 8; \
+             [ $SWITCHMAN_HOST != web2 ] || [ $SWITCHMAN_ATTEMPT -gt 1 ] || {{ touch {}; sleep {}; }}; \
+             ssh -n -F ssh_config -o BatchMode=yes -i \"$SWITCHMAN_SSH_KEY_FILE\" \
+             -o UserKnownHostsFile=\"$SWITCHMAN_SSH_KNOWN_HOSTS_FILE\" $SWITCHMAN_HOST \
+             \"sh {}/$SWITCHMAN_HOST/replace-main.sh {version} </dev/null >/dev/null 2>&1\"",
             flag.display(),
             if round == 0 { 0 } else { 600 },
-            site.replace(&version)[2]
+            dir.display()
         );
         let machine = format!("ci{round}a");
         let (mut job, log) = jobs.start(&machine, &["roll", "--wait-lock", "5m", "--", "sh", "-c", &script]);

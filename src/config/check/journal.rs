@@ -7,9 +7,7 @@ use crate::config::file::Journal;
 use crate::config::problem::ConfigFault;
 use crate::model::journal_location::{AccessFiles, ClusterLocation, JournalLocation, PostgresLocation};
 
-pub(in crate::config) fn build_journal(
-    entry: Option<&Spanned<Journal>>,
-) -> Result<JournalLocation, ConfigFault> {
+pub(super) fn build_journal(entry: Option<&Spanned<Journal>>) -> Result<JournalLocation, ConfigFault> {
     let Some(entry) = entry else { return Ok(JournalLocation::Beside) };
     let journal = &entry.value;
     let problem = |reason: &str| build_other_problem(line_number(entry), "journal", reason);
