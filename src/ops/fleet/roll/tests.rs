@@ -7,6 +7,8 @@ mod owner;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
+mod store_faults;
+#[cfg(test)]
 mod undo;
 use std::time::Duration;
 
