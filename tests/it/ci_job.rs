@@ -12,6 +12,8 @@ use crate::single_host::{answer_every_request, make_single_host};
 use crate::site::{Plan, Site};
 use crate::testing::{can_make_namespaces, run_in_namespace};
 
+mod store_loss;
+
 /// A wait for something that has to come true.
 const LIMIT: Duration = Duration::from_mins(2);
 
