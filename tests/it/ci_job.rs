@@ -117,9 +117,12 @@ impl Fleet {
     }
 
     fn start(&self, machine: &str, args: &[&str]) -> Running {
+        self.spawn(machine, self.command(machine, args))
+    }
+
+    fn spawn(&self, machine: &str, mut command: Command) -> Running {
         let log = self.path(&format!("{machine}.log"));
         let file = std::fs::File::create(&log).unwrap();
-        let mut command = self.command(machine, args);
         let child = command.stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
         Running { child, log }
     }
@@ -276,6 +279,40 @@ fn summary_is_written_at_every_end() {
         let summary = take();
         assert!(summary.contains("a second signal stopped it at once"), "{summary}");
         assert!(summary.contains("roll --abort"), "{summary}");
+    });
+}
+
+/// A first signal ends the roll, a second one ends it at once: the key stays in neither case.
+#[test]
+fn ssh_key_of_the_environment_is_a_private_file_until_the_end() {
+    run_in_namespace(|| async {
+        let fleet = Fleet::new("");
+        let temporary = fleet.path("tmp");
+        std::fs::create_dir(&temporary).unwrap();
+        let is_empty = || std::fs::read_dir(&temporary).unwrap().next().is_none();
+        let script = "[ -z \"$SWITCHMAN_SSH_KEY\" ] || exit 8; stat -c %a \"$SWITCHMAN_SSH_KEY_FILE\"; \
+                      cat \"$SWITCHMAN_SSH_KEY_FILE\"; echo works; exec sleep 600";
+        for signals in [vec![Signal::SIGKILL; 0], vec![Signal::SIGTERM; 2], vec![Signal::SIGINT; 2]] {
+            let is_finished = signals.is_empty();
+            let script =
+                if is_finished { script.replace("exec sleep 600", "true") } else { script.to_owned() };
+            let verb = ["roll", "--", "sh", "-c", &script];
+            let mut command = fleet.command("ci1", &verb);
+            command.env("TMPDIR", &temporary).env("SWITCHMAN_SSH_KEY", "the key");
+            let roll = fleet.spawn("ci1", command);
+            roll.wait_for("works\n");
+            for signal in &signals {
+                assert!(!is_empty());
+                roll.signal(*signal);
+                roll.wait_for("interrupted: ");
+            }
+            let (code, text) = roll.end();
+            assert_eq!(code, Some(i32::from(!is_finished)), "{text}");
+            assert!(text.contains("| 600\n") && text.contains("| the key\n"), "{text}");
+            assert!(is_empty(), "{text}");
+            let (code, text) = fleet.run("ci1", &["roll", "--abort", "--if-any"]);
+            assert_eq!(code, Some(0), "{text}");
+        }
     });
 }
 

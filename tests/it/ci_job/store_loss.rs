@@ -107,3 +107,38 @@ fn sleeping_holder_is_fenced_by_the_session_of_consul() {
         sleeping_holder_is_fenced(STORES[1].1);
     });
 }
+
+/// The clock of an operator machine is no part of the lock: it jumps by an hour in both directions.
+#[test]
+fn clock_jump_of_the_holder_neither_loses_nor_keeps_the_lock() {
+    run_in_namespace(|| async {
+        let Some(_servers) = Servers::etcd(1).await else { return };
+        let fleet = Fleet::new(STORES[0].1);
+        #[allow(clippy::disallowed_methods, reason = "a test starts programs by itself")]
+        let library =
+            Command::new("sh").args(["-c", "find /usr/lib -name libfaketimeMT.so.1 | head -1"]).output();
+        let library = String::from_utf8(library.unwrap().stdout).unwrap();
+        assert!(!library.trim().is_empty(), "Debian's package faketime is missing: make setup");
+        let clock = fleet.path("clock");
+        std::fs::write(&clock, "+0\n").unwrap();
+        let flag = fleet.path("flag");
+        let script = format!("echo works; while [ ! -e {} ]; do sleep 0.05; done", flag.display());
+        let mut command = fleet.command("ops1", &["roll", "--", "sh", "-c", &script]);
+        command.env("LD_PRELOAD", library.trim()).env("FAKETIME_TIMESTAMP_FILE", &clock);
+        command.env("FAKETIME_NO_CACHE", "1").env("DONT_FAKE_MONOTONIC", "1");
+        let roll = fleet.spawn("ops1", command);
+        roll.wait_for("works\n");
+        for offset in ["-1h\n", "+1h\n"] {
+            std::fs::write(&clock, offset).unwrap();
+            let (code, text) = fleet.run("ops2", &["roll", "--wait-lock", "5s", "--", "true"]);
+            assert_eq!(code, Some(1), "{text}");
+            assert!(text.contains("the fleet is locked by root on ops1 "), "{text}");
+        }
+        let waiting = fleet.start("ops3", &["roll", "--wait-lock", "10m", "--", "true"]);
+        std::fs::write(&flag, "").unwrap();
+        let (code, text) = roll.end();
+        assert_eq!(code, Some(0), "{text}");
+        let (code, text) = waiting.end();
+        assert_eq!(code, Some(0), "{text}");
+    });
+}
