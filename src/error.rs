@@ -113,10 +113,10 @@ pub enum Failure {
     ProblemsFound { problems: usize },
     /// `compare`; the report is printed already.
     #[error("cannot pass the comparison: {reason}")]
-    AnswersDiffer { reason: String },
+    AnswersDiffer { reason: String, subject: Subject },
     /// `compare`; the report is printed already.
     #[error("cannot compare the answers: {reason}")]
-    InsufficientSamples { reason: String },
+    InsufficientSamples { reason: String, subject: Subject },
     #[error(transparent)]
     Init(InitError),
     /// `init --from`.
@@ -253,7 +253,9 @@ impl Failure {
             Self::Usage { command, .. } => format!("`switchman help {command}` describes its arguments"),
             Self::Config(error) => hint::config_hint(error).into(),
             Self::HostSelection(error) => hint::selection_hint(error).into(),
-            Self::Lab(error) => hint::lab_hint(error).into(),
+            Self::Lab(error) => hint::lab_hint(error),
+            Self::AnswersDiffer { subject, .. } => subject.fill(ANSWERS_DIFFER_HINT),
+            Self::InsufficientSamples { subject, .. } => subject.fill(INSUFFICIENT_SAMPLES_HINT),
             Self::Deployments { error, subject, .. } => {
                 let hint = deployments_hint(error);
                 subject.as_ref().map_or_else(|| hint.clone(), |subject| subject.fill(&hint))
@@ -323,8 +325,6 @@ impl Failure {
                 "`switchman kill NAME VERSION` kills one version, `switchman kill NAME` all of a service, `switchman kill --all` \
                  everything"
             }
-            Self::AnswersDiffer { .. } => ANSWERS_DIFFER_HINT,
-            Self::InsufficientSamples { .. } => INSUFFICIENT_SAMPLES_HINT,
             Self::SwitchedPartially { .. } => "`switchman status` shows every host",
             Self::RollIncomplete { .. } => FINISHED_ROLL_HINT,
             Self::Interrupted => "nothing was changed; run the command again",

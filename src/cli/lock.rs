@@ -56,11 +56,11 @@ pub async fn run(args: LockArgs, context: &Context) -> Result<(), Failure> {
         LockCommand::Status => context.renderer.print_lock(world.lock.read_holder().await?.as_ref()),
         LockCommand::Acquire { message, .. } => {
             let holder = lock::acquire_for_person(&world, &user, &message).await?;
-            context.renderer.print_remark(&format!("the fleet is locked by {holder}"));
+            context.renderer.print_acquired_lock(&holder);
         }
         LockCommand::Release { reason, .. } => {
             let released = lock::release(&world, &user, reason.as_deref()).await?;
-            context.renderer.print_remark(&format!("released: {}", released.holder));
+            context.renderer.print_released_lock(&released.holder);
         }
     }
     Ok(())

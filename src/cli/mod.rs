@@ -20,6 +20,8 @@ mod failure;
 mod forward;
 mod globals;
 mod haproxy_files;
+#[cfg(test)]
+mod hint_commands;
 mod history;
 mod host_address_arg;
 mod host_args;
@@ -223,7 +225,7 @@ impl Command {
         match self {
             Self::EnableForward(args) => args.lock_wait_limit(),
             Self::DisableForward(args) => args.lock_wait_limit(),
-            Self::Roll(args) => args.lock_wait.limit(),
+            Self::Roll(args) => args.lock_wait_limit(),
             Self::Promote(args) => args.lock_wait_limit(),
             Self::Deploy(args) => args.lock_wait.limit(),
             Self::Assign(args) => args.lock_wait.limit(),

@@ -18,7 +18,6 @@ use crate::model::host::Host;
 use crate::model::roll::{Batch, OnFailure, RollSpec, Work};
 use crate::ops::fleet::roll::{self, RollError, RollReport};
 use crate::plan::host_selection::HostSelection;
-use crate::plan::roll::plan_roll;
 use crate::world::FleetWorld;
 
 #[derive(Debug, Args)]
@@ -58,13 +57,13 @@ pub struct RollArgs {
     #[arg(long, conflicts_with = "verb")]
     force: bool,
     #[command(flatten)]
-    pub(super) lock_wait: LockWaitArgs,
+    lock_wait: LockWaitArgs,
     #[command(flatten)]
     summary: SummaryArgs,
     /// Take over hosts that another operation took out of service; needs --force
     #[arg(long, value_name = "TEXT", requires = "force")]
     reason: Option<String>,
-    /// Print the steps and their longest waits, without contacting any host
+    /// Run the checks of a roll, print its steps and their longest waits, and change nothing
     #[arg(long, conflicts_with = "verb")]
     dry_run: bool,
     /// Show the progress of the last roll
@@ -99,6 +98,10 @@ impl RollArgs {
     pub(super) const fn is_read_only(&self) -> bool {
         self.status || self.dry_run
     }
+
+    pub(super) fn lock_wait_limit(&self) -> Duration {
+        if self.is_read_only() { Duration::ZERO } else { self.lock_wait.limit() }
+    }
 }
 
 pub async fn run(args: RollArgs, context: &Context) -> Result<(), Failure> {
@@ -123,15 +126,17 @@ async fn run_verb(args: &RollArgs, context: &Context, summary: Option<&Summary>)
         return Ok(String::new());
     }
     let spec = build_spec(args, &fleet, &hosts);
-    if args.dry_run {
-        context.renderer.print_plan(&plan_roll(&fleet, &spec).map_err(|error| Failure::Roll(error.into()))?);
-        return Ok(String::new());
-    }
     let mut world = context.build_fleet_world(&file, &fleet, &hosts);
     if let Some(summary) = summary {
         world.reporter = summary.record_outputs(world.reporter);
     }
     let actor = env::read_actor().with_reason(args.reason.as_deref(), args.force);
+    if args.dry_run {
+        let plan = roll::plan(&world, &fleet, &spec).await;
+        context.renderer.print_plan(&plan.map_err(|error| Failure::Roll(error.into()))?);
+        roll::check(&world, &fleet, &spec, &actor).await?;
+        return Ok(String::new());
+    }
     context.renderer.follow_roll();
     let ended = if args.resume {
         roll::resume(&world, &fleet, &actor).await

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Failure, ServerKind};
+use super::{Failure, ServerKind, Subject};
 use crate::agent::serve::ServeError;
 use crate::config::host_edit::HostEditError;
 use crate::config::{ConfigError, ConfigProblem};
@@ -151,9 +151,11 @@ fn list_own_failures() -> Vec<Sample<Failure>> {
         ForcedStop: [Failure::ForcedStop { recovery: "`switchman ls --wide` shows every host" }],
         ProblemsFound: [Failure::ProblemsFound { problems: 1 }, Failure::ProblemsFound { problems: 2 }],
         AnswersDiffer: [Failure::AnswersDiffer {
+            subject: Subject { service: service(), version: Some(version()) },
             reason: "14 of 1,000 answers do not match; most differ in $.price (14)".into(),
         }],
         InsufficientSamples: [Failure::InsufficientSamples {
+            subject: Subject { service: service(), version: Some(version()) },
             reason: "only 12 of 100 answers compared".into(),
         }],
         Init: [],

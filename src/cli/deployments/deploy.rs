@@ -229,7 +229,11 @@ pub async fn deploy(args: DeployArgs, context: &Context) -> Result<(), Failure> 
     let listing = target.list().await.filter_by_id(&report.id);
     context.renderer.print_deploy(&report, &listing);
     if let Some(row) = listing.rows.first() {
-        target.print_maintenance(context, row, "no user reaches this service by its data port");
+        let consequence = format!(
+            "load balancers mark main of {} DOWN there, and users reach it by its backup port only",
+            row.service
+        );
+        target.print_maintenance(context, row, &consequence);
     }
     Ok(())
 }

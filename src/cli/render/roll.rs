@@ -15,7 +15,7 @@ use super::time_format::TimeFormat;
 use crate::error::Failure;
 use crate::model::duration::format;
 use crate::model::journal::{HostOutcome, RollResult};
-use crate::model::lock::{Liveness, LockPurpose, LockView};
+use crate::model::lock::{Holder, Liveness, LockPurpose, LockView};
 use crate::model::name::{BalancerName, HostName};
 use crate::model::plural::Count;
 use crate::model::roll::{RollId, Work};
@@ -130,7 +130,10 @@ impl Renderer {
 
     pub fn print_lock(&self, lock: Option<&LockView>) {
         self.print("lock", &BTreeMap::from([("lock", lock)]), || {
-            lock.map_or_else(|| "the fleet is not locked\n".to_owned(), format_lock)
+            lock.map_or_else(
+                || "the fleet is not locked\n".to_owned(),
+                |lock| format_lock(lock, self.time_format),
+            )
         });
     }
 
@@ -154,6 +157,17 @@ impl Renderer {
             self.print_text(&format!("{text}\n"));
         }
         text
+    }
+
+    pub fn print_acquired_lock(&self, holder: &Holder) {
+        self.print_remark(&format!(
+            "the fleet is locked by {}",
+            holder.describe(|since| self.time_format.format(since))
+        ));
+    }
+
+    pub fn print_released_lock(&self, holder: &Holder) {
+        self.print_remark(&format!("released: {}", holder.describe(|since| self.time_format.format(since))));
     }
 
     /// Prints the result of a roll; anything but "everything done" is a failure.
@@ -246,7 +260,7 @@ pub(super) fn format_roll_status(view: &RollView, flag: &str, time: TimeFormat) 
         Some(progress) => format_roll(progress, flag, time),
     };
     if let Some(lock) = &view.lock {
-        let _ = write!(text, "lock: {}", format_lock(lock));
+        let _ = write!(text, "lock: {}", format_lock(lock, time));
     }
     if let Some(progress) = view.progress.as_ref().filter(|progress| !progress.is_finished()) {
         let runs = view.lock.as_ref().is_some_and(|lock| lock.liveness != Liveness::Dead);
@@ -264,14 +278,14 @@ pub(super) fn format_roll_status(view: &RollView, flag: &str, time: TimeFormat) 
     text
 }
 
-pub(super) fn format_lock(lock: &LockView) -> String {
+pub(super) fn format_lock(lock: &LockView, time: TimeFormat) -> String {
     let life = match (&lock.holder.purpose, lock.liveness) {
         (LockPurpose::Operator { .. }, _) => "until it is released",
         (_, Liveness::Live) => "alive",
         (_, Liveness::Dead) => "its process has ended: the next roll, --resume or --abort takes over",
         (_, Liveness::Remote) => "on another machine: see its heartbeat",
     };
-    format!("held by {} ({life})\n", lock.holder)
+    format!("held by {} ({life})\n", lock.holder.describe(|since| time.format(since)))
 }
 
 fn format_roll(progress: &RollProgress, flag: &str, time: TimeFormat) -> String {

@@ -22,7 +22,7 @@ use crate::plan::roll::PlanError;
 use crate::plan::roll::progress::{RollProgress, build_progress};
 use crate::plan::rollback::{AssignRecovery, HostRollback};
 use crate::plan::switch::Refusal;
-use crate::plan::versions::ReleaseDifference;
+use crate::plan::versions::{HealthPaths, ReleaseDifference};
 use crate::plan::weights::WeightsError;
 use crate::world::archives::ArchiveError;
 
@@ -171,6 +171,15 @@ pub(super) fn list_deploy_errors() -> Vec<Sample<FleetDeployError>> {
                 version: version(),
                 host: web1(),
                 difference: ReleaseDifference::RunSpec("command"),
+            },
+            FleetDeployError::OtherRelease {
+                service: service(),
+                version: version(),
+                host: web1(),
+                difference: ReleaseDifference::HealthCheck(Box::new(HealthPaths {
+                    there: "/a".into(),
+                    given: "/b".into()
+                })),
             },
         ],
         SplitVersion: [FleetDeployError::SplitVersion {
