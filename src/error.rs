@@ -4,11 +4,13 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::config::ConfigError;
 use crate::config::host_edit::HostEditError;
 use crate::lab::LabError;
 use crate::lint::AdoptionError;
+use crate::model::duration;
 use crate::model::failure::ErrorCode;
 use crate::model::name::{HostName, ServiceName};
 use crate::model::plural::Count;
@@ -165,6 +167,12 @@ pub enum Failure {
     Output { source: io::Error },
     #[error("cannot read the answer: {source}")]
     Input { source: io::Error },
+    /// A question without a terminal, and no answer on standard input.
+    #[error("cannot read the answer: standard input is no terminal, and nothing was written to it for {}", duration::format(*.waited))]
+    NoAnswer { waited: Duration },
+    /// ssh would refuse it.
+    #[error("cannot use the ssh key `{}`: its mode is {mode:04o}, and ssh refuses a key that others may read", .path.display())]
+    LooseKey { path: PathBuf, mode: u32 },
     #[error("cannot {action} `{}`: {source}", .path.display())]
     File { action: &'static str, path: PathBuf, source: io::Error },
     #[error("cannot use the token `{}`: it has fewer than {required} characters", .path.display())]
@@ -288,6 +296,9 @@ impl Failure {
             Self::ShortToken { path, .. } => {
                 format!("write a longer one: `openssl rand -hex 32 >{}`", path.display())
             }
+            Self::LooseKey { path, .. } => {
+                format!("`chmod 600 {}`, then run the command again", path.display())
+            }
             Self::Listen { address, .. } => {
                 format!(
                     "`ss -ltnp` shows which program listens on port {}; give another address",
@@ -328,7 +339,7 @@ impl Failure {
             Self::Output { .. } => {
                 "free some space where its output goes, or send it elsewhere; `switchman status` shows what was done"
             }
-            Self::Input { .. } => "`--yes` answers every question with yes",
+            Self::Input { .. } | Self::NoAnswer { .. } => "`--yes` answers every question with yes",
             Self::SocketInUse { .. } => {
                 "one agent per host is enough; `systemctl stop switchman` ends it, `--socket PATH` serves on another socket"
             }

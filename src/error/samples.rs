@@ -218,6 +218,8 @@ fn list_own_failures() -> Vec<Sample<Failure>> {
                 source: std::io::Error::other("Read-only file system (os error 30)"),
             },
         ],
+        NoAnswer: [Failure::NoAnswer { waited: secs(10) }],
+        LooseKey: [Failure::LooseKey { path: "/home/ops/.ssh/deploy".into(), mode: 0o644 }],
         ShortToken: [Failure::ShortToken { path: "/etc/switchman/token".into(), required: 16 }],
         Listen: [Failure::Listen {
             address: "10.0.0.1:8443".parse().unwrap(),
@@ -540,9 +542,10 @@ fn list_lock_errors() -> Vec<Sample<LockError>> {
         Operator: [LockPurpose::Operator { message: "database migration".into() }],
     });
     let operator = || make_lock(LockPurpose::Operator { message: "database migration".into() });
-    let mut all = wrap(purposes, |purpose| LockError::Locked { lock: make_lock(purpose) });
+    let mut all =
+        wrap(purposes, |purpose| LockError::Locked { lock: make_lock(purpose), waited: Duration::ZERO });
     all.extend(samples!(LockError {
-        Locked: [LockError::Locked { lock: command() }],
+        Locked: [LockError::Locked { lock: command(), waited: secs(600) }],
         Journal: [list_journal_errors().remove(0).1.into()],
         Interrupted: [LockError::Interrupted { lock: command() }],
         NotLocked: [LockError::NotLocked],

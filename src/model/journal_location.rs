@@ -36,6 +36,16 @@ pub struct ClusterLocation {
     pub files: AccessFiles,
 }
 
+/// A password or a token: it is neither logged nor shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
 /// What a client shows and trusts.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct AccessFiles {
@@ -46,6 +56,9 @@ pub struct AccessFiles {
     pub key: Option<PathBuf>,
     /// A file with the password or the ACL token.
     pub secret_file: Option<PathBuf>,
+    /// The same from the environment, which comes first.
+    #[serde(skip)]
+    pub secret: Option<Secret>,
 }
 
 impl std::fmt::Debug for PostgresLocation {
@@ -57,7 +70,7 @@ impl std::fmt::Debug for PostgresLocation {
 impl AccessFiles {
     /// The paths, which are relative to the configuration at first.
     pub fn list_paths(&mut self) -> Vec<&mut PathBuf> {
-        let Self { ca, certificate, key, secret_file } = self;
+        let Self { ca, certificate, key, secret_file, secret: _ } = self;
         [ca, certificate, key, secret_file].into_iter().flatten().collect()
     }
 }

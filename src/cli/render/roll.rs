@@ -19,7 +19,7 @@ use crate::model::lock::{Holder, Liveness, LockPurpose, LockView};
 use crate::model::name::{BalancerName, HostName};
 use crate::model::plural::Count;
 use crate::model::roll::{RollId, Work};
-use crate::ops::fleet::roll::RollReport;
+use crate::ops::fleet::roll::{RollError, RollReport};
 use crate::plan::roll::RollPlan;
 use crate::plan::roll::progress::{HostProgress, RollProgress, StepState};
 use crate::world::reporter::{Event, RollEvent};
@@ -44,6 +44,12 @@ struct EventLine<'a, T: Serialize> {
     event: T,
 }
 
+#[derive(Serialize)]
+struct NoUnfinishedRoll {
+    /// The result of the last roll; `None` if there never was one.
+    result: Option<RollResult>,
+}
+
 /// An event that other operations report during a roll, beside the roll's own events.
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
@@ -52,6 +58,7 @@ enum AuxiliaryEvent<'a> {
     Draining { host: &'a HostName, in_flight: u64, busy_sockets: u64 },
     Warning { text: &'a str },
     Overridden { refusal: &'a str },
+    WaitingForLock { lock: &'a LockView, at_most_ms: u64 },
 }
 
 impl Renderer {
@@ -98,6 +105,10 @@ impl Renderer {
             }
             Event::Warning { text } => format_line(AuxiliaryEvent::Warning { text }),
             Event::Overridden { refusal } => format_line(AuxiliaryEvent::Overridden { refusal }),
+            Event::WaitingForLock { lock, timeout } => {
+                let at_most_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+                format_line(AuxiliaryEvent::WaitingForLock { lock, at_most_ms })
+            }
             _ => return,
         };
         self.print_text(&text);
@@ -124,6 +135,28 @@ impl Renderer {
                 |lock| format_lock(lock, self.time_format),
             )
         });
+    }
+
+    /// Prints that `--resume` or `--abort` had nothing to do, and returns that.
+    pub fn print_no_unfinished_roll(&self, found: &RollError) -> String {
+        let last = match found {
+            RollError::Finished { roll, at, result, .. } => Some((roll, at, result)),
+            _ => None,
+        };
+        let text = match last {
+            Some((roll, at, result)) => {
+                let at = self.time_format.format(*at);
+                format!("no roll is unfinished: {roll} ended at {at} with the result `{result}`")
+            }
+            None => "no roll is unfinished: the journal has none".to_owned(),
+        };
+        if self.is_json {
+            let body = NoUnfinishedRoll { result: last.map(|(_, _, result)| *result) };
+            self.print_text(&format_event_line("no-unfinished-roll", last.map(|last| last.0), body));
+        } else {
+            self.print_text(&format!("{text}\n"));
+        }
+        text
     }
 
     pub fn print_acquired_lock(&self, holder: &Holder) {
@@ -284,7 +317,7 @@ fn format_roll(progress: &RollProgress, flag: &str, time: TimeFormat) -> String 
     text
 }
 
-fn format_host_row(host: &HostProgress, work: &Work, unfinished: bool, flag: &str) -> Vec<String> {
+pub(super) fn format_host_row(host: &HostProgress, work: &Work, unfinished: bool, flag: &str) -> Vec<String> {
     let state = match (host.state, host.end) {
         (StepState::Done, _) => "done".to_owned(),
         (StepState::Waiting, _) => "waiting".to_owned(),

@@ -77,6 +77,7 @@ fn build_consul(entry: &Spanned<ConsulHosts>) -> Result<ConsulLookup, ConfigFaul
             certificate: consul.certificate.clone(),
             key: consul.key.clone(),
             secret_file: consul.token_file.clone(),
+            secret: None,
         },
     })
 }

@@ -26,7 +26,7 @@ pub(super) fn build_journal(entry: Option<&Spanned<Journal>>) -> Result<JournalL
     if journal.user.is_some() && journal.etcd.is_none() {
         return Err(problem("`user` is for `etcd`; the URL of `postgres` has its own"));
     }
-    if journal.user.is_some() && journal.secret_file.is_none() {
+    if journal.user.is_some() && journal.secret_file.is_none() && journal.secret.is_none() {
         return Err(problem("`user` needs `secret_file` with the password"));
     }
     let files = AccessFiles {
@@ -34,9 +34,10 @@ pub(super) fn build_journal(entry: Option<&Spanned<Journal>>) -> Result<JournalL
         certificate: journal.certificate.clone(),
         key: journal.key.clone(),
         secret_file: journal.secret_file.clone(),
+        secret: journal.secret.clone(),
     };
     if let Some(dir) = &journal.path {
-        if files != AccessFiles::default() {
+        if files != (AccessFiles { secret: journal.secret.clone(), ..AccessFiles::default() }) {
             return Err(problem("a file needs no keys: they are for `postgres`, `etcd` and `consul`"));
         }
         return Ok(JournalLocation::Directory(dir.clone()));

@@ -9,6 +9,7 @@ use crate::model::deployment::Digest;
 use crate::model::example;
 use crate::model::example::make_actor as ops;
 use crate::model::host_main::HostMain;
+use crate::model::journal::RollResult;
 use crate::model::name::HostName;
 use crate::model::port_conflict::{PortConflict, PortSetting, PortSide};
 use crate::model::promote::PromotionId;
@@ -35,13 +36,17 @@ pub(super) fn list_roll_errors() -> Vec<Sample<RollError>> {
         NoCommand: [PlanError::NoCommand],
         CapacityFloor: [PlanError::CapacityFloor { batch: 2, left: 1, all: 3, min_up: 2 }],
     });
+    let finished = |result, verb| {
+        let at = jiff::Timestamp::UNIX_EPOCH;
+        RollError::Finished { roll: name("r20261121-085642-7e99"), at, result, verb }
+    };
     let web2 = || vec![(name("web2"), list_link_errors().remove(0).1.to_string())];
     let mut all = samples!(RollError {
         Plan: [PlanError::NoCommand.into()],
         Lock: [list_lock_errors().remove(0).1.into()],
         Unfinished: [RollError::Unfinished { progress: Box::new(make_roll_progress()) }],
         NotFound: [RollError::NotFound { verb: "resume" }],
-        Finished: [RollError::Finished { roll: name("r20261121-085642-7e99"), verb: "abort" }],
+        Finished: [finished(RollResult::Done, "resume"), finished(RollResult::DoneWithFailures, "abort")],
         Refused: [RollError::Refused {
             refusals: list_refusals().into_iter().map(|(_, refusal)| refusal).take(3).collect()
         }],
