@@ -25,7 +25,7 @@ mod values;
 
 use values::{
     build_other_problem, build_wrong_value, check_count, check_duration, check_unique, is_haproxy_name,
-    line_number, quote,
+    is_ssh_destination, line_number, quote,
 };
 
 /// Checks every rule that relates two values, and fills in the defaults.
@@ -42,7 +42,7 @@ pub fn build_fleet(file: ConfigFile) -> Result<Fleet, ConfigFault> {
     }
     let reach = build_connect_config(&file)?;
     let health = health::build_health(&file.health)?;
-    let journal = journal::build_journal(file.journal.as_ref())?;
+    let journal = journal::build_journal(file.journal.as_ref(), &hosts)?;
     let others = services::build_additional_services(&file, ports, &health)?;
     Ok(Fleet {
         service: file.service,
@@ -235,8 +235,7 @@ fn build_transport(name: &HostName, entry: &HostEntry, ca: Option<&Path>) -> Res
         };
     }
     let Some(ssh) = &entry.ssh else { return Ok(Transport::Ssh(name.to_string())) };
-    let plain = |c: char| c.is_ascii_alphanumeric() || "@._-:[]".contains(c);
-    if ssh.value.is_empty() || ssh.value.starts_with('-') || !ssh.value.chars().all(plain) {
+    if !is_ssh_destination(&ssh.value) {
         return Err(build_wrong_value(
             ssh,
             &key("ssh"),

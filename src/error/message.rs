@@ -33,7 +33,10 @@ pub(super) fn describe_journal(error: &JournalError) -> String {
         JournalError::Open { .. }
         | JournalError::Failed { .. }
         | JournalError::Refused { .. }
-        | JournalError::Unreachable { .. } => error.to_string(),
+        | JournalError::Unreachable { .. }
+        | JournalError::NotConnected { .. }
+        | JournalError::OtherVersion { .. }
+        | JournalError::Denied { .. } => error.to_string(),
         JournalError::Newer { store, found, known } => {
             format!(
                 "cannot read the journal {store}: it has schema {found}; this switchman reads up to {known}"

@@ -572,6 +572,24 @@ pub(super) fn list_journal_errors() -> Vec<Sample<JournalError>> {
             store: "etcd at 10.0.0.5:2379".to_owned(),
             reason: "connection refused".into()
         }],
+        NotConnected: [JournalError::NotConnected {
+            action: "take the lock",
+            store: "the journal on lb1".into(),
+            reason: "ssh reports: ssh: connect to host lb1 port 22: Connection refused (ssh lb1)".into(),
+            advice: "start sshd there, or correct its port (`Port` in your ssh configuration); this must connect: `ssh lb1`".into(),
+        }],
+        OtherVersion: [JournalError::OtherVersion {
+            action: "record a step",
+            store: "the journal on lb1".into(),
+            reason: "switchman 0.1.0 there does not know the operation `append` of switchman 0.2.0 here (there is no such route)"
+                .into(),
+        }],
+        Denied: [JournalError::Denied {
+            store: "the journal on lb1".into(),
+            directory: "/var/lib/switchman/journals".into(),
+            user: "deploy".into(),
+            reason: "Permission denied (os error 13)".into(),
+        }],
         LockLost: [
             JournalError::LockLost { holder: Some(Box::new(operator.holder)) },
             JournalError::LockLost { holder: None },

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::journal_store::{Acquisition, JournalError, JournalStore, LockRecord};
+use super::journal_store::{Acquisition, JournalError, JournalStore};
+use crate::model::journal_record::LockRecord;
 use crate::model::lock::{Holder, Liveness, LockNote, LockPurpose, LockView};
 
 /// The result of an attempt to take the lock.

@@ -21,6 +21,7 @@ use tokio::net::TcpStream;
 use crate::testing::run_in_namespace;
 
 mod balancer;
+mod journal;
 mod ssh;
 mod tls;
 mod upload;
@@ -28,7 +29,7 @@ mod upload;
 const SWITCHMAN: &str = env!("CARGO_BIN_EXE_switchman");
 
 /// A directory, and the programs that are ended with it.
-struct Place {
+pub struct Place {
     dir: tempfile::TempDir,
     children: Vec<Child>,
 }
@@ -43,15 +44,15 @@ impl Drop for Place {
 }
 
 impl Place {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self { dir: tempfile::tempdir().unwrap(), children: Vec::new() }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn text(&self, name: &str) -> String {
+    pub fn text(&self, name: &str) -> String {
         self.path(name).display().to_string()
     }
 

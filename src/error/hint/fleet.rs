@@ -3,6 +3,7 @@
 use super::host::link_hint;
 use crate::model::lock::LockPurpose;
 use crate::model::name::{HostName, ServiceName};
+use crate::model::shell::quote_word;
 use crate::model::version::Version;
 use crate::ops::fleet::lock::LockError;
 use crate::ops::fleet::promote::{NotReadyError, PromotionError};
@@ -224,6 +225,17 @@ pub fn journal_hint(error: &JournalError) -> String {
         }
         JournalError::Unreachable { .. } => {
             "when the store answers again, `switchman roll --status` shows the progress and `switchman roll --resume` continues, on this machine or another one"
+        }
+        JournalError::NotConnected { advice, .. } => {
+            return format!("{advice}; then `switchman roll --status` shows the progress");
+        }
+        JournalError::OtherVersion { .. } => "install the same version of switchman on both machines",
+        JournalError::Denied { directory, user, .. } => {
+            return format!(
+                "as root there, `install -d -m 0700 -o {user} {}`; or let switchman run as root there, `ssh: {{switchman: sudo -n \
+                 switchman}}`; or name another directory, `journal: {{host: NAME, path: DIR}}`, the same for every operator",
+                quote_word(&directory.display().to_string())
+            );
         }
         JournalError::Damaged { store, .. } => {
             return format!(

@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 
 use crate::model::journal::{RollEntry, RollEntryKind};
+use crate::model::journal_record::{LockRecord, Log, StoredEntry};
 use crate::model::lock::{Holder, Liveness, LockNote, LockPurpose};
 use crate::model::promote::PromotionEntry;
 use crate::world::journal::Record;
-use crate::world::journal_store::{Acquisition, JournalError, JournalStore, LockRecord, Log, StoredEntry};
+use crate::world::journal_store::{Acquisition, JournalError, JournalStore};
 use crate::world::lock::{FleetLock, HolderIdentity};
 
 /// Journals and lock in memory.

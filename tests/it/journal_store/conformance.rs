@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use switchman::model::journal::{RollEntry, RollEntryKind};
+use switchman::model::journal_record::{LockRecord, Log, StoredEntry};
 use switchman::model::lock::{Holder, LockNote, LockPurpose};
 use switchman::model::roll::RollId;
 use switchman::world::journal::Journal;
-use switchman::world::journal_store::{
-    Acquisition, JournalError, JournalStore, LockRecord, Log, StoredEntry,
-};
+use switchman::world::journal_store::{Acquisition, JournalError, JournalStore};
 
 const NOW: jiff::Timestamp = jiff::Timestamp::UNIX_EPOCH;
 const FAR: Duration = Duration::from_mins(1);

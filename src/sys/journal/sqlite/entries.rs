@@ -3,9 +3,9 @@
 use rusqlite::{Connection, Row as SqlRow, params};
 
 use super::columns::parse_column;
-use crate::world::journal_store::{Log, StoredEntry};
+use crate::model::journal_record::{Log, StoredEntry};
 
-pub(super) fn insert(connection: &Connection, log: Log, entry: &StoredEntry) -> rusqlite::Result<()> {
+pub fn insert(connection: &Connection, log: Log, entry: &StoredEntry) -> rusqlite::Result<()> {
     let StoredEntry { id, at, host, what } = entry;
     let host = host.as_ref().map(ToString::to_string);
     let at = at.to_string();
@@ -23,7 +23,7 @@ pub(super) fn insert(connection: &Connection, log: Log, entry: &StoredEntry) -> 
 }
 
 /// Reads the entries of one id, oldest first, without the first `skip`.
-pub(super) fn select(
+pub fn select(
     connection: &Connection,
     log: Log,
     id: &str,
@@ -49,7 +49,7 @@ fn read_entry(row: &SqlRow<'_>) -> rusqlite::Result<StoredEntry> {
 }
 
 /// Reads the latest ids, oldest first.
-pub(super) fn select_ids(connection: &Connection, log: Log, limit: u32) -> rusqlite::Result<Vec<String>> {
+pub fn select_ids(connection: &Connection, log: Log, limit: u32) -> rusqlite::Result<Vec<String>> {
     let (table, key, number) = match log {
         Log::Rolls => ("journal", "roll", "id"),
         Log::Promotions => ("promotions", "promotion", "number"),
