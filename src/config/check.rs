@@ -23,6 +23,7 @@ mod journal;
 mod services;
 mod values;
 
+pub use journal::build_journal;
 use values::{
     build_other_problem, build_wrong_value, check_count, check_duration, check_unique, is_haproxy_name,
     is_ssh_destination, line_number, quote,

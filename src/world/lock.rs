@@ -33,6 +33,11 @@ impl FleetLock {
         Self { store, identity }
     }
 
+    /// The store of the lock, which keeps the journals too.
+    pub fn store(&self) -> &Arc<dyn JournalStore> {
+        &self.store
+    }
+
     /// This process, as the holder of a lock it may take.
     pub fn holder(&self, user: &str, purpose: LockPurpose, now: jiff::Timestamp) -> Holder {
         self.identity.holder(user, purpose, now)

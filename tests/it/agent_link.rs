@@ -72,6 +72,24 @@ impl Place {
         pid
     }
 
+    /// Ends the programs with all that they have started: sshd serves a connection in processes of its own.
+    pub fn kill_all(&mut self) {
+        for child in &mut self.children {
+            let mut pids = vec![child.id()];
+            let mut next = 0;
+            while let Some(pid) = pids.get(next) {
+                let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+                let children = children.unwrap_or_default();
+                pids.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+                next += 1;
+            }
+            for pid in pids {
+                let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
+            }
+            let _ = child.wait();
+        }
+    }
+
     /// An agent on `agent.sock`, with more flags.
     async fn agent(&mut self, more: &[&str]) -> Pid {
         let (socket, state) = (self.text("agent.sock"), self.text("state"));

@@ -10,7 +10,7 @@ use crate::model::journal_location::{
     AccessFiles, ClusterLocation, HostLocation, JournalLocation, PostgresLocation,
 };
 
-pub(super) fn build_journal(
+pub fn build_journal(
     entry: Option<&Spanned<Journal>>,
     hosts: &[Host],
 ) -> Result<JournalLocation, ConfigFault> {

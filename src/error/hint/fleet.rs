@@ -5,6 +5,7 @@ use crate::model::lock::LockPurpose;
 use crate::model::name::{HostName, ServiceName};
 use crate::model::shell::quote_word;
 use crate::model::version::Version;
+use crate::ops::fleet::journal_move::MoveError;
 use crate::ops::fleet::lock::LockError;
 use crate::ops::fleet::promote::{NotReadyError, PromotionError};
 use crate::ops::fleet::roll::RollError;
@@ -211,6 +212,23 @@ fn preflight_hint(host: &HostName, refused: &PreflightError) -> String {
     format!("nothing was changed; {action}")
 }
 
+pub fn journal_move_hint(error: &MoveError) -> String {
+    match error {
+        MoveError::Lock(error) => lock_hint(error),
+        MoveError::Journal(error) => format!(
+            "{}; the old journal is unchanged, and the same command continues the move",
+            journal_hint(error)
+        ),
+        MoveError::SameStore { .. } => "name another store with `--to`".into(),
+        MoveError::NotEmpty { .. } => {
+            "name a store that has no journal of this service, or remove that journal with the store's own tools".into()
+        }
+        MoveError::Differs { .. } => {
+            "the old journal is unchanged: use it, remove what is in the other store, and move it again".into()
+        }
+    }
+}
+
 pub fn journal_hint(error: &JournalError) -> String {
     let text = match error {
         JournalError::Full { .. } => {
@@ -230,11 +248,11 @@ pub fn journal_hint(error: &JournalError) -> String {
             return format!("{advice}; then `switchman roll --status` shows the progress");
         }
         JournalError::OtherVersion { .. } => "install the same version of switchman on both machines",
-        JournalError::Denied { directory, user, .. } => {
+        JournalError::Denied { user, .. } => {
             return format!(
-                "as root there, `install -d -m 0700 -o {user} {}`; or let switchman run as root there, `ssh: {{switchman: sudo -n \
-                 switchman}}`; or name another directory, `journal: {{host: NAME, path: DIR}}`, the same for every operator",
-                quote_word(&directory.display().to_string())
+                "let switchman run as root there, `ssh: {{switchman: sudo -n switchman}}` in switchman.yaml; or as root there `install -d \
+                 -m 0700 -o {} DIR`, and name it for every operator: `journal: {{host: NAME, path: DIR}}`",
+                quote_word(user)
             );
         }
         JournalError::Damaged { store, .. } => {

@@ -7,6 +7,7 @@ pub mod deployments;
 pub mod drain;
 pub mod forward;
 pub mod hooks;
+pub mod journal_move;
 pub mod lock;
 mod mains;
 pub mod metrics;

@@ -38,7 +38,8 @@ const EXAMPLES: [&str; 21] = [
 /// A default that the checked configuration does not contain: switchman fills it in later.
 const FILLED_IN_LATER: &str = "ssh.switchman";
 /// Keys that the example names in a comment only: another key excludes them.
-const EXCLUDED: [&str; 4] = ["agents.token_file", "journal.path", "journal.postgres", "journal.consul"];
+const EXCLUDED: [&str; 5] =
+    ["agents.token_file", "journal.path", "journal.host", "journal.postgres", "journal.consul"];
 
 #[test]
 fn configuration_page_is_current() {
