@@ -22,9 +22,9 @@ use crate::world::store::{ChangeOutcome, HistoryNote, LockGuard, Store, StoreErr
 mod rows;
 
 const SCHEMA: Schema = Schema {
-    version: 5,
+    version: 6,
     create: CREATE,
-    upgrades: &[UPGRADE_TO_2, UPGRADE_TO_3, UPGRADE_TO_4, UPGRADE_TO_5],
+    upgrades: &[UPGRADE_TO_2, UPGRADE_TO_3, UPGRADE_TO_4, UPGRADE_TO_5, UPGRADE_TO_6],
 };
 
 const CREATE: &str = "
@@ -40,14 +40,14 @@ const CREATE: &str = "
         id INTEGER PRIMARY KEY AUTOINCREMENT, operation INTEGER NOT NULL, at TEXT NOT NULL, user TEXT NOT NULL,
         pid INTEGER NOT NULL, service TEXT NOT NULL, action TEXT NOT NULL,
         phase TEXT NOT NULL CHECK (phase IN ('began', 'done', 'failed')), detail TEXT NOT NULL,
-        machine TEXT NOT NULL DEFAULT '') STRICT;
+        machine TEXT NOT NULL DEFAULT '', purpose TEXT NOT NULL DEFAULT '', roll TEXT) STRICT;
     CREATE TRIGGER history_is_append_only BEFORE UPDATE ON history
         BEGIN SELECT RAISE(ABORT, 'history is append-only'); END;
     CREATE TRIGGER history_is_kept BEFORE DELETE ON history
         BEGIN SELECT RAISE(ABORT, 'history is append-only'); END;
     CREATE INDEX trials ON forwards (service) WHERE trial IS NOT NULL;
     CREATE INDEX places ON forwards (service) WHERE layer7 IS NOT NULL;
-    PRAGMA user_version = 5;";
+    PRAGMA user_version = 6;";
 
 /// Versions side by side: routes, access and trial as JSON; deployments.
 const UPGRADE_TO_2: &str = "
@@ -75,6 +75,12 @@ const UPGRADE_TO_5: &str = "
     ALTER TABLE forwards ADD COLUMN owner TEXT;
     ALTER TABLE history ADD COLUMN machine TEXT NOT NULL DEFAULT '';
     PRAGMA user_version = 5;";
+
+/// Why a change was made, and for which roll.
+const UPGRADE_TO_6: &str = "
+    ALTER TABLE history ADD COLUMN purpose TEXT NOT NULL DEFAULT '';
+    ALTER TABLE history ADD COLUMN roll TEXT;
+    PRAGMA user_version = 6;";
 
 /// Interval between two attempts to take the lock of the host.
 const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(20);

@@ -140,12 +140,29 @@ fn takeover_stops_the_roll_and_both_histories_record_it() {
     });
 }
 
+/// It has no owner afterwards, so that the roll reads who it was in the host's history.
+#[test]
+fn takeover_that_puts_the_host_into_service_is_named_with_its_reason() {
+    run_in_namespace(|| async {
+        let host = Host::new();
+        host.succeeds("ops1", &["enable-forward"]);
+        let roll = host.start_roll("ops1");
+        host.succeeds("ops2", &["enable-forward", "--force", "--reason", "users need it"]);
+        let (code, text) = finish(roll);
+        assert_eq!(code, Some(1), "{text}");
+        assert!(text.contains("enable-forward by root on ops2 (pid "), "{text}");
+        assert!(text.contains("): users need it"), "{text}");
+    });
+}
+
 #[test]
 fn maintenance_by_hand_is_kept_from_rolls_of_others() {
     run_in_namespace(|| async {
         let host = Host::new();
         host.succeeds("ops1", &["enable-forward"]);
         host.succeeds("ops1", &["disable-forward", "--reason", "new disk"]);
+        let history = host.succeeds("ops1", &["history"]);
+        assert!(history.contains("reason: new disk"), "{history}");
         let error = host.is_refused("ops2", &["roll", "--", "true"]);
         assert!(error.contains("root on ops1, by hand, since") && error.contains(": new disk"), "{error}");
         host.succeeds("ops2", &["roll", "--force", "--reason", "it is urgent", "--", "true"]);

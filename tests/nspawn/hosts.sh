@@ -12,8 +12,8 @@
 # tree is kept, below /var/cache/swm-debootstrap. Needs systemd-nspawn and debootstrap: `sh tests/setup.sh host`.
 
 CACHE=/var/cache/swm-debootstrap
-# The firewalls are there and off: firewalld is disabled below, and ufw starts nothing until it is enabled.
-PACKAGES=systemd,systemd-sysv,dbus,iptables,nftables,procps,iproute2,curl,nginx-light,python3-minimal,libpam-systemd,firewalld,ufw
+# The firewalls and sshd are there and off: they are disabled below, and ufw starts nothing until it is enabled.
+PACKAGES=systemd,systemd-sysv,dbus,iptables,nftables,procps,iproute2,curl,nginx-light,python3-minimal,libpam-systemd,firewalld,ufw,openssh-server,sudo
 BASE=$CACHE/bookworm-$(echo $PACKAGES | cksum | cut -d ' ' -f 1)
 # Only ends a script that would hang.
 BOUND=${BOUND:-120}
@@ -31,7 +31,7 @@ if [ -z "${SWM_HOSTS:-}" ]; then
         mirror=$(apt-get indextargets --format '$(REPO_URI)' | grep -v security | sort -u | head -n 1)
         debootstrap --variant=minbase --include=$PACKAGES bookworm "$CACHE/.new" "$mirror" > "$CACHE/log" 2>&1 ||
             { tail -n 20 "$CACHE/log" >&2; exit 1; }
-        chroot "$CACHE/.new" systemctl disable --quiet firewalld ufw
+        chroot "$CACHE/.new" systemctl disable --quiet firewalld ufw ssh
         mv "$CACHE/.new" "$BASE"
     ) 9> $CACHE.lock
     SWM_HOSTS=$(mktemp -d /var/tmp/swm-hosts.XXXXXX)

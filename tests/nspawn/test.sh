@@ -204,5 +204,7 @@ left=$(inside web1 sh -c 'find / -xdev -path /proc -prune -o -iname "*switchman*
 inside web1 systemctl list-units --all --no-legend 'switchman*' | grep . && fail "units are left"
 
 . "$(dirname "$0")/init.sh"
+host_down web1
+. "$(dirname "$0")/operators.sh"
 
 step "passed in $SECONDS s"

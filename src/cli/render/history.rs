@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::renderer::Renderer;
 use super::time_format::TimeFormat;
 use super::{roll, table};
-use crate::model::history::HistoryEntry;
+use crate::model::history::{HistoryEntry, Phase};
 use crate::model::lock::LockNote;
 use crate::model::name::HostName;
 use crate::plan::roll::progress::RollProgress;
@@ -65,10 +65,24 @@ fn format_history(rows: &[HistoryEntry], time: TimeFormat) -> String {
             entry.service.to_string(),
             entry.action.clone(),
             entry.phase.as_str().to_owned(),
-            entry.detail.clone(),
+            describe_entry(entry),
         ]
     };
     table::format_table(&["AT", "WHO", "SERVICE", "WHAT", "RESULT", "DETAIL"], rows.iter().map(row).collect())
+}
+
+/// The detail, and where a change begins, its roll or the reason that was given by hand.
+fn describe_entry(entry: &HistoryEntry) -> String {
+    let cause = match &entry.actor.roll {
+        _ if entry.phase != Phase::Began => None,
+        Some(roll) => Some(format!("roll {roll}")),
+        // A takeover has its reason in the detail.
+        None if entry.actor.purpose.is_empty() || entry.detail.contains(&entry.actor.purpose) => None,
+        None => Some(format!("reason: {}", entry.actor.purpose)),
+    };
+    let parts: Vec<String> =
+        [Some(entry.detail.clone()), cause].into_iter().flatten().filter(|part| !part.is_empty()).collect();
+    parts.join("; ")
 }
 
 fn format_lock_notes(notes: &[LockNote], time: TimeFormat) -> String {

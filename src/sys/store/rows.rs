@@ -15,6 +15,7 @@ use crate::model::name::ServiceName;
 use crate::model::port_forward::{Forward, Switch};
 use crate::model::ports::Port;
 use crate::model::proxy::Layer7;
+use crate::model::roll::RollId;
 
 pub(super) const SELECT_FORWARDS: &str = "SELECT service, check_port, target_port, switch, from_self, generation, changed_at, routes, access, trial, layer7, owner FROM forwards ORDER BY service";
 
@@ -25,7 +26,7 @@ pub(super) const SELECT_TRIALS: &str =
 
 /// ?1: service or NULL for all; ?2: how many.
 pub(super) const SELECT_HISTORY: &str = "SELECT * FROM (
-    SELECT id, operation, at, user, pid, service, action, phase, detail, machine FROM history
+    SELECT id, operation, at, user, pid, service, action, phase, detail, machine, purpose, roll FROM history
     WHERE ?1 IS NULL OR service = ?1 ORDER BY id DESC LIMIT ?2) ORDER BY id";
 
 /// ?1: the action. The history is read whole, a few rows a day of it.
@@ -131,8 +132,9 @@ pub(super) fn put_record(connection: &Connection, recorded: &ServiceRecord) -> r
 pub(super) fn append_entry(connection: &Connection, entry: &HistoryEntry) -> rusqlite::Result<()> {
     connection
         .execute(
-            "INSERT INTO history (operation, at, user, pid, service, action, phase, detail, machine)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            "INSERT INTO history (operation, at, user, pid, service, action, phase, detail, machine,
+                 purpose, roll)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
             params![
                 entry.operation.0,
                 entry.at.to_string(),
@@ -143,6 +145,8 @@ pub(super) fn append_entry(connection: &Connection, entry: &HistoryEntry) -> rus
                 entry.phase.as_str(),
                 entry.detail,
                 entry.actor.machine,
+                entry.actor.purpose,
+                entry.actor.roll.as_ref().map(RollId::to_string),
             ],
         )
         .map(|_| ())
@@ -160,7 +164,7 @@ pub(super) fn find_began_entry(
     operation: OperationId,
 ) -> rusqlite::Result<HistoryEntry> {
     connection.query_row(
-        "SELECT id, operation, at, user, pid, service, action, phase, detail, machine FROM history
+        "SELECT id, operation, at, user, pid, service, action, phase, detail, machine, purpose, roll FROM history
          WHERE operation = ?1 AND phase = 'began'",
         [operation.0],
         read_entry,
@@ -177,7 +181,12 @@ pub(super) fn read_entry(row: &Row<'_>) -> rusqlite::Result<HistoryEntry> {
     Ok(HistoryEntry {
         operation: OperationId(row.get(1)?),
         at: parse_text(row, 2)?,
-        actor: Actor { machine: row.get(9)?, ..Actor::new(row.get::<_, String>(3)?, row.get(4)?) },
+        actor: Actor {
+            machine: row.get(9)?,
+            purpose: row.get(10)?,
+            roll: row.get::<_, Option<String>>(11)?.map(|_| parse_text(row, 11)).transpose()?,
+            ..Actor::new(row.get::<_, String>(3)?, row.get(4)?)
+        },
         service: parse_text(row, 5)?,
         action: row.get(6)?,
         phase,

@@ -55,7 +55,13 @@ fn owner_and_operator_machine_are_recorded() {
     let owner = store.load_records().unwrap().remove(0).owner.unwrap();
     assert_eq!(owner.to_string(), "alice on ops1, by hand, since 1970-01-01T00:00:01Z: new disk");
     let entry = store.load_history(None, 1).unwrap().remove(0);
-    assert_eq!((entry.actor.machine, entry.actor.user), (alice.machine.clone(), alice.user.clone()));
+    assert_eq!(entry.actor, alice);
+    let roll = Some("r20261127-230812-2ae7".parse().unwrap());
+    let rolling = Actor { roll, purpose: "./deploy.sh".into(), ..alice.clone() };
+    let (operation, _) =
+        store.begin(&Intent { actor: rolling.clone(), ..intent(Switch::Off) }, at(1)).unwrap();
+    store.end(operation, &rolling, &done(), at(2)).unwrap();
+    assert_eq!(store.load_history(None, 1).unwrap().remove(0).actor, rolling);
     store.begin(&Intent { actor: alice, ..intent(Switch::On) }, at(2)).unwrap();
     assert_eq!(store.load_records().unwrap()[0].owner, None);
 }
@@ -124,7 +130,7 @@ fn store_refuses_newer_schema() {
     store.begin(&intent(Switch::Off), at(1)).unwrap();
     Connection::open(store.dir.join("state.db")).unwrap().pragma_update(None, "user_version", 9).unwrap();
     let error = SqliteStore::new(dir.path()).load_records().unwrap_err();
-    assert_eq!(error, StoreError::Newer { path: store.dir.join("state.db"), found: 9, known: 5 });
+    assert_eq!(error, StoreError::Newer { path: store.dir.join("state.db"), found: 9, known: 6 });
 }
 
 #[test]

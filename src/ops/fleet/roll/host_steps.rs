@@ -10,6 +10,7 @@ use crate::model::api::{HostView, ProbeResult, RunRequest};
 use crate::model::duration;
 use crate::model::failure::ErrorCode;
 use crate::model::forward::ServiceRecord;
+use crate::model::history::HistoryEntry;
 use crate::model::host::Host;
 use crate::model::journal::RollEntryKind;
 use crate::model::name::HostName;
@@ -202,7 +203,12 @@ impl RollRun<'_> {
             return format!("the host was taken over by {owner}");
         }
         match view.and_then(|view| view.last_entry) {
-            Some(last) => format!("another operation switched the host: {} by {}", last.action, last.actor),
+            Some(HistoryEntry { action, actor, .. }) if actor.purpose.is_empty() => {
+                format!("another operation switched the host: {action} by {actor}")
+            }
+            Some(HistoryEntry { action, actor, .. }) => {
+                format!("another operation switched the host: {action} by {actor}: {}", actor.purpose)
+            }
             None => "another operation switched the host".to_owned(),
         }
     }
