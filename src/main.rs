@@ -8,6 +8,7 @@ use clap::Parser;
 use switchman::cli::world_params::{FleetWorldParams, HostWorldParams, WorldFactory};
 use switchman::cli::{self, Cli};
 use switchman::model::host::{Host, Transport};
+use switchman::model::journal_location::JournalLocation;
 use switchman::model::name::HostName;
 use switchman::ops::fleet::balancer_cache::CachedBalancer;
 use switchman::ops::host::api::LocalHost;
@@ -15,10 +16,13 @@ use switchman::plan::host_selection::{MachineIdentity, choose_transport};
 use switchman::sys;
 use switchman::sys::journal::host::Connect;
 use switchman::sys::journal::open::open_journal;
+use switchman::sys::outputs::FileOutputs;
+use switchman::sys::shared_outputs::SharedOutputs;
 use switchman::world::balancer::Balancer;
 use switchman::world::journal::Journal;
 use switchman::world::link::HostLink;
 use switchman::world::lock::FleetLock;
+use switchman::world::outputs::OutputStore;
 use switchman::world::{FleetWorld, HostWorld};
 
 /// Limit of a single read from a load balancer.
@@ -101,6 +105,11 @@ fn build_fleet_world(params: FleetWorldParams) -> FleetWorld {
         Arc::new(move || link(&transport, &name))
     };
     let journal = open_journal(&fleet.journal, &journal_dir, &fleet.service, connect);
+    let files = FileOutputs::new(journal_dir.join("rolls"));
+    let outputs: Arc<dyn OutputStore> = match &fleet.journal {
+        JournalLocation::Beside | JournalLocation::Directory(_) => Arc::new(files),
+        _ => Arc::new(SharedOutputs::new(files, journal.clone(), clock.clone())),
+    };
     FleetWorld {
         links,
         balancers,
@@ -108,7 +117,7 @@ fn build_fleet_world(params: FleetWorldParams) -> FleetWorld {
         promotions: Journal::new(journal.clone()),
         journal: Journal::new(journal),
         commands: Arc::new(sys::commands::LocalCommands::new(journal_dir.join("commands"))),
-        outputs: Arc::new(sys::outputs::FileOutputs::new(journal_dir.join("rolls"))),
+        outputs,
         archives: Arc::new(sys::archive::TarArchives),
         notifier: Arc::new(sys::webhook::Webhooks::new(&fleet.webhooks)),
         clock,

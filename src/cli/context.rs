@@ -122,7 +122,7 @@ impl Context {
         })
     }
 
-    /// The world of a fleet whose journal is moved: its place is that of the configuration, whatever `--journal-dir` says.
+    /// The world of a fleet whose journal is moved. `--journal-dir` is about the journal that it is moved from.
     pub(super) fn build_target_world(&self, file: &Path, fleet: &Fleet) -> FleetWorld {
         let dir = match &fleet.journal {
             JournalLocation::Directory(dir) => dir.clone(),

@@ -17,7 +17,6 @@ use crate::model::ssh::SshFailure;
 use crate::ops::fleet::balancer_wait::{BalancerWaitError, MissingObservation};
 use crate::ops::fleet::drain::DrainError;
 use crate::ops::fleet::forward::{SwitchError, SwitchManyError};
-use crate::ops::fleet::journal_move::{JournalCounts, MoveError};
 use crate::ops::fleet::lock::LockError;
 use crate::plan::drain::NotDrainedReason;
 use crate::plan::host_selection::SelectionError;
@@ -83,7 +82,7 @@ pub(super) fn list_failures() -> Vec<Sample<Failure>> {
         wrap(fleet::list_promotion_errors(), Failure::Promotion),
         wrap(list_journal_errors(), Failure::Journal),
         wrap(list_lock_errors(), Failure::Lock),
-        wrap(list_move_errors(), Failure::JournalMove),
+        wrap(fleet::list_move_errors(), Failure::JournalMove),
         wrap(init::list_init_errors(), Failure::Init),
         wrap(init::list_adoption_errors(), Failure::Adoption),
         wrap(lab::list_lab_errors(), Failure::Lab),
@@ -527,20 +526,6 @@ fn make_lock(purpose: LockPurpose) -> Box<LockView> {
     let holder = example::make_holder(purpose);
     let holder = Holder { user: "anna".into(), machine: "bastion".into(), pid: 4711, ..holder };
     Box::new(LockView { holder, heartbeats: 1, liveness: Liveness::Remote })
-}
-
-fn list_move_errors() -> Vec<Sample<MoveError>> {
-    let store = || "PostgreSQL at db1:5432".to_owned();
-    samples!(MoveError {
-        Lock: [list_lock_errors().remove(0).1.into()],
-        Journal: [list_journal_errors().remove(0).1.into()],
-        SameStore: [MoveError::SameStore { store: store() }],
-        NotEmpty: [MoveError::NotEmpty {
-            store: store(),
-            found: JournalCounts { rolls: 2, promotions: 1, entries: 57, notes: 0 },
-        }],
-        Differs: [MoveError::Differs { store: store() }],
-    })
 }
 
 fn list_lock_errors() -> Vec<Sample<LockError>> {

@@ -12,6 +12,8 @@ use super::name::HostName;
 pub enum Log {
     Rolls,
     Promotions,
+    /// The ends of outputs of failed commands, by roll. Only a journal that several machines share has them.
+    Outputs,
 }
 
 impl Log {
@@ -20,6 +22,7 @@ impl Log {
         match self {
             Self::Rolls => "rolls",
             Self::Promotions => "promotions",
+            Self::Outputs => "outputs",
         }
     }
 }
@@ -36,6 +39,15 @@ pub struct StoredEntry {
     pub host: Option<HostName>,
     /// What happened, as JSON text.
     pub what: String,
+}
+
+/// The end of the output of a failed command or hook, for operators on other machines.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SharedOutput {
+    pub at: jiff::Timestamp,
+    /// `None`: of a hook of the whole roll.
+    pub host: Option<HostName>,
+    pub lines: Vec<String>,
 }
 
 /// The lock as a store keeps it.

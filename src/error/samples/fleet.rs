@@ -13,6 +13,7 @@ use crate::model::name::HostName;
 use crate::model::port_conflict::{PortConflict, PortSetting, PortSide};
 use crate::model::promote::PromotionId;
 use crate::ops::fleet::deployments::{FleetDeployError, OvertakenHost};
+use crate::ops::fleet::journal_move::{JournalCounts, MoveError};
 use crate::ops::fleet::promote::{NotReadyError, PromotionError};
 use crate::ops::fleet::roll::RollError;
 use crate::plan::compare::ComparisonVerdict;
@@ -293,5 +294,19 @@ fn list_archive_errors() -> Vec<Sample<ArchiveError>> {
             path: "dist/key.pem".into(),
             reason: "Permission denied (os error 13)".into()
         }],
+    })
+}
+
+pub(super) fn list_move_errors() -> Vec<Sample<MoveError>> {
+    let store = || "PostgreSQL at db1:5432".to_owned();
+    samples!(MoveError {
+        Lock: [list_lock_errors().remove(0).1.into()],
+        Journal: [list_journal_errors().remove(0).1.into()],
+        SameStore: [MoveError::SameStore { store: store() }],
+        NotEmpty: [MoveError::NotEmpty {
+            store: store(),
+            found: JournalCounts { rolls: 2, promotions: 1, entries: 57, notes: 0 },
+        }],
+        Differs: [MoveError::Differs { store: store() }],
     })
 }

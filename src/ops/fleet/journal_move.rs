@@ -80,7 +80,7 @@ struct LogContents {
 impl Contents {
     async fn load(store: &dyn JournalStore) -> Result<Self, JournalError> {
         let mut logs = Vec::new();
-        for log in [Log::Rolls, Log::Promotions] {
+        for log in [Log::Rolls, Log::Promotions, Log::Outputs] {
             let mut histories = Vec::new();
             for id in store.list(log, u32::MAX).await? {
                 histories.push(store.load(log, &id, 0).await?);
@@ -96,6 +96,8 @@ impl Contents {
             match log {
                 Log::Rolls => counts.rolls = histories.len(),
                 Log::Promotions => counts.promotions = histories.len(),
+                // They belong to their rolls.
+                Log::Outputs => {}
             }
             counts.entries += histories.iter().map(Vec::len).sum::<usize>();
         }

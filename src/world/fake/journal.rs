@@ -152,6 +152,7 @@ impl JournalStore for FakeJournal {
         match log {
             Log::Rolls => self.rolls.lock().unwrap().push(restore(entry)),
             Log::Promotions => self.promotions.lock().unwrap().push(restore(entry)),
+            Log::Outputs => {}
         }
         Ok(())
     }
@@ -160,6 +161,7 @@ impl JournalStore for FakeJournal {
         let entries: Vec<StoredEntry> = match log {
             Log::Rolls => self.rolls.lock().unwrap().iter().map(store).collect(),
             Log::Promotions => self.promotions.lock().unwrap().iter().map(store).collect(),
+            Log::Outputs => vec![],
         };
         Ok(entries.into_iter().filter(|entry| entry.id == id).skip(skip).collect())
     }
@@ -170,6 +172,7 @@ impl JournalStore for FakeJournal {
             Log::Promotions => {
                 self.promotions.lock().unwrap().iter().map(|entry| entry.id().to_string()).collect()
             }
+            Log::Outputs => vec![],
         };
         let mut ids: Vec<String> = Vec::new();
         for id in all {

@@ -222,3 +222,25 @@ fn check_lost_store_stops_the_roll(store: &mut SharedStore) {
     let (_, status) = host.run_elsewhere("ops1", &["status"]);
     assert!(status.contains("forward   on"), "{rest}{status}");
 }
+
+#[test]
+fn output_of_a_failed_command_is_read_on_another_machine() {
+    run_in_namespace(|| async {
+        let store = SharedStore::start_machine().await;
+        let host = Host::with_shared_journal(&store.yaml());
+        host.succeeds("ops1", &["enable-forward"]);
+        let script = "seq 1 100; echo the disk is full; exit 3";
+        let (code, text) = host.run_elsewhere("ops1", &["roll", "--", "sh", "-c", script]);
+        assert_eq!(code, Some(1), "{text}");
+        let (_, status) = host.run_elsewhere("ops2", &["roll", "--status"]);
+        let is_roll = |word: &&str| word.starts_with("r2") && word.contains('-');
+        let roll = status.split_whitespace().find(is_roll).unwrap_or_else(|| panic!("no roll: {status}"));
+        let roll = roll.trim_end_matches([':', ',', ';']);
+        // The files of the output are on the first machine.
+        std::fs::remove_dir_all(host.0.path().join("ops1")).unwrap();
+        let (code, past) = host.run_elsewhere("ops2", &["history", "--roll", roll]);
+        assert_eq!(code, Some(0), "{past}");
+        assert!(past.contains("output of web1 until ") && past.contains("\n  the disk is full\n"), "{past}");
+        assert!(past.contains("\n  100\n") && !past.contains("\n  1\n"), "its end: {past}");
+    });
+}
