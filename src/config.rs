@@ -3,8 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
+use env::JournalVariables;
+
 use crate::model::fleet::Fleet;
-use crate::model::journal_location::JournalLocation;
+use crate::model::journal_location::{JournalLocation, Secret};
 
 pub mod check;
 pub mod env;
@@ -25,13 +27,29 @@ pub fn load_config(named: Option<&Path>) -> Result<(PathBuf, Fleet), ConfigError
     let file = named.map(Path::to_owned).or_else(first).ok_or(ConfigError::NotFound)?;
     let text = std::fs::read_to_string(&file)
         .map_err(|error| ConfigError::ReadFailed { file: file.clone(), reason: error.to_string() })?;
-    let fleet = parse_config(&file, &text)?;
+    let fleet = build_config(&file, &text, env::read_journal_variables())?;
     Ok((file, fleet))
 }
 
 /// Text -> checked fleet. `file` is for messages, and keys lie relative to it.
 pub fn parse_config(file: &Path, text: &str) -> Result<Fleet, ConfigError> {
-    let shape = file::parse_file(text).map_err(|fault| fault.in_file(file))?;
+    build_config(file, text, JournalVariables::default())
+}
+
+fn build_config(file: &Path, text: &str, variables: JournalVariables) -> Result<Fleet, ConfigError> {
+    let mut shape = file::parse_file(text).map_err(|fault| fault.in_file(file))?;
+    let variable = Path::new(env::JOURNAL_VARIABLE);
+    let secret = variables.secret.map(Secret);
+    if let Some(location) = &variables.location {
+        let mut journal = file::parse_journal(location).map_err(|fault| fault.in_file(variable))?;
+        journal.value.secret.clone_from(&secret);
+        // Checked alone, so that a fault names the variable.
+        check::check_journal(&journal).map_err(|fault| fault.in_file(variable))?;
+        shape.journal = Some(journal);
+    }
+    if let Some(journal) = &mut shape.journal {
+        journal.value.secret = secret;
+    }
     let mut fleet = check::build_fleet(shape).map_err(|fault| fault.in_file(file))?;
     let beside = file.parent().unwrap_or(Path::new(""));
     let reach = &mut fleet.reach;

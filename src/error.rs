@@ -4,11 +4,13 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::config::ConfigError;
 use crate::config::host_edit::HostEditError;
 use crate::lab::LabError;
 use crate::lint::AdoptionError;
+use crate::model::duration;
 use crate::model::failure::ErrorCode;
 use crate::model::name::{HostName, ServiceName};
 use crate::model::plural::Count;
@@ -115,10 +117,10 @@ pub enum Failure {
     ProblemsFound { problems: usize },
     /// `compare`; the report is printed already.
     #[error("cannot pass the comparison: {reason}")]
-    AnswersDiffer { reason: String },
+    AnswersDiffer { reason: String, subject: Subject },
     /// `compare`; the report is printed already.
     #[error("cannot compare the answers: {reason}")]
-    InsufficientSamples { reason: String },
+    InsufficientSamples { reason: String, subject: Subject },
     #[error(transparent)]
     Init(InitError),
     /// `init --from`.
@@ -166,6 +168,12 @@ pub enum Failure {
     Output { source: io::Error },
     #[error("cannot read the answer: {source}")]
     Input { source: io::Error },
+    /// A question without a terminal, and no answer on standard input.
+    #[error("cannot read the answer: standard input is no terminal, and nothing was written to it for {}", duration::format(*.waited))]
+    NoAnswer { waited: Duration },
+    /// ssh would refuse it.
+    #[error("cannot use the ssh key `{}`: its mode is {mode:04o}, and ssh refuses a key that others may read", .path.display())]
+    LooseKey { path: PathBuf, mode: u32 },
     #[error("cannot {action} `{}`: {source}", .path.display())]
     File { action: &'static str, path: PathBuf, source: io::Error },
     #[error("cannot use the token `{}`: it has fewer than {required} characters", .path.display())]
@@ -249,7 +257,9 @@ impl Failure {
             Self::Usage { command, .. } => format!("`switchman help {command}` describes its arguments"),
             Self::Config(error) => hint::config_hint(error).into(),
             Self::HostSelection(error) => hint::selection_hint(error).into(),
-            Self::Lab(error) => hint::lab_hint(error).into(),
+            Self::Lab(error) => hint::lab_hint(error),
+            Self::AnswersDiffer { subject, .. } => subject.fill(ANSWERS_DIFFER_HINT),
+            Self::InsufficientSamples { subject, .. } => subject.fill(INSUFFICIENT_SAMPLES_HINT),
             Self::Deployments { error, subject, .. } => {
                 let hint = deployments_hint(error);
                 subject.as_ref().map_or_else(|| hint.clone(), |subject| subject.fill(&hint))
@@ -287,6 +297,9 @@ impl Failure {
             Self::ShortToken { path, .. } => {
                 format!("write a longer one: `openssl rand -hex 32 >{}`", path.display())
             }
+            Self::LooseKey { path, .. } => {
+                format!("`chmod 600 {}`, then run the command again", path.display())
+            }
             Self::Listen { address, .. } => {
                 format!(
                     "`ss -ltnp` shows which program listens on port {}; give another address",
@@ -317,8 +330,6 @@ impl Failure {
                 "`switchman kill NAME VERSION` kills one version, `switchman kill NAME` all of a service, `switchman kill --all` \
                  everything"
             }
-            Self::AnswersDiffer { .. } => ANSWERS_DIFFER_HINT,
-            Self::InsufficientSamples { .. } => INSUFFICIENT_SAMPLES_HINT,
             Self::SwitchedPartially { .. } => "`switchman status` shows every host",
             Self::RollIncomplete { .. } => FINISHED_ROLL_HINT,
             Self::Interrupted => "nothing was changed; run the command again",
@@ -329,7 +340,7 @@ impl Failure {
             Self::Output { .. } => {
                 "free some space where its output goes, or send it elsewhere; `switchman status` shows what was done"
             }
-            Self::Input { .. } => "`--yes` answers every question with yes",
+            Self::Input { .. } | Self::NoAnswer { .. } => "`--yes` answers every question with yes",
             Self::SocketInUse { .. } => {
                 "one agent per host is enough; `systemctl stop switchman` ends it, `--socket PATH` serves on another socket"
             }

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::Context;
 use super::host_args::HostArgs;
+use super::lock_wait_args::LockWaitArgs;
 use crate::config::env;
 use crate::error::Failure;
 use crate::model::duration;
@@ -53,6 +54,20 @@ struct CommonArgs {
     /// Limit the wait for HAProxy [default: twice the limit of its check settings, and 5s]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     timeout: Option<Duration>,
+    #[command(flatten)]
+    lock_wait: LockWaitArgs,
+}
+
+impl EnableArgs {
+    pub(super) fn lock_wait_limit(&self) -> Duration {
+        self.common.lock_wait.limit()
+    }
+}
+
+impl DisableArgs {
+    pub(super) fn lock_wait_limit(&self) -> Duration {
+        self.common.lock_wait.limit()
+    }
 }
 
 pub async fn enable(args: EnableArgs, context: &Context) -> Result<(), Failure> {

@@ -37,7 +37,7 @@ pub struct GlobalArgs {
     /// Print results to stdout in this format
     #[arg(long, global = true, value_enum, default_value_t = OutputFormat::Table)]
     pub(super) output: OutputFormat,
-    /// Print times in this format; JSON has RFC 3339
+    /// Print times in this format; JSON, errors and findings have RFC 3339
     #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t = TimeFormat::Human)]
     pub(super) time_format: TimeFormat,
     /// Answer every question with yes

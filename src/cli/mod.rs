@@ -1,7 +1,8 @@
 //! The command line: flags -> options -> one operation -> render.
 
 use std::ffi::OsString;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -19,6 +20,8 @@ mod failure;
 mod forward;
 mod globals;
 mod haproxy_files;
+#[cfg(test)]
+mod hint_commands;
 mod history;
 mod host_address_arg;
 mod host_args;
@@ -27,6 +30,7 @@ mod interrupt;
 mod journal;
 mod lab;
 mod lock;
+mod lock_wait_args;
 mod man;
 mod metrics;
 mod promote;
@@ -36,7 +40,9 @@ pub mod render;
 mod restore;
 mod roll;
 mod schema;
+mod ssh_files;
 mod status;
+mod summary;
 mod supervise;
 mod web_server_arg;
 pub mod world_params;
@@ -217,6 +223,24 @@ enum Command {
 }
 
 impl Command {
+    /// Returns how long the command may wait for the fleet lock.
+    fn lock_wait_limit(&self) -> Duration {
+        match self {
+            Self::EnableForward(args) => args.lock_wait_limit(),
+            Self::DisableForward(args) => args.lock_wait_limit(),
+            Self::Roll(args) => args.lock_wait.limit(),
+            Self::Promote(args) => args.lock_wait_limit(),
+            Self::Deploy(args) => args.lock_wait.limit(),
+            Self::Assign(args) => args.lock_wait.limit(),
+            Self::Mirror(args) => args.lock_wait_limit(),
+            Self::Canary(args) => args.lock_wait_limit(),
+            Self::Access(args) => args.lock_wait.limit(),
+            Self::Merge(args) => args.lock_wait.limit(),
+            Self::Lock(args) => args.lock_wait_limit(),
+            _ => Duration::ZERO,
+        }
+    }
+
     /// Returns the reaction of the command to signals.
     fn interrupt_policy(&self) -> InterruptPolicy {
         match self {
@@ -291,6 +315,8 @@ pub fn run(cli: Cli, world_factory: WorldFactory) -> ExitStatus {
             stop: stop.clone(),
             prompt,
             changes: changes.clone(),
+            lock_wait_limit: command.lock_wait_limit(),
+            ssh_environment: OnceLock::new(),
         };
         let work = async {
             let result = dispatch(command, &context).await;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_yaml::Spanned;
 
 use super::file::{
-    self, Check, ConfigFile, Host as HostEntry, LoadBalancer, Ports as PortsEntry, Roll, Servers,
+    self, Check, ConfigFile, Host as HostEntry, Journal, LoadBalancer, Ports as PortsEntry, Roll, Servers,
 };
 use super::problem::ConfigFault;
 use crate::model::balancer::{BalancerSpec, CheckTiming, ServerNames, StatsEndpoint};
@@ -17,6 +17,7 @@ use crate::model::host::{ConnectConfig, Host, Transport};
 use crate::model::name::HostName;
 use crate::model::ports::{Port, Ports};
 use crate::model::roll::{Batch, OnFailure};
+use crate::model::ssh::SshFiles;
 
 mod health;
 mod journal;
@@ -28,6 +29,11 @@ use values::{
     build_other_problem, build_wrong_value, check_count, check_duration, check_unique, is_haproxy_name,
     is_ssh_destination, line_number, quote,
 };
+
+/// Checks the place of the journal alone.
+pub fn check_journal(journal: &Spanned<Journal>) -> Result<(), ConfigFault> {
+    journal::build_journal(Some(journal), &[]).map(drop)
+}
 
 /// Checks every rule that relates two values, and fills in the defaults.
 pub fn build_fleet(file: ConfigFile) -> Result<Fleet, ConfigFault> {
@@ -101,6 +107,7 @@ fn build_connect_config(file: &ConfigFile) -> Result<ConnectConfig, ConfigFault>
     }
     Ok(ConnectConfig {
         ssh_options: ssh.options.clone(),
+        ssh_files: SshFiles::default(),
         remote_switchman: remote,
         ca: agents.ca.clone(),
         certificate: agents.certificate.as_ref().map(|path| path.value.clone()),

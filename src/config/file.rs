@@ -12,6 +12,7 @@ use serde_yaml::{Error, Location, Spanned};
 use super::fields::{ConfigDuration, HaproxyEndpoint};
 use super::problem::{ConfigFault, ConfigProblem};
 use super::syntax::{find_open_bracket, guess_cause};
+use crate::model::journal_location::Secret;
 use crate::model::name::{BalancerName, HostName, ServiceName};
 use crate::model::ports::Port;
 
@@ -84,6 +85,9 @@ pub struct Journal {
     pub user: Option<String>,
     /// A file with the password (`postgres`, `etcd`) or the ACL token (`consul`).
     pub secret_file: Option<PathBuf>,
+    /// The same from the environment.
+    #[serde(skip)]
+    pub secret: Option<Secret>,
 }
 
 /// Defaults of `deploy`, `assign` and `kill`; flags override them.
@@ -324,6 +328,30 @@ pub fn parse_file(text: &str) -> Result<ConfigFile, ConfigFault> {
         let path = path.trim_end_matches(".value").trim_end_matches(".?").to_owned();
         build_fault(text, error.without_snippet(), Some(path).filter(|path| path != "." && path != "?"))
     })
+}
+
+/// Parses a place in the syntax of the key `journal`, or a URL of PostgreSQL. A fault has nothing of the text: it may hold a
+/// password, and logs of CI jobs are read by many.
+pub fn parse_journal(text: &str) -> Result<Spanned<Journal>, ConfigFault> {
+    let is_url = text.starts_with("postgresql://") || text.starts_with("postgres://");
+    let quoted = serde_json::Value::from(text);
+    let text = if is_url { format!("{{postgres: {quoted}}}") } else { text.to_owned() };
+    let read: Result<Spanned<Journal>, Error> = serde_yaml::from_str(&text);
+    let mut journal = read.map_err(|error| ConfigFault {
+        line: error.location().as_ref().map_or(1, Location::line),
+        key: None,
+        problem: ConfigProblem::WrongValue {
+            found: "this text".to_owned(),
+            expected: "what `journal:` of switchman.yaml has, such as {etcd: ['https://10.0.0.5:2379']}"
+                .to_owned(),
+        },
+    })?;
+    let Journal { path, ca, certificate, key, secret_file, .. } = &mut journal.value;
+    // Relative to the working directory, as paths of flags are.
+    for path in [path, ca, certificate, key, secret_file].into_iter().flatten() {
+        *path = std::path::absolute(&*path).unwrap_or_else(|_| path.clone());
+    }
+    Ok(journal)
 }
 
 fn build_fault(text: &str, error: &Error, key: Option<String>) -> ConfigFault {

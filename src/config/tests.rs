@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::balancer::StatsEndpoint;
 use crate::model::host::Transport;
-use crate::model::journal_location::JournalLocation;
+use crate::model::journal_location::{JournalLocation, Secret};
 
 const GOOD: &str = r#"
 service: shop
@@ -84,6 +84,48 @@ fn journal_is_beside_the_file_or_where_it_is_named() {
         panic!("another place");
     };
     assert_eq!(cluster.endpoints, ["https://a:2379", "https://b:2379"]);
+}
+
+#[test]
+fn journal_of_the_environment_replaces_that_of_the_file() {
+    let build = |location: &str, secret: Option<&str>| {
+        let variables =
+            JournalVariables { location: Some(location.to_owned()), secret: secret.map(str::to_owned) };
+        build_config(Path::new("/etc/switchman/switchman.yaml"), "service: a\njournal: {path: x}", variables)
+    };
+    let JournalLocation::Etcd(cluster) =
+        build("{etcd: ['https://a:2379'], user: ops, ca: ca.pem}", Some("geheim")).unwrap().journal
+    else {
+        panic!("another place");
+    };
+    assert_eq!(
+        (cluster.user.as_deref(), cluster.endpoints),
+        (Some("ops"), vec!["https://a:2379".to_owned()])
+    );
+    let ca = std::env::current_dir().unwrap().join("ca.pem");
+    assert_eq!(cluster.files.ca, Some(ca), "relative to the working directory");
+    assert_eq!(cluster.files.secret, Some(Secret("geheim".to_owned())));
+    assert!(!format!("{:?}", cluster.files).contains("geheim"));
+    let url = "postgresql://ops:geheim@db1/switchman?sslmode=require";
+    assert!(
+        matches!(build(url, None).unwrap().journal, JournalLocation::Postgres(found) if found.url == url)
+    );
+    for wrong in [
+        "geheim",
+        "{geheim: 1}",
+        "{etcd: geheim}",
+        "{postgres: 'mysql://ops:geheim@db1'}",
+        "{etcd: ['https://a:2379'], user: geheim}",
+        "postgresql://ops:geheim@db1/x\n- geheim",
+    ] {
+        match build(wrong, None) {
+            Err(error) => {
+                let text = error.to_string();
+                assert!(text.contains("SWITCHMAN_JOURNAL:") && !text.contains("geheim"), "{text}");
+            }
+            Ok(fleet) => assert!(wrong.starts_with("postgresql:"), "{:?}", fleet.journal),
+        }
+    }
 }
 
 /// Wrong files after the line `service: a`, each with the sentence that its writer reads.

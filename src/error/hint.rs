@@ -54,16 +54,24 @@ pub(super) fn service_hint(requested: &ServiceName, known: &[ServiceName]) -> St
     }
 }
 
-pub(super) const fn lab_hint(error: &LabError) -> &'static str {
-    match error {
+pub(super) fn lab_hint(error: &LabError) -> String {
+    let text = match error {
         LabError::NoPrivilege { .. } => "run it as root: `sudo switchman lab ...`",
         LabError::Exec(_) => {
             "the lab needs iproute2, iptables, haproxy and nginx: `make setup` installs them"
         }
-        LabError::Up { .. } => {
-            "remove it with `switchman lab down --name NAME`, or take another name: `switchman lab up --name NAME`"
+        LabError::Up { name } => {
+            return format!(
+                "remove it with `switchman lab down --name {name}`, or take another name: `switchman lab up --name {name}2`"
+            );
         }
-        LabError::InUse { .. } => "wait for it, or take another name: `switchman lab up --name NAME`",
+        LabError::InUse { name } => {
+            return format!("wait for it, or take another name: `switchman lab up --name {name}2`");
+        }
+        LabError::Unknown { known, .. } => match known.first() {
+            Some(first) => return format!("`switchman lab down --name {first}` removes that one"),
+            None => "nothing is left to remove; `switchman lab up` builds a lab",
+        },
         LabError::Process(_)
         | LabError::Command { .. }
         | LabError::Files { .. }
@@ -71,7 +79,8 @@ pub(super) const fn lab_hint(error: &LabError) -> &'static str {
         | LabError::TimedOut { .. }
         | LabError::Load { .. }
         | LabError::Interrupted => "`switchman lab down` removes what is left; then run it again",
-    }
+    };
+    text.to_owned()
 }
 
 pub(super) fn switch_hint(error: &SwitchError) -> String {
@@ -93,10 +102,11 @@ pub(super) fn switch_hint(error: &SwitchError) -> String {
             "the forward stays off, and HAProxy may keep the host UP: remove the cause, then run the command again, or go back with \
              `switchman enable-forward --host {host}`; `switchman check` lists the rules of other programs"
         ),
-        SwitchError::NotObserved { source: BalancerWaitError::TimedOut { .. }, switch: Switch::Off, .. } => {
-            "the host still answers, so nothing is lost; `switchman check --haproxy-cfg FILE` looks for the reason, \
-             `switchman enable-forward` puts the host back into service"
-                .into()
+        SwitchError::NotObserved { host, source: BalancerWaitError::TimedOut { .. }, switch: Switch::Off } => {
+            format!(
+                "the host still answers, so nothing is lost; `switchman check --haproxy-cfg FILE` looks for the reason, \
+                 `switchman enable-forward --host {host}` puts the host back into service"
+            )
         }
         SwitchError::NotObserved { source: BalancerWaitError::TimedOut { .. }, switch: Switch::On, .. } => {
             "its users stay on its backup vhost; `switchman check --haproxy-cfg FILE` looks for the reason (MAINT was set \
@@ -108,11 +118,16 @@ pub(super) fn switch_hint(error: &SwitchError) -> String {
              the host in maintenance with these requests still running"
                 .into()
         }
-        SwitchError::NotDrained { is_restored: false, .. } => {
-            "`switchman status` shows its state; `switchman enable-forward` puts the host back".into()
-        }
-        SwitchError::NotObserved { .. } | SwitchError::NotDrained { .. } => {
-            "`switchman status` shows its state".into()
+        SwitchError::NotDrained { host, is_restored: false, .. }
+        | SwitchError::NotObserved {
+            host,
+            switch: Switch::Off,
+            source: BalancerWaitError::Interrupted { .. },
+        } => format!(
+            "`switchman status --host {host}` shows its state; `switchman enable-forward --host {host}` puts the host back"
+        ),
+        SwitchError::NotObserved { host, .. } | SwitchError::NotDrained { host, .. } => {
+            format!("`switchman status --host {host}` shows its state")
         }
     }
 }

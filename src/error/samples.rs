@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Failure, ServerKind};
+use super::{Failure, ServerKind, Subject};
 use crate::agent::serve::ServeError;
 use crate::config::host_edit::HostEditError;
 use crate::config::{ConfigError, ConfigProblem};
@@ -17,7 +17,6 @@ use crate::model::ssh::SshFailure;
 use crate::ops::fleet::balancer_wait::{BalancerWaitError, MissingObservation};
 use crate::ops::fleet::drain::DrainError;
 use crate::ops::fleet::forward::{SwitchError, SwitchManyError};
-use crate::ops::fleet::lock::LockError;
 use crate::plan::drain::NotDrainedReason;
 use crate::plan::host_selection::SelectionError;
 use crate::plan::switch::Refusal;
@@ -81,7 +80,7 @@ pub(super) fn list_failures() -> Vec<Sample<Failure>> {
         wrap(fleet::list_roll_errors(), Failure::Roll),
         wrap(fleet::list_promotion_errors(), Failure::Promotion),
         wrap(list_journal_errors(), Failure::Journal),
-        wrap(list_lock_errors(), Failure::Lock),
+        wrap(fleet::list_lock_errors(), Failure::Lock),
         wrap(fleet::list_move_errors(), Failure::JournalMove),
         wrap(init::list_init_errors(), Failure::Init),
         wrap(init::list_adoption_errors(), Failure::Adoption),
@@ -153,9 +152,11 @@ fn list_own_failures() -> Vec<Sample<Failure>> {
         ForcedStop: [Failure::ForcedStop { recovery: "`switchman ls --wide` shows every host" }],
         ProblemsFound: [Failure::ProblemsFound { problems: 1 }, Failure::ProblemsFound { problems: 2 }],
         AnswersDiffer: [Failure::AnswersDiffer {
+            subject: Subject { service: service(), version: Some(version()) },
             reason: "14 of 1,000 answers do not match; most differ in $.price (14)".into(),
         }],
         InsufficientSamples: [Failure::InsufficientSamples {
+            subject: Subject { service: service(), version: Some(version()) },
             reason: "only 12 of 100 answers compared".into(),
         }],
         Init: [],
@@ -215,6 +216,8 @@ fn list_own_failures() -> Vec<Sample<Failure>> {
                 source: std::io::Error::other("Read-only file system (os error 30)"),
             },
         ],
+        NoAnswer: [Failure::NoAnswer { waited: secs(10) }],
+        LooseKey: [Failure::LooseKey { path: "/home/ops/.ssh/deploy".into(), mode: 0o644 }],
         ShortToken: [Failure::ShortToken { path: "/etc/switchman/token".into(), required: 16 }],
         Listen: [Failure::Listen {
             address: "10.0.0.1:8443".parse().unwrap(),
@@ -517,7 +520,7 @@ fn list_drain_errors() -> Vec<Sample<DrainError>> {
 
 fn list_switch_many_errors() -> Vec<Sample<SwitchManyError>> {
     samples!(SwitchManyError {
-        Lock: [list_lock_errors().remove(0).1.into()],
+        Lock: [fleet::list_lock_errors().remove(0).1.into()],
         Switch: [list_switch_errors().remove(0).1.into()],
     })
 }
@@ -526,26 +529,6 @@ fn make_lock(purpose: LockPurpose) -> Box<LockView> {
     let holder = example::make_holder(purpose);
     let holder = Holder { user: "anna".into(), machine: "bastion".into(), pid: 4711, ..holder };
     Box::new(LockView { holder, heartbeats: 1, liveness: Liveness::Remote })
-}
-
-fn list_lock_errors() -> Vec<Sample<LockError>> {
-    let command = || make_lock(LockPurpose::Command { name: "assign".into() });
-    let purposes = samples!(LockPurpose {
-        Roll: [LockPurpose::Roll { roll: name("r20261121-085642-7e99") }],
-        Promotion: [LockPurpose::Promotion { service: name("shop"), version: name("2.0.0") }],
-        Command: [LockPurpose::Command { name: "assign".into() }],
-        Operator: [LockPurpose::Operator { message: "database migration".into() }],
-    });
-    let operator = || make_lock(LockPurpose::Operator { message: "database migration".into() });
-    let mut all = wrap(purposes, |purpose| LockError::Locked { lock: make_lock(purpose) });
-    all.extend(samples!(LockError {
-        Locked: [LockError::Locked { lock: command() }],
-        Journal: [list_journal_errors().remove(0).1.into()],
-        Interrupted: [LockError::Interrupted { lock: command() }],
-        NotLocked: [LockError::NotLocked],
-        OtherHolder: [LockError::OtherHolder { lock: operator(), user: "ops on ops2".into() }],
-    }));
-    all
 }
 
 pub(super) fn list_journal_errors() -> Vec<Sample<JournalError>> {

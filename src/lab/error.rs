@@ -14,6 +14,14 @@ pub(super) fn to_load_error(error: impl ToString) -> LabError {
     LabError::Load { reason: error.to_string() }
 }
 
+fn describe_labs(known: &[String]) -> String {
+    if known.is_empty() {
+        return "no lab is there".to_owned();
+    }
+    let names: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
+    format!("there is {}", names.join(", "))
+}
+
 /// An error of the rehearsal itself.
 #[derive(Debug, thiserror::Error)]
 pub enum LabError {
@@ -31,6 +39,8 @@ pub enum LabError {
     InUse { name: String },
     #[error("cannot build the lab `{name}`: a lab of that name is up")]
     Up { name: String },
+    #[error("cannot remove the lab `{name}`: there is no such lab; {}", describe_labs(.known))]
+    Unknown { name: String, known: Vec<String> },
     #[error("cannot start the lab: it needs root: {reason}")]
     NoPrivilege { reason: String },
     #[error("cannot continue the lab: timed out waiting for {condition} after {}", crate::model::duration::format(*.waited))]

@@ -14,6 +14,7 @@ pub mod operator;
 pub mod options;
 pub mod process;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -337,7 +338,20 @@ pub async fn remove(name: &HostName, dir: &Path) -> Result<(), LabError> {
 /// Takes a lab down that no switchman holds.
 pub async fn tear_down(name: &HostName) -> Result<(), LabError> {
     let _lock = acquire_lock(name)?;
-    remove(name, &Path::new(RUN_DIR).join(name.as_str())).await
+    let dir = Path::new(RUN_DIR).join(name.as_str());
+    let known = list_names();
+    if !known.contains(name.as_str()) && !dir.exists() && !namespaces::exist(name) {
+        let known = known.into_iter().collect();
+        return Err(LabError::Unknown { name: name.to_string(), known });
+    }
+    remove(name, &dir).await
+}
+
+/// Lists the labs of this machine, also those that a crash left behind.
+fn list_names() -> BTreeSet<String> {
+    let entries = fs::read_dir(RUN_DIR).into_iter().flatten().flatten();
+    let dirs = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    dirs.chain(namespaces::list_labs()).collect()
 }
 
 /// Makes sure that a single switchman builds, rehearses in, or removes a lab of a name: the kernel removes an abstract socket (unix(7)) with the

@@ -16,6 +16,13 @@ use crate::model::host::{Host, Transport};
 use crate::model::name::HostName;
 use crate::sys::exec::Program;
 
+/// Lists the labs that have a namespace of their switch: `swm-NAME-sw`.
+pub fn list_labs() -> Vec<String> {
+    let entries = std::fs::read_dir(NETNS).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter_map(|name| Some(name.strip_prefix("swm-")?.strip_suffix("-sw")?.to_owned())).collect()
+}
+
 /// The directory where `ip netns` keeps the names (ip-netns(8)).
 const NETNS: &str = "/run/netns";
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(20);

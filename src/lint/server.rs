@@ -143,7 +143,7 @@ fn lint_check_keyword(server: &ServerLine<'_>, report: &mut LintReport<'_>) {
             "haproxy-agent-check",
             server.number,
             "an `agent-check` speaks beside the check port, and one that cannot be reached leaves the last state",
-            "fine with `switchman agent --agent-check`; another agent has to answer `up` when it starts, and `ready` only where \
+            "fine with `switchman agent --agent-check ADDR:PORT`; another agent has to answer `up` when it starts, and `ready` only where \
              it also sends `drain`: `ready` undoes a MAINT that HAProxy's own operator set",
         );
     }

@@ -104,7 +104,7 @@ pub struct HostView {
     /// The version that is main; absent where the vhosts serve users themselves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub main_version: Option<Version>,
-    /// The last entry of the history.
+    /// The last change in the history: what was refused or taken back is none.
     pub last_entry: Option<HistoryEntry>,
     /// The proof of the forward by packets; absent where none was requested or nothing is recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -63,6 +63,7 @@ pub struct ServiceRecord {
     pub balancer_is_local: bool,
     /// Increases by one with every recorded change of the switch, so that a waiting command detects that it was overtaken.
     pub generation: u32,
+    /// When the forward was last changed; the history has the changes of versions.
     #[schemars(with = "String")]
     pub changed_at: jiff::Timestamp,
     /// Absent where no deployment is main: the vhosts listen on the data ports themselves.
@@ -114,10 +115,12 @@ impl ServiceRecord {
     /// Returns the record that follows from an intent; `previous`: the record before it.
     pub fn from_intent(previous: Option<&Self>, intent: &Intent, now: jiff::Timestamp) -> Self {
         let is_rerouted = intent.route_change != RouteChange::Keep || intent.layer7.is_some();
-        let generation = match previous {
+        let (generation, changed_at) = match previous {
             // A command that waits for DOWN or UP is not overtaken by another version: the forward is as it was.
-            Some(record) if is_rerouted && record.switch == intent.switch => record.generation,
-            record => record.map_or(0, |record| record.generation) + 1,
+            Some(record) if is_rerouted && record.switch == intent.switch => {
+                (record.generation, record.changed_at)
+            }
+            record => (record.map_or(0, |record| record.generation) + 1, now),
         };
         let (routes, trial) = match &intent.route_change {
             RouteChange::Keep => (
@@ -136,7 +139,7 @@ impl ServiceRecord {
             switch: intent.switch,
             balancer_is_local: intent.balancer_is_local,
             generation,
-            changed_at: now,
+            changed_at,
             routes,
             access: intent.access.unwrap_or_else(|| previous.map(|record| record.access).unwrap_or_default()),
             trial,

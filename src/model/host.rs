@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::name::HostName;
+use super::ssh::SshFiles;
 
 /// A web host of the fleet: where its vhosts answer, and how an operator reaches it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -48,6 +49,8 @@ impl fmt::Display for Transport {
 pub struct ConnectConfig {
     /// Put before the destination on ssh's command line.
     pub ssh_options: Vec<String>,
+    /// What the environment names for ssh; its options are in `ssh_options` too.
+    pub ssh_files: SshFiles,
     /// Command line of switchman on the host, as the remote shell finds it; `{host}` is replaced by the host's name. Empty: `switchman`.
     pub remote_switchman: Vec<String>,
     /// Certificate authorities that the hosts' certificates are checked against (PEM).

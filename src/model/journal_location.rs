@@ -51,6 +51,16 @@ pub struct ClusterLocation {
     pub files: AccessFiles,
 }
 
+/// A password or a token: it is neither logged nor shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
 /// What a client shows and trusts.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct AccessFiles {
@@ -61,6 +71,9 @@ pub struct AccessFiles {
     pub key: Option<PathBuf>,
     /// A file with the password or the ACL token.
     pub secret_file: Option<PathBuf>,
+    /// The same from the environment, which comes first.
+    #[serde(skip)]
+    pub secret: Option<Secret>,
 }
 
 impl std::fmt::Debug for PostgresLocation {
@@ -79,7 +92,7 @@ impl JournalLocation {
             Self::Postgres(PostgresLocation { files, .. })
             | Self::Etcd(ClusterLocation { files, .. })
             | Self::Consul(ClusterLocation { files, .. }) => {
-                let AccessFiles { ca, certificate, key, secret_file } = files;
+                let AccessFiles { ca, certificate, key, secret_file, secret: _ } = files;
                 [ca, certificate, key, secret_file].into_iter().flatten().collect()
             }
         }

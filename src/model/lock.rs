@@ -91,13 +91,21 @@ impl fmt::Display for LockPurpose {
     }
 }
 
+impl Holder {
+    /// Describes the holder with its time in the form of the output.
+    pub fn describe(&self, format_time: impl FnOnce(jiff::Timestamp) -> String) -> String {
+        let Self { user, machine, pid, purpose, since, .. } = self;
+        let process = match purpose {
+            // The process that acquired it has ended.
+            LockPurpose::Operator { .. } => String::new(),
+            _ => format!(" (pid {pid})"),
+        };
+        format!("{user} on {machine}{process} since {}: {purpose}", format_time(*since))
+    }
+}
+
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { user, machine, pid, purpose, since, .. } = self;
-        match purpose {
-            // The process that acquired it has ended.
-            LockPurpose::Operator { .. } => write!(f, "{user} on {machine} since {since:.0}: {purpose}"),
-            _ => write!(f, "{user} on {machine} (pid {pid}) since {since:.0}: {purpose}"),
-        }
+        f.write_str(&self.describe(|since| format!("{since:.0}")))
     }
 }

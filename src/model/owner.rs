@@ -24,18 +24,19 @@ pub struct Owner {
     pub since: jiff::Timestamp,
 }
 
+impl Owner {
+    /// Describes the owner with its time in the form of the output.
+    pub fn describe(&self, format_time: impl FnOnce(jiff::Timestamp) -> String) -> String {
+        let Self { user, machine, roll, purpose, since, .. } = self;
+        let machine = if machine.is_empty() { String::new() } else { format!(" on {machine}") };
+        let operation = roll.as_ref().map_or_else(|| "by hand".to_owned(), |roll| format!("roll {roll}"));
+        format!("{user}{machine}, {operation}, since {}: {purpose}", format_time(*since))
+    }
+}
+
 /// `alice on ops1, roll r20261127-101500-5f3a, since 2026-11-27T10:15:00Z: ./deploy.sh 2.0.0`
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { user, machine, roll, purpose, since, .. } = self;
-        f.write_str(user)?;
-        if !machine.is_empty() {
-            write!(f, " on {machine}")?;
-        }
-        match roll {
-            Some(roll) => write!(f, ", roll {roll}")?,
-            None => f.write_str(", by hand")?,
-        }
-        write!(f, ", since {since:.0}: {purpose}")
+        f.write_str(&self.describe(|since| format!("{since:.0}")))
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod programs;
 pub mod progress;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use crate::model::fleet::Fleet;
 use crate::model::name::HostName;
 use crate::model::plural::Count;
 use crate::model::port_forward::Switch;
+use crate::model::ports::Port;
 use crate::model::roll::{RollSpec, Step, Work};
 use crate::model::shell::join_words;
 
@@ -47,6 +49,42 @@ pub enum PlanError {
     NoCommand,
     #[error("a batch of {batch} leaves {left} of {all} hosts, `roll.min_up` requires {min_up}")]
     CapacityFloor { batch: usize, left: usize, all: usize, min_up: u32 },
+}
+
+impl RollPlan {
+    /// Describes the steps with the ports that the hosts have. `targets`: the port of main where a version has the data ports.
+    #[must_use]
+    pub fn with_main_ports(mut self, fleet: &Fleet, targets: &BTreeMap<HostName, Port>) -> Self {
+        let mut hosts: BTreeMap<Port, Vec<&str>> = BTreeMap::new();
+        for name in &self.spec.hosts {
+            let port = targets.get(name).copied().unwrap_or(fleet.ports.main);
+            hosts.entry(port).or_default().push(name.as_str());
+        }
+        let (probed, forwarded): (Vec<String>, Vec<String>) = match hosts.first_key_value() {
+            Some((port, _)) if hosts.len() == 1 => (vec![port.to_string()], vec![port.to_string()]),
+            _ => hosts
+                .iter()
+                .map(|(port, names)| (port.to_string(), format!("{port} on {}", names.join(", "))))
+                .unzip(),
+        };
+        for planned in &mut self.steps {
+            match planned.step {
+                Step::Healthy => planned.description = describe_probe(fleet, &probed.join(" or ")),
+                Step::ForwardOn => planned.description = describe_forward_on(fleet, &forwarded.join("; ")),
+                _ => {}
+            }
+        }
+        self
+    }
+}
+
+fn describe_probe(fleet: &Fleet, main: &str) -> String {
+    let health = &fleet.health;
+    format!("probe {main}{} until {} x {} in a row", health.path, health.rise, health.status)
+}
+
+fn describe_forward_on(fleet: &Fleet, main: &str) -> String {
+    format!("forward on: {} -> {main}", fleet.ports.check)
 }
 
 pub fn plan_roll(fleet: &Fleet, spec: &RollSpec) -> Result<RollPlan, PlanError> {
@@ -94,7 +132,7 @@ fn plan_step(fleet: &Fleet, spec: &RollSpec, step: Step) -> Option<PlannedStep> 
         [] => "no balancer".to_owned(),
         balancers => balancers.iter().map(|spec| spec.name.as_str()).collect::<Vec<_>>().join(", "),
     };
-    let (check, main) = (fleet.ports.check, fleet.ports.main);
+    let (check, main) = (fleet.ports.check, fleet.ports.main.to_string());
     let (does, at_most) = match step {
         Step::BeforeHost => hooks(&fleet.hooks.before_host)?,
         Step::ForwardOff => (format!("forward off: {check} is refused"), None),
@@ -113,13 +151,8 @@ fn plan_step(fleet: &Fleet, spec: &RollSpec, step: Step) -> Option<PlannedStep> 
                 (text, None)
             }
         },
-        Step::Healthy => {
-            let health = &fleet.health;
-            let does =
-                format!("probe {main}{} until {} x {} in a row", health.path, health.rise, health.status);
-            (does, Some(spec.health_timeout))
-        }
-        Step::ForwardOn => (format!("forward on: {check} -> {main}"), None),
+        Step::Healthy => (describe_probe(fleet, &main), Some(spec.health_timeout)),
+        Step::ForwardOn => (describe_forward_on(fleet, &main), None),
         Step::Up => (format!("wait until it is UP: {}", balancers()), seen(Switch::On)),
         Step::AfterHost => hooks(&fleet.hooks.after_host)?,
     };
@@ -190,6 +223,20 @@ each host:
   up           wait until it is UP: lb1 (at most 6s)
 ";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn roll_plan_names_ports_of_hosts() {
+        let fleet = make_fleet(3);
+        let spec = example::make_roll_spec(&["web1", "web2", "web3"]);
+        let describe = |targets: &[(&str, u16)]| {
+            let targets = targets.iter().map(|(host, port)| (host.parse().unwrap(), example::port(*port)));
+            plan_roll(&fleet, &spec).unwrap().with_main_ports(&fleet, &targets.collect()).to_string()
+        };
+        let same = describe(&[("web1", 20001), ("web2", 20001), ("web3", 20001)]);
+        assert!(same.contains("probe 20001/health until") && same.contains("8888 -> 20001\n"), "{same}");
+        let mixed = describe(&[("web2", 20001)]);
+        assert!(mixed.contains("forward on: 8888 -> 8080 on web1, web3; 20001 on web2\n"), "{mixed}");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::model::version::Version;
 use crate::templates::vhost;
 
 mod deploy_defaults;
+mod last_change;
 mod merge;
 mod recovered;
 mod routes;
@@ -22,7 +23,10 @@ mod trial_outcome;
 mod uri;
 
 pub use deploy_defaults::{IncompleteDeploy, build_uri_deploy, choose_service, complete_uri};
-pub use merge::{ReleaseDifference, find_release_difference, plan_merge};
+pub use last_change::find_last_change;
+pub use merge::{
+    HealthPaths, ReleaseDifference, find_health_difference, find_release_difference, plan_merge,
+};
 pub use recovered::project_recovery;
 pub use routes::{
     KILL_BEGUN, KILL_REFUSED, detach, end_trial, find_last_good, find_rollback_target, move_instance,

@@ -240,3 +240,14 @@ fn on_host(lab: &str, host: &str, args: &[&str]) -> Output {
     let mut command = command("ip", &[&own, args].concat());
     command.env("XTABLES_LOCKFILE", format!("{dir}/xtables.lock")).output().unwrap()
 }
+
+#[test]
+fn down_of_an_unknown_lab_names_those_there_are() {
+    if !nix::unistd::Uid::effective().is_root() {
+        return;
+    }
+    let removed = switchman(&["lab", "down", "--name", "never-built"]);
+    let text = String::from_utf8_lossy(&removed.stderr).into_owned();
+    assert_eq!(removed.status.code(), Some(1), "{text}");
+    assert!(text.starts_with("error: cannot remove the lab `never-built`: there is no such lab; "), "{text}");
+}

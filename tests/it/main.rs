@@ -7,6 +7,7 @@ mod agent_check;
 mod agent_link;
 mod balancer_ssh;
 mod check;
+mod ci_job;
 mod completion;
 mod docs;
 mod drain;

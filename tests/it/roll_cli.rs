@@ -166,3 +166,26 @@ fn hangup_ends_roll_after_its_host() {
         assert_eq!(roll.child.wait().unwrap().code(), Some(0), "there was one host, and it is done");
     });
 }
+
+/// The plan is printed, then what refuses the roll.
+#[test]
+fn dry_run_finds_what_roll_finds_and_changes_nothing() {
+    run_in_namespace(|| async {
+        let host = Host::new();
+        let missing = host.0.path().join("deplyo.sh").display().to_string();
+        let plain = host.0.path().join("plain.sh").display().to_string();
+        std::fs::write(&plain, "#!/bin/sh\n").unwrap();
+        assert_eq!(host.run(&["--dry-run", "--", "true"]).status.code(), Some(0));
+        assert!(!host.0.path().join(".switchman").exists());
+        for program in [missing, plain] {
+            let (planned, rolled) = (host.run(&["--dry-run", "--", &program]), host.run(&["--", &program]));
+            let text = String::from_utf8(planned.stdout).unwrap();
+            assert!(text.contains(&format!("run here: {program}")), "{text}");
+            assert_eq!(planned.status.code(), Some(1));
+            let stderr = String::from_utf8(planned.stderr).unwrap();
+            assert!(stderr.contains("the command cannot run"), "{stderr}");
+            assert_eq!(stderr, String::from_utf8(rolled.stderr).unwrap());
+        }
+        assert_eq!(host.run(&["--status"]).stdout, b"no roll yet\n");
+    });
+}

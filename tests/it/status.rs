@@ -24,6 +24,33 @@ fn status_shows_ports_of_kernel_and_every_conflict() {
     });
 }
 
+/// Every line with a time: the forward, its owner, the last change, the lock.
+#[test]
+fn times_of_owner_and_lock_have_the_chosen_form() {
+    run_in_namespace(|| async {
+        let host = LocalOperator::new(make_single_host());
+        host.stdout(&["enable-forward", "--no-wait"]);
+        host.stdout(&["disable-forward", "--no-wait"]);
+        let has_rfc3339 = |text: &str| {
+            text.split([' ', '\n', ','])
+                .any(|word| word.contains('-') && word.contains('T') && word.contains('Z'))
+        };
+        let mut texts = vec![
+            host.stdout(&["status", "--time-format", "rfc2822"]),
+            host.stdout(&["history", "--time-format", "rfc2822"]),
+        ];
+        let acquired = host.run(&["lock", "acquire", "--message", "new rack", "--time-format", "rfc2822"]);
+        texts.push(String::from_utf8(acquired.stderr).unwrap());
+        texts.push(host.stdout(&["lock", "status", "--time-format", "rfc2822"]));
+        let released = host.run(&["lock", "release", "--time-format", "rfc2822"]);
+        texts.push(String::from_utf8(released.stderr).unwrap());
+        for text in texts {
+            assert!(text.contains(" +0000") && !has_rfc3339(&text), "{text}");
+        }
+        assert!(host.stdout(&["status"]).contains(" UTC: disable-forward"));
+    });
+}
+
 #[test]
 fn status_of_managed_service_shows_version_and_port_of_instance() {
     run_in_namespace(|| async {

@@ -1,7 +1,7 @@
 //! The candidates for the word under the cursor: names from the configuration, versions and ids from the hosts.
 
 use std::ffi::{OsStr, OsString};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use clap::{ArgMatches, Command, FromArgMatches};
@@ -133,6 +133,8 @@ impl CommandLine {
             stop,
             prompt: PromptState::default(),
             changes: ChangeTracker::default(),
+            lock_wait_limit: Duration::ZERO,
+            ssh_environment: OnceLock::new(),
         }
     }
 

@@ -8,6 +8,7 @@ use super::{CommandTarget, load_and_list, parse_name, require_version};
 use crate::cli::Context;
 use crate::cli::failure::fail_version;
 use crate::cli::host_args::HostArgs;
+use crate::cli::lock_wait_args::LockWaitArgs;
 use crate::config::env;
 use crate::error::Failure;
 use crate::model::deployment::DeploymentId;
@@ -51,6 +52,8 @@ pub struct AssignArgs {
     drain_timeout: Option<Duration>,
     #[command(flatten)]
     match_requirement: MatchRequirementArgs,
+    #[command(flatten)]
+    pub(in crate::cli) lock_wait: LockWaitArgs,
 }
 
 /// The match with main that the version's answers to copies must have shown.

@@ -9,7 +9,7 @@ use crate::cli::Context;
 use crate::cli::failure::{fail_file, fail_version};
 use crate::cli::host_args::HostArgs;
 use crate::cli::render;
-use crate::error::Failure;
+use crate::error::{Failure, Subject};
 use crate::model::field::Field;
 use crate::model::percent::Percent;
 use crate::model::version::Version;
@@ -69,10 +69,11 @@ pub async fn compare(args: CompareArgs, context: &Context) -> Result<(), Failure
     }
     context.renderer.print_comparison(&report);
     let ComparisonReport { verdict, reason, .. } = report;
+    let subject = Subject { service: row.service.clone(), version: Some(row.version.clone()) };
     match verdict {
         ComparisonVerdict::Same => Ok(()),
-        ComparisonVerdict::Differs => Err(Failure::AnswersDiffer { reason }),
-        ComparisonVerdict::Insufficient => Err(Failure::InsufficientSamples { reason }),
+        ComparisonVerdict::Differs => Err(Failure::AnswersDiffer { reason, subject }),
+        ComparisonVerdict::Insufficient => Err(Failure::InsufficientSamples { reason, subject }),
     }
 }
 

@@ -13,6 +13,7 @@ use crate::cli::Context;
 use crate::cli::failure::fail_version;
 use crate::cli::host_args::HostArgs;
 use crate::cli::interrupt::{self, InterruptPolicy};
+use crate::cli::lock_wait_args::LockWaitArgs;
 use crate::cli::web_server_arg::WebServerArg;
 use crate::config::env;
 use crate::error::Failure;
@@ -36,6 +37,8 @@ pub struct DeployArgs {
     source: String,
     #[command(flatten)]
     hosts: HostArgs,
+    #[command(flatten)]
+    pub(in crate::cli) lock_wait: LockWaitArgs,
     /// Let its instances listen on this port [default: the first free one of versions.ports]
     #[arg(short, long, value_name = "PORT")]
     port: Option<Port>,
@@ -226,7 +229,11 @@ pub async fn deploy(args: DeployArgs, context: &Context) -> Result<(), Failure> 
     let listing = target.list().await.filter_by_id(&report.id);
     context.renderer.print_deploy(&report, &listing);
     if let Some(row) = listing.rows.first() {
-        target.print_maintenance(context, row, "no user reaches this service by its data port");
+        let consequence = format!(
+            "load balancers mark main of {} DOWN there, and users reach it by its backup port only",
+            row.service
+        );
+        target.print_maintenance(context, row, &consequence);
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use super::CommandTarget;
 use crate::cli::Context;
 use crate::cli::failure::fail_version;
 use crate::cli::host_args::HostArgs;
+use crate::cli::lock_wait_args::LockWaitArgs;
 use crate::config::env;
 use crate::error::Failure;
 use crate::model::name::{HostName, ServiceName};
@@ -18,6 +19,8 @@ pub struct MergeArgs {
     name: ServiceName,
     /// The version that hosts have under different ids
     version: Version,
+    #[command(flatten)]
+    pub(in crate::cli) lock_wait: LockWaitArgs,
 }
 
 pub async fn merge(args: MergeArgs, context: &Context) -> Result<(), Failure> {

@@ -91,7 +91,7 @@ impl CommandTarget {
         }
     }
 
-    /// Prints the hosts whose users reach no version, because the forward is off.
+    /// Prints the hosts whose load balancers mark main DOWN, because the forward is off.
     fn print_maintenance(&self, context: &Context, row: &FleetDeployment, consequence: &str) {
         for host in row.maintenance.iter().filter(|name| self.hosts.iter().any(|host| host.name == **name)) {
             context.renderer.print_remark(&format!(

@@ -80,7 +80,7 @@ fn format_status(view: &PromotionView, time: TimeFormat) -> String {
     let Some(progress) = &view.progress else { return "no promotion yet\n".to_owned() };
     let mut report = format_promotion(progress, time);
     if let Some(lock) = &view.lock {
-        let _ = write!(report, "lock: {}", format_lock(lock));
+        let _ = write!(report, "lock: {}", format_lock(lock, time));
     }
     if !progress.is_finished() {
         let _ = writeln!(report, "next: {}", suggest_next_command(progress, view.lock.as_ref()));

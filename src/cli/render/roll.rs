@@ -16,11 +16,11 @@ use crate::error::Failure;
 use crate::model::duration::format;
 use crate::model::journal::{HostOutcome, RollResult};
 use crate::model::journal_record::SharedOutput;
-use crate::model::lock::{Liveness, LockPurpose, LockView};
+use crate::model::lock::{Holder, Liveness, LockPurpose, LockView};
 use crate::model::name::{BalancerName, HostName};
 use crate::model::plural::Count;
 use crate::model::roll::{RollId, Work};
-use crate::ops::fleet::roll::RollReport;
+use crate::ops::fleet::roll::{RollError, RollReport};
 use crate::plan::roll::RollPlan;
 use crate::plan::roll::progress::{HostProgress, RollProgress, StepState};
 use crate::world::reporter::{Event, RollEvent};
@@ -45,6 +45,12 @@ struct EventLine<'a, T: Serialize> {
     event: T,
 }
 
+#[derive(Serialize)]
+struct NoUnfinishedRoll {
+    /// The result of the last roll; `None` if there never was one.
+    result: Option<RollResult>,
+}
+
 /// An event that other operations report during a roll, beside the roll's own events.
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
@@ -53,6 +59,7 @@ enum AuxiliaryEvent<'a> {
     Draining { host: &'a HostName, in_flight: u64, busy_sockets: u64 },
     Warning { text: &'a str },
     Overridden { refusal: &'a str },
+    WaitingForLock { lock: &'a LockView, at_most_ms: u64 },
 }
 
 impl Renderer {
@@ -99,6 +106,10 @@ impl Renderer {
             }
             Event::Warning { text } => format_line(AuxiliaryEvent::Warning { text }),
             Event::Overridden { refusal } => format_line(AuxiliaryEvent::Overridden { refusal }),
+            Event::WaitingForLock { lock, timeout } => {
+                let at_most_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+                format_line(AuxiliaryEvent::WaitingForLock { lock, at_most_ms })
+            }
             _ => return,
         };
         self.print_text(&text);
@@ -137,8 +148,44 @@ impl Renderer {
 
     pub fn print_lock(&self, lock: Option<&LockView>) {
         self.print("lock", &BTreeMap::from([("lock", lock)]), || {
-            lock.map_or_else(|| "the fleet is not locked\n".to_owned(), format_lock)
+            lock.map_or_else(
+                || "the fleet is not locked\n".to_owned(),
+                |lock| format_lock(lock, self.time_format),
+            )
         });
+    }
+
+    pub fn print_acquired_lock(&self, holder: &Holder) {
+        self.print_remark(&format!(
+            "the fleet is locked by {}",
+            holder.describe(|since| self.time_format.format(since))
+        ));
+    }
+
+    pub fn print_released_lock(&self, holder: &Holder) {
+        self.print_remark(&format!("released: {}", holder.describe(|since| self.time_format.format(since))));
+    }
+
+    /// Prints that `--resume` or `--abort` had nothing to do, and returns that.
+    pub fn print_no_unfinished_roll(&self, found: &RollError) -> String {
+        let last = match found {
+            RollError::Finished { roll, at, result, .. } => Some((roll, at, result)),
+            _ => None,
+        };
+        let text = match last {
+            Some((roll, at, result)) => {
+                let at = self.time_format.format(*at);
+                format!("no roll is unfinished: {roll} ended at {at} with the result `{result}`")
+            }
+            None => "no roll is unfinished: the journal has none".to_owned(),
+        };
+        if self.is_json {
+            let body = NoUnfinishedRoll { result: last.map(|(_, _, result)| *result) };
+            self.print_text(&format_event_line("no-unfinished-roll", last.map(|last| last.0), body));
+        } else {
+            self.print_text(&format!("{text}\n"));
+        }
+        text
     }
 
     /// Prints the result of a roll; anything but "everything done" is a failure.
@@ -231,7 +278,7 @@ pub(super) fn format_roll_status(view: &RollView, flag: &str, time: TimeFormat) 
         Some(progress) => format_roll(progress, flag, time),
     };
     if let Some(lock) = &view.lock {
-        let _ = write!(text, "lock: {}", format_lock(lock));
+        let _ = write!(text, "lock: {}", format_lock(lock, time));
     }
     if let Some(progress) = view.progress.as_ref().filter(|progress| !progress.is_finished()) {
         let runs = view.lock.as_ref().is_some_and(|lock| lock.liveness != Liveness::Dead);
@@ -249,14 +296,14 @@ pub(super) fn format_roll_status(view: &RollView, flag: &str, time: TimeFormat) 
     text
 }
 
-pub(super) fn format_lock(lock: &LockView) -> String {
+pub(super) fn format_lock(lock: &LockView, time: TimeFormat) -> String {
     let life = match (&lock.holder.purpose, lock.liveness) {
         (LockPurpose::Operator { .. }, _) => "until it is released",
         (_, Liveness::Live) => "alive",
         (_, Liveness::Dead) => "its process has ended: the next roll, --resume or --abort takes over",
         (_, Liveness::Remote) => "on another machine: see its heartbeat",
     };
-    format!("held by {} ({life})\n", lock.holder)
+    format!("held by {} ({life})\n", lock.holder.describe(|since| time.format(since)))
 }
 
 fn format_roll(progress: &RollProgress, flag: &str, time: TimeFormat) -> String {
@@ -288,7 +335,7 @@ fn format_roll(progress: &RollProgress, flag: &str, time: TimeFormat) -> String 
     text
 }
 
-fn format_host_row(host: &HostProgress, work: &Work, unfinished: bool, flag: &str) -> Vec<String> {
+pub(super) fn format_host_row(host: &HostProgress, work: &Work, unfinished: bool, flag: &str) -> Vec<String> {
     let state = match (host.state, host.end) {
         (StepState::Done, _) => "done".to_owned(),
         (StepState::Waiting, _) => "waiting".to_owned(),

@@ -34,7 +34,7 @@ impl Renderer {
             self.print_text("\x1b[H\x1b[J");
         }
         if hosts.len() > 1 {
-            self.print_text(&format!("{}\n", format_summary(hosts)));
+            self.print_text(&format!("{}\n", format_summary(hosts, self.time_format)));
         }
         if let Some(difference) = mains {
             self.print_text(&format_mains(difference));
@@ -68,12 +68,12 @@ fn format_mains(difference: &MainsDifference) -> String {
 }
 
 /// A line for each host: what serves its users.
-fn format_summary(hosts: &[HostStatus]) -> String {
-    let rows = hosts.iter().map(format_summary_row).collect();
+fn format_summary(hosts: &[HostStatus], time: TimeFormat) -> String {
+    let rows = hosts.iter().map(|status| format_summary_row(status, time)).collect();
     table::format_table(&["HOST", "FORWARD", "MAIN", "PORT", "SHARE", "OWNER"], rows)
 }
 
-fn format_summary_row(status: &HostStatus) -> Vec<String> {
+fn format_summary_row(status: &HostStatus, time: TimeFormat) -> Vec<String> {
     let (switch, version, port, owner) = match &status.view {
         Err(_) => ["not known", "-", "-", "-"].map(str::to_owned).into(),
         Ok(view) => {
@@ -83,7 +83,7 @@ fn format_summary_row(status: &HostStatus) -> Vec<String> {
                 format_summary_forward(status, view),
                 view.main_version.as_ref().map_or("vhost".to_owned(), ToString::to_string),
                 record.map_or(status.ports.main, |record| record.forward.target).to_string(),
-                owner.map_or("-".to_owned(), ToString::to_string),
+                owner.map_or("-".to_owned(), |owner| owner.describe(|since| time.format(since))),
             )
         }
     };
@@ -165,7 +165,7 @@ fn write_host_side(text: &mut String, status: &HostStatus, view: &HostView, time
         let _ = writeln!(text, "drift     {}", drift.yellow());
     }
     if let Ok(Some(ServiceRecord { owner: Some(owner), .. })) = &view.record {
-        let _ = writeln!(text, "owner     {owner}");
+        let _ = writeln!(text, "owner     {}", owner.describe(|since| time.format(since)));
     }
     if let Some(last) = &view.last_entry {
         let (action, phase, name, at) =

@@ -34,7 +34,7 @@ pub fn build_journal(
     if journal.user.is_some() && journal.etcd.is_none() {
         return Err(problem("`user` is for `etcd`; the URL of `postgres` has its own"));
     }
-    if journal.user.is_some() && journal.secret_file.is_none() {
+    if journal.user.is_some() && journal.secret_file.is_none() && journal.secret.is_none() {
         return Err(problem("`user` needs `secret_file` with the password"));
     }
     let files = AccessFiles {
@@ -42,8 +42,11 @@ pub fn build_journal(
         certificate: journal.certificate.clone(),
         key: journal.key.clone(),
         secret_file: journal.secret_file.clone(),
+        secret: journal.secret.clone(),
     };
-    if (journal.path.is_some() || journal.host.is_some()) && files != AccessFiles::default() {
+    if (journal.path.is_some() || journal.host.is_some())
+        && files != (AccessFiles { secret: journal.secret.clone(), ..AccessFiles::default() })
+    {
         return Err(problem("a file needs no keys: they are for `postgres`, `etcd` and `consul`"));
     }
     if let Some(machine) = &journal.host {

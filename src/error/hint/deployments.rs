@@ -6,6 +6,7 @@ use crate::ops::fleet::deployments::FleetDeployError;
 use crate::ops::fleet::roll::RollError;
 use crate::plan::compare::ComparisonVerdict;
 use crate::plan::roll::PlanError;
+use crate::plan::versions::ReleaseDifference;
 use crate::plan::weights::WeightsError;
 use crate::world::archives::ArchiveError;
 use crate::world::balancer::BalancerError;
@@ -136,12 +137,22 @@ fn version_hint(error: &FleetDeployError) -> String {
 /// The next action where a version is not the same deployment on every host.
 fn identity_hint(error: &FleetDeployError) -> String {
     match error {
+        FleetDeployError::OtherRelease { difference: ReleaseDifference::HealthCheck(_), .. } => {
+            "nothing was changed; omit `--health`: a deployment has one health check on all hosts; or deploy it as another version"
+                .to_owned()
+        }
         FleetDeployError::OtherRelease { service, version, .. } => format!(
             "`switchman update {service} {version} SOURCE` replaces its code in place; or deploy it as another version"
         ),
         FleetDeployError::SplitVersion { service, version, .. } => {
             format!("`switchman merge {service} {version}` makes them one deployment; nothing is restarted")
         }
+        FleetDeployError::CannotMerge {
+            service, version, difference: ReleaseDifference::HealthCheck(_), host, ..
+        } => format!(
+            "nothing was changed; `switchman kill {service} {version} --host {host}`, then `switchman deploy {service} {version} SOURCE \
+             --host {host}` joins the deployment with its health check"
+        ),
         _ => "`switchman update ID SOURCE` gives both hosts the same release; `switchman ls --wide` shows the ids"
             .to_owned(),
     }

@@ -1,6 +1,7 @@
 //! The next action for errors of locks, journals, rolls and promotions.
 
 use super::host::link_hint;
+use crate::model::journal::RollResult;
 use crate::model::lock::LockPurpose;
 use crate::model::name::{HostName, ServiceName};
 use crate::model::shell::quote_word;
@@ -28,7 +29,7 @@ const UNKNOWN_HOST_HINT: &str = "put it back into the configuration, then run th
 
 pub fn lock_hint(error: &LockError) -> String {
     match error {
-        LockError::Locked { lock } | LockError::OtherHolder { lock, .. } => match &lock.holder.purpose {
+        LockError::Locked { lock, .. } | LockError::OtherHolder { lock, .. } => match &lock.holder.purpose {
             LockPurpose::Operator { .. } => format!(
                 "contact {} on {}, or force it: `switchman lock release --force --reason TEXT`",
                 lock.holder.user, lock.holder.machine
@@ -84,6 +85,9 @@ pub fn roll_hint(error: &RollError) -> String {
         RollError::MainChanged { service, version, .. } => format!(
             "nothing was changed; `switchman history {service}` shows who changed it; `switchman roll --service {service} --abort` ends \
              the roll, then `switchman assign {service} {version}` makes {version} main on every host"
+        ),
+        RollError::Finished { result: RollResult::Done | RollResult::Aborted, verb, .. } => format!(
+            "no host is left out by it; in a script, `switchman roll --{verb} --if-any` succeeds where no roll is unfinished"
         ),
         RollError::Finished { .. } => FINISHED_ROLL_HINT.into(),
         RollError::NotFound { .. } => {

@@ -31,6 +31,10 @@ pub(super) fn list_lab_errors() -> Vec<Sample<LabError>> {
         Process: [ProcessError::StopTimedOut { name: "nginx".into() }.into()],
         InUse: [LabError::InUse { name: "lab".into() }],
         Up: [LabError::Up { name: "lab".into() }],
+        Unknown: [
+            LabError::Unknown { name: "lba".into(), known: vec!["lab".into(), "lab2".into()] },
+            LabError::Unknown { name: "lab".into(), known: vec![] },
+        ],
         NoPrivilege: [LabError::NoPrivilege { reason: "network namespaces are made by root".into() }],
         TimedOut: [LabError::TimedOut { condition: "copies".into(), waited: secs(20) }],
         Load: [LabError::Load { reason: "its thread panicked".into() }],

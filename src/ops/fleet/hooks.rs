@@ -96,6 +96,7 @@ pub async fn run(
 ) -> Result<(), HookError> {
     for line in find_lines(fleet, hook) {
         let mut env = build_env(fleet, roll, host, hook.as_str());
+        env.extend(fleet.reach.ssh_files.to_env());
         env.extend(extra.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
         let scope = host.map_or("roll", |host| host.name.as_str());
         let request = RunRequest {

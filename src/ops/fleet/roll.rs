@@ -17,7 +17,7 @@ use crate::model::journal::{RollEntry, RollEntryKind, RollResult};
 use crate::model::lock::{Holder, LockPurpose};
 use crate::model::name::{HostName, ServiceName};
 use crate::model::owner::Owner;
-use crate::model::roll::{OnFailure, RollId, RollSpec, Work};
+use crate::model::roll::{OnFailure, RollId, RollSpec};
 use crate::model::version::Version;
 use crate::plan::roll::progress::{HostProgress, HostTurn, RollProgress, build_progress};
 use crate::plan::roll::{PlanError, RollPlan, plan_resumed, plan_roll};
@@ -74,8 +74,8 @@ pub enum RollError {
     Unfinished { progress: Box<RollProgress> },
     #[error("cannot {verb} a roll: the journal has none")]
     NotFound { verb: &'static str },
-    #[error("cannot {verb} roll {roll}: it is finished")]
-    Finished { roll: RollId, verb: &'static str },
+    #[error("cannot {verb} roll {roll}: it finished at {at:.0} with the result `{result}`")]
+    Finished { roll: RollId, at: jiff::Timestamp, result: RollResult, verb: &'static str },
     #[error("cannot start the roll: {}", join_refusals(.refusals))]
     Refused { refusals: Vec<Refusal> },
     #[error("cannot start the roll: {}", .hosts.iter().map(|(host, reason)| format!("`{host}`: {reason}")).collect::<Vec<_>>().join("; "))]
@@ -160,11 +160,9 @@ pub async fn run(
     actor: &Actor,
 ) -> Result<RollReport, RollError> {
     let plan = plan_roll(fleet, spec)?;
-    if let Some(progress) = read_unfinished(world).await? {
-        // One that is being run is no business of `--resume`.
-        lock::check_no_live_holder(world).await?;
-        return Err(RollError::Unfinished { progress: Box::new(progress) });
-    }
+    check_no_unfinished_roll(world).await?;
+    // The id has the time of the roll, not that of the wait.
+    lock::wait_until_free(world).await?;
     let id = RollId::new(world.clock.now(), derive_salt(actor));
     let roll = RollRun::new(world, fleet, id, plan, &spec.hosts, actor).await?;
     lock::run_as_holder(world, &roll.holder, async {
@@ -172,20 +170,7 @@ pub async fn run(
         if let Some(progress) = read_unfinished(world).await? {
             return Err(RollError::Unfinished { progress: Box::new(progress) });
         }
-        roll.check_programs().await?;
-        roll.check_server_names(&roll.plan.spec.hosts.iter().collect::<Vec<_>>()).await?;
-        roll.check_reachable().await?;
-        roll.check_owners().await?;
-        let first: Vec<&HostName> = roll.plan.batches[0].iter().collect();
-        let refusals = roll.find_refusals(&first).await;
-        if !refusals.is_empty() {
-            return Err(RollError::Refused { refusals });
-        }
-        let overridden = roll.check_overridable(&roll.hosts).await;
-        let overridden = overridden.map_err(|refusals| RollError::Refused { refusals })?;
-        if matches!(spec.work, Work::Command { .. }) {
-            routed_ports::warn_of_routed_ports(world, fleet, &roll.hosts).await;
-        }
+        let overridden = roll.check_start().await?;
         let (spec, actor) = (spec.clone(), actor.clone());
         roll.record(None, &RollEntryKind::Began { spec, actor, overridden }).await?;
         let hook = hooks::run(world, fleet, &roll.id, Hook::BeforeRoll, None, &[]).await;
@@ -196,6 +181,28 @@ pub async fn run(
         roll.run_batches().await
     })
     .await
+}
+
+/// Plans a roll with the ports that the hosts have, and changes nothing: what [`check`] finds is no error here.
+pub async fn plan(world: &FleetWorld, fleet: &Fleet, spec: &RollSpec) -> Result<RollPlan, PlanError> {
+    let plan = plan_roll(fleet, spec)?;
+    let targets = routed_ports::read_main_targets(world, fleet, &spec.hosts).await;
+    Ok(plan.with_main_ports(fleet, &targets))
+}
+
+/// Runs every check of a new roll, without the lock, and changes nothing.
+pub async fn check(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    spec: &RollSpec,
+    actor: &Actor,
+) -> Result<(), RollError> {
+    let plan = plan_roll(fleet, spec)?;
+    check_no_unfinished_roll(world).await?;
+    lock::check_no_live_holder(world).await?;
+    let id = RollId::new(world.clock.now(), derive_salt(actor));
+    let holder = world.lock.holder(&actor.user, LockPurpose::Roll { roll: id.clone() }, world.clock.now());
+    RollRun::build(world, fleet, holder, id, plan, &spec.hosts, actor)?.check_start().await.map(drop)
 }
 
 /// Resumes the last roll at its current step.
@@ -258,6 +265,19 @@ pub async fn read_past(world: &FleetWorld, limit: u32) -> Result<Vec<RollProgres
     Ok(past)
 }
 
+async fn check_no_unfinished_roll(world: &FleetWorld) -> Result<(), RollError> {
+    if read_unfinished(world).await?.is_none() {
+        return Ok(());
+    }
+    // One that is being run is no business of `--resume`.
+    lock::check_no_live_holder(world).await?;
+    // It may have ended during the wait for its lock.
+    match read_unfinished(world).await? {
+        Some(progress) => Err(RollError::Unfinished { progress: Box::new(progress) }),
+        None => Ok(()),
+    }
+}
+
 async fn read_unfinished(world: &FleetWorld) -> Result<Option<RollProgress>, JournalError> {
     Ok(read_last(world).await?.filter(|progress| !progress.is_finished()))
 }
@@ -269,26 +289,38 @@ async fn lock_last_roll<'a>(
     actor: &Actor,
     verb: &'static str,
 ) -> Result<(RollRun<'a>, RollProgress), RollError> {
-    let progress = read_last(world).await?.ok_or(RollError::NotFound { verb })?;
-    if progress.is_finished() {
-        return Err(RollError::Finished { roll: progress.roll, verb });
-    }
-    let plan = plan_resumed(fleet, &progress.spec);
-    let names = match verb {
-        // A host that was never touched, or is back, may have left the configuration since: a mistyped name, for example.
-        "abort" => list_hosts_to_abort(fleet, &progress),
-        _ => progress.spec.hosts.clone(),
-    };
-    let roll = RollRun::new(world, fleet, progress.roll.clone(), plan, &names, actor).await?;
-    // What another process wrote until it lost the lock counts.
-    match read_last(world).await? {
-        Some(now) if now.roll == progress.roll && !now.is_finished() => {
-            roll.lock_unfinished_commands().extend(now.unfinished_commands().cloned());
-            Ok((roll, now))
+    let mut progress = require_unfinished(world, verb).await?;
+    loop {
+        let plan = plan_resumed(fleet, &progress.spec);
+        let names = match verb {
+            // A host that was never touched, or is back, may have left the configuration since: a mistyped name, for example.
+            "abort" => list_hosts_to_abort(fleet, &progress),
+            _ => progress.spec.hosts.clone(),
+        };
+        let roll = RollRun::new(world, fleet, progress.roll.clone(), plan, &names, actor).await?;
+        // What another process wrote until it lost the lock counts.
+        match require_unfinished(world, verb).await {
+            Ok(now) if now.roll == progress.roll => {
+                roll.lock_unfinished_commands().extend(now.unfinished_commands().cloned());
+                return Ok((roll, now));
+            }
+            // That roll ended during the wait for the lock, and another one began and stopped.
+            Ok(now) => progress = now,
+            Err(error) => {
+                lock::release_own(world, &roll.holder).await;
+                return Err(error);
+            }
         }
-        _ => {
-            lock::release_own(world, &roll.holder).await;
-            Err(RollError::Finished { roll: progress.roll, verb })
+        lock::release_own(world, &roll.holder).await;
+    }
+}
+
+async fn require_unfinished(world: &FleetWorld, verb: &'static str) -> Result<RollProgress, RollError> {
+    let progress = read_last(world).await?.ok_or(RollError::NotFound { verb })?;
+    match progress.result {
+        None => Ok(progress),
+        Some(result) => {
+            Err(RollError::Finished { roll: progress.roll, at: progress.changed_at, result, verb })
         }
     }
 }
@@ -298,6 +330,12 @@ fn list_hosts_to_abort(fleet: &Fleet, progress: &RollProgress) -> Vec<HostName> 
     let is_needed =
         |host: &&HostProgress| host.may_be_out() || fleet.find_recorded_host(&host.host).is_some();
     progress.hosts.iter().filter(is_needed).map(|host| host.host.clone()).collect()
+}
+
+fn find_hosts(fleet: &Fleet, names: &[HostName]) -> Result<Vec<Host>, RollError> {
+    let host =
+        |name: &HostName| fleet.find_recorded_host(name).ok_or_else(|| RollError::UnknownHost(name.clone()));
+    names.iter().map(host).collect()
 }
 
 /// Distinguishes two rolls of the same second.
@@ -314,11 +352,21 @@ impl<'a> RollRun<'a> {
         names: &[HostName],
         actor: &Actor,
     ) -> Result<Self, RollError> {
-        let host = |name: &HostName| {
-            fleet.find_recorded_host(name).ok_or_else(|| RollError::UnknownHost(name.clone()))
-        };
-        let hosts = names.iter().map(host).collect::<Result<Vec<_>, _>>()?;
+        find_hosts(fleet, names)?;
         let holder = lock::acquire(world, &actor.user, LockPurpose::Roll { roll: id.clone() }).await?;
+        Self::build(world, fleet, holder, id, plan, names, actor)
+    }
+
+    fn build(
+        world: &'a FleetWorld,
+        fleet: &'a Fleet,
+        holder: Holder,
+        id: RollId,
+        plan: RollPlan,
+        names: &[HostName],
+        actor: &Actor,
+    ) -> Result<Self, RollError> {
+        let hosts = find_hosts(fleet, names)?;
         let (failures, unfinished_commands, journal_error) =
             (Mutex::new(0), Mutex::default(), Mutex::new(None));
         let overridden = Mutex::default();

@@ -9,9 +9,13 @@ use crate::model::rules::{Family, RedirectKind, Tables};
 use crate::model::version::Version;
 use crate::plan::drain;
 use crate::plan::firewall;
+use crate::plan::versions;
 use crate::world::HostWorld;
 
 use super::{packet_proof, port_sockets, rules};
+
+/// How many entries of the history are read for the last change.
+const HISTORY_LIMIT: u32 = 100;
 
 /// Collects the host's half of `status`.
 pub async fn read_view(world: &HostWorld, question: &StatusRequest) -> HostView {
@@ -35,19 +39,19 @@ pub async fn read_view(world: &HostWorld, question: &StatusRequest) -> HostView 
         (Ok(recorded), Ok(tables)) => describe_drift(recorded, tables),
         _ => vec![],
     };
-    let last = world.store.load_history(Some(&question.service), 1).ok().and_then(|mut rows| rows.pop());
+    let history = world.store.load_history(Some(&question.service), HISTORY_LIMIT).unwrap_or_default();
     HostView {
         record: recorded.as_ref().map(mine).map_err(ObservationError::new),
         kernel: tables
             .map(|tables| extract_kernel_forwards(&question.service, &tables))
             .map_err(ObservationError::new),
-        drift: drift.into_iter().chain(describe_unfinished_change(last.as_ref())).collect(),
+        drift: drift.into_iter().chain(describe_unfinished_change(history.last())).collect(),
         main_sockets: sockets
             .map(|sockets| drain::count_activities(&sockets, &[]).0)
             .map_err(ObservationError::new),
         main_health: health.map_err(ObservationError::new),
         main_version: record.and_then(|record| find_main_version(world, record)),
-        last_entry: last,
+        last_entry: versions::find_last_change(&history).cloned(),
         packet,
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::DeployRefusal;
 use crate::model::deployment::{Deployment, DeploymentId, Digest, RunSpec, Stage, Workload};
+use crate::model::health::Health;
 
 /// What makes a release another one under the same version.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +15,15 @@ pub enum ReleaseDifference {
     },
     /// An option of its instances.
     RunSpec(&'static str),
+    /// The paths of the health checks.
+    HealthCheck(Box<HealthPaths>),
+}
+
+/// The paths of the health check that a deployment has and of a given one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthPaths {
+    pub there: String,
+    pub given: String,
 }
 
 impl fmt::Display for ReleaseDifference {
@@ -27,8 +37,18 @@ impl fmt::Display for ReleaseDifference {
         match self {
             Self::Digest { there, given } => write!(f, "has {}, not {}", name(there), name(given)),
             Self::RunSpec(option) => write!(f, "runs it with another {option}"),
+            Self::HealthCheck(paths) => {
+                let HealthPaths { there, given } = &**paths;
+                write!(f, "checks its health at `{there}`, not at `{given}`")
+            }
         }
     }
+}
+
+/// Finds the difference between two health checks of one deployment.
+pub fn find_health_difference(there: &Health, given: &Health) -> Option<ReleaseDifference> {
+    let (there, given) = (there.path.clone(), given.path.clone());
+    (there != given).then_some(ReleaseDifference::HealthCheck(Box::new(HealthPaths { there, given })))
 }
 
 /// Finds the first difference between a release that is there and a given one. The address of a program that runs already

@@ -16,7 +16,9 @@ use super::no_client::client_or_failure;
 use super::postgres::{PostgresJournal, PostgresSettings};
 use super::sqlite::SqliteJournal;
 use crate::model::host::Host;
-use crate::model::journal_location::{AccessFiles, ClusterLocation, JournalLocation, PostgresLocation};
+use crate::model::journal_location::{
+    AccessFiles, ClusterLocation, JournalLocation, PostgresLocation, Secret,
+};
 use crate::model::name::ServiceName;
 use crate::world::journal_store::JournalStore;
 
@@ -106,6 +108,9 @@ fn read_tls_files(files: &AccessFiles) -> Result<TlsFiles, String> {
 
 /// The first line of the file.
 fn read_secret(files: &AccessFiles) -> Result<Option<String>, String> {
+    if let Some(Secret(secret)) = &files.secret {
+        return Ok(Some(secret.clone()));
+    }
     let Some(path) = &files.secret_file else { return Ok(None) };
     let text = String::from_utf8(read_file(path)?).map_err(|_| format!("`{}` is no text", path.display()))?;
     match text.lines().next().map(str::trim) {

@@ -10,7 +10,7 @@ use super::each_host::{
     report_progress, require_owned_hosts, wait_until_stopped,
 };
 use super::error::FleetDeployError;
-use super::identity::choose_identity;
+use super::identity::{Identity, choose_identity};
 use super::list::{FleetDeployment, Listing, list_deployments};
 use crate::model::api::deployments::{DeployRequest, DeployResponse, DeploymentView, KillRequest};
 use crate::model::deployment::{DeploymentId, Role};
@@ -60,7 +60,8 @@ pub async fn deploy(
     let actors = require_owned_hosts(world, fleet, &options.service, hosts, &options.actor).await?;
     let packed = pack(world, &options.source).await?;
     let digest = packed.as_ref().map(|packed| packed.digest.clone());
-    let (id, revision) = choose_identity(world, options, digest.as_ref(), &listing)?;
+    let Identity { id, revision, health } =
+        choose_identity(world, options, digest.as_ref(), &listing, &fleet.health)?;
     warn_unread(world, hosts, &listing, options, &id);
     warn_conflicts(world, fleet, hosts).await;
     let request = |host: &Host, dry_run| DeployRequest {
@@ -72,7 +73,7 @@ pub async fn deploy(
         how: options.run_spec.clone(),
         digest: digest.clone(),
         port: options.port,
-        health: options.health.clone().unwrap_or_else(|| fleet.health.clone()),
+        health: health.clone(),
         health_timeout: fleet.versions.health_timeout,
         site: build_host_network(fleet, host),
         actor: actors.find(&host.name),
@@ -92,14 +93,12 @@ pub async fn deploy(
     for plan in &planned {
         report_progress(world, Some(&plan.host), describe_plan(plan, options));
     }
+    let has_own_id = !listing.rows.iter().any(|row| row.id == id);
+    let mut report = DeployReport { id: id.clone(), revision, planned, deployed: vec![] };
     if options.dry_run {
         for text in describe_update(&listing, options, revision) {
             report_progress(world, None, text);
         }
-    }
-    let has_own_id = !listing.rows.iter().any(|row| row.id == id);
-    let mut report = DeployReport { id: id.clone(), revision, planned, deployed: vec![] };
-    if options.dry_run {
         return Ok(report);
     }
     let release = options.version.to_string();

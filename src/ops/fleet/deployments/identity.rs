@@ -4,23 +4,37 @@ use super::deploy_options::DeployOptions;
 use super::error::FleetDeployError;
 use super::list::Listing;
 use crate::model::deployment::{DeploymentId, Digest};
+use crate::model::health::Health;
 use crate::model::history::Actor;
-use crate::plan::versions::find_release_difference;
+use crate::plan::versions::{find_health_difference, find_release_difference};
 use crate::world::FleetWorld;
 
-/// Joins the deployment that the version has on other hosts, if its release is the same there.
+/// The attributes that a version has on every host.
+pub(super) struct Identity {
+    pub id: DeploymentId,
+    pub revision: u32,
+    pub health: Health,
+}
+
+/// Joins the deployment that the version has on other hosts, if its release is the same there. A deploy that names no health
+/// check has that of the deployment, or that of the service.
 pub(super) fn choose_identity(
     world: &FleetWorld,
     options: &DeployOptions,
     digest: Option<&Digest>,
     existing: &Listing,
-) -> Result<(DeploymentId, u32), FleetDeployError> {
+    of_service: &Health,
+) -> Result<Identity, FleetDeployError> {
     if let Some(row) = existing.find(&options.service, &options.version) {
         existing.require_merged(row)?;
         for (host, view) in &row.hosts {
             let instance = &view.deployment.instance;
             let there = (&instance.how, instance.digest.as_ref());
-            if let Some(difference) = find_release_difference(there, (&options.run_spec, digest)) {
+            let health = options
+                .health
+                .as_ref()
+                .and_then(|given| find_health_difference(&view.deployment.health, given));
+            if let Some(difference) = find_release_difference(there, (&options.run_spec, digest)).or(health) {
                 return Err(FleetDeployError::OtherRelease {
                     service: options.service.clone(),
                     version: options.version.clone(),
@@ -29,11 +43,16 @@ pub(super) fn choose_identity(
                 });
             }
         }
-        return Ok((row.id.clone(), row.revision));
+        let there = row.hosts.first().map(|(_, view)| &view.deployment.health);
+        let health = options.health.as_ref().or(there).unwrap_or(of_service).clone();
+        return Ok(Identity { id: row.id.clone(), revision: row.revision, health });
     }
-    let of_service = existing.rows.iter().filter(|row| row.service == options.service);
-    let revision = of_service.map(|row| row.revision).max().unwrap_or(0).saturating_add(1);
-    Ok((DeploymentId::new(world.clock.now(), generate_salt(&options.actor)), revision))
+    let others = existing.rows.iter().filter(|row| row.service == options.service);
+    Ok(Identity {
+        id: DeploymentId::new(world.clock.now(), generate_salt(&options.actor)),
+        revision: others.map(|row| row.revision).max().unwrap_or(0).saturating_add(1),
+        health: options.health.as_ref().unwrap_or(of_service).clone(),
+    })
 }
 
 /// Random enough for two operators in the same millisecond.

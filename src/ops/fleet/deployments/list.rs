@@ -40,7 +40,7 @@ pub struct FleetDeployment {
     /// Whether it is the newest revision of its service on the hosts that were read.
     #[serde(rename = "latest")]
     pub is_latest: bool,
-    /// The hosts of the version where the service is in maintenance: no user reaches any version by their data port.
+    /// The hosts of the version where the service is in maintenance: load balancers mark main DOWN there.
     pub maintenance: Vec<HostName>,
     /// The hosts of the version where the service is private, if it is public on others.
     #[serde(skip_serializing_if = "Vec::is_empty")]

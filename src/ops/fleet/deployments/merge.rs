@@ -11,7 +11,7 @@ use crate::model::host::Host;
 use crate::model::name::{HostName, ServiceName};
 use crate::model::version::Version;
 use crate::ops::fleet::lock::run_under_lock;
-use crate::plan::versions::find_release_difference;
+use crate::plan::versions::{find_health_difference, find_release_difference};
 use crate::world::FleetWorld;
 
 /// Gives every host the oldest id of the version. Returns it, and the hosts that had another one. Refused where hosts have
@@ -61,7 +61,8 @@ fn require_equal_releases(rows: &[&FleetDeployment]) -> Result<(), FleetDeployEr
     for (host, view) in all {
         let (there, given) = (&view.deployment.instance, &expected.deployment.instance);
         let difference =
-            find_release_difference((&there.how, there.digest.as_ref()), (&given.how, given.digest.as_ref()));
+            find_release_difference((&there.how, there.digest.as_ref()), (&given.how, given.digest.as_ref()))
+                .or_else(|| find_health_difference(&view.deployment.health, &expected.deployment.health));
         if let Some(difference) = difference {
             return Err(FleetDeployError::CannotMerge {
                 service: view.deployment.service.clone(),

@@ -346,6 +346,9 @@ impl RollRun<'_> {
     ) -> Result<String, StepError> {
         let mut env = hooks::build_env(self.fleet, &self.id, Some(host), Step::Command.as_str());
         env.insert("SWITCHMAN_ATTEMPT".to_owned(), attempt.to_string());
+        if !remote {
+            env.extend(self.fleet.reach.ssh_files.to_env());
+        }
         let request = RunRequest {
             key: self.command_key(host),
             argv: argv.to_vec(),

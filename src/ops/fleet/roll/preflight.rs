@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::routed_ports::warn_of_routed_ports;
 use super::{RollError, RollRun};
 use crate::model::api::RunRequest;
 use crate::model::host::Host;
@@ -20,6 +21,25 @@ const FIND_PROGRAM: &str =
     r#"case $1 in */*) test -f "$1" && test -x "$1";; *) command -v -- "$1" >/dev/null;; esac"#;
 
 impl RollRun<'_> {
+    /// Runs every check of a new roll; `--dry-run` has the same. Returns the refusals that `--force` overrides.
+    pub(super) async fn check_start(&self) -> Result<Vec<String>, RollError> {
+        self.check_programs().await?;
+        self.check_server_names(&self.plan.spec.hosts.iter().collect::<Vec<_>>()).await?;
+        self.check_reachable().await?;
+        self.check_owners().await?;
+        let first: Vec<&HostName> = self.plan.batches[0].iter().collect();
+        let refusals = self.find_refusals(&first).await;
+        if !refusals.is_empty() {
+            return Err(RollError::Refused { refusals });
+        }
+        let overridden = self.check_overridable(&self.hosts).await;
+        let overridden = overridden.map_err(|refusals| RollError::Refused { refusals })?;
+        if matches!(self.plan.spec.work, Work::Command { .. }) {
+            warn_of_routed_ports(self.world, self.fleet, &self.hosts).await;
+        }
+        Ok(overridden)
+    }
+
     /// More hosts out of reach than may fail make the roll pointless.
     pub(super) async fn check_reachable(&self) -> Result<(), RollError> {
         let greet = self.hosts.iter().map(async |host| {

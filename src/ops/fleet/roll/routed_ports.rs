@@ -1,10 +1,13 @@
 //! A command rolled over hosts whose data ports are routed to deployed versions: what it changes behind those ports reaches no
 //! user.
 
+use std::collections::BTreeMap;
+
 use crate::model::fleet::Fleet;
 use crate::model::forward::Routes;
 use crate::model::host::Host;
 use crate::model::name::HostName;
+use crate::model::ports::Port;
 use crate::ops::fleet::reach;
 use crate::world::FleetWorld;
 use crate::world::reporter::Event;
@@ -17,6 +20,19 @@ pub(super) async fn warn_of_routed_ports(world: &FleetWorld, fleet: &Fleet, host
             world.reporter.report(&Event::Warning { text });
         }
     }
+}
+
+/// Reads the port of main on every host where a version has it. A host that cannot be read now is left out.
+pub(super) async fn read_main_targets(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    hosts: &[HostName],
+) -> BTreeMap<HostName, Port> {
+    let read = hosts.iter().filter_map(|name| fleet.find_recorded_host(name)).map(async |host| {
+        let target = read_main(world, fleet, &host).await.map(|(routes, _)| routes.main.target);
+        target.map(|target| (host.name, target))
+    });
+    futures_util::future::join_all(read).await.into_iter().flatten().collect()
 }
 
 /// Reads the routes of the service, with the version that is main.

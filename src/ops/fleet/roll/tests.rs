@@ -1,9 +1,13 @@
 #[cfg(test)]
 mod assign;
 #[cfg(test)]
+mod lock_wait;
+#[cfg(test)]
 mod owner;
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod store_faults;
 #[cfg(test)]
 mod undo;
 use std::time::Duration;
@@ -18,6 +22,7 @@ use crate::plan::roll::progress::StepState;
 use crate::ops::testing::site::{FakeSite, site};
 use crate::ops::testing::site_fault::HostFault;
 use crate::world::fake::MS;
+use crate::world::fake::journal::StoreFault;
 use crate::world::fake::paused::ready;
 
 fn spec(hosts: usize) -> RollSpec {
@@ -62,6 +67,53 @@ async fn roll_of_a_command_warns_where_versions_have_the_ports() {
     let events = fake.events.lock().unwrap();
     let is_warning = |event: &&Event| matches!(event, Event::Warning { text } if text.contains("port 8080 is routed to shop 1.0.0 on port 20001"));
     assert_eq!(events.iter().filter(is_warning).count(), 2, "{events:?}");
+}
+
+/// `--dry-run`: what refuses a roll refuses it too, with the same words, and nothing is recorded, locked or switched.
+#[tokio::test(start_paused = true)]
+async fn check_finds_what_refuses_roll() {
+    type Prepare = fn(&mut FakeSite);
+    let cases: [(&str, Prepare); 6] = [
+        ("program", |fake| fake.site.lock().has_no_programs = true),
+        ("unreachable", |fake| fake.site.with_host("web3", |host| host.is_reachable = false)),
+        ("backup", |fake| fake.site.with_host("web1", |host| host.is_backup_up = false)),
+        ("capacity", |fake| fake.fleet.limits.min_up = 3),
+        ("balancer", |fake| fake.fleet.balancers[0].backend = "other".to_owned()),
+        ("nothing", |_| {}),
+    ];
+    for (case, prepare) in cases {
+        let mut fake = site(3, 1);
+        prepare(&mut fake);
+        let checked = check(&fake.world, &fake.fleet, &spec(3), &actor()).await;
+        assert_eq!(in_service(&fake).len(), 3);
+        assert!(read_last(&fake.world).await.unwrap().is_none(), "{case}: recorded");
+        assert_eq!(fake.world.lock.read_holder().await.unwrap(), None, "{case}: locked");
+        let rolled = roll(&fake, spec(3)).await;
+        let describe = |error: RollError| error.to_string();
+        assert_eq!(checked.map_err(describe), rolled.map(drop).map_err(describe), "{case}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn check_refuses_while_a_roll_is_unfinished_or_locked() {
+    let fake = site(2, 1);
+    fake.site.with_host("web1", |host| host.command_status = 9);
+    roll(&fake, spec(2)).await.unwrap();
+    let checked = check(&fake.world, &fake.fleet, &spec(2), &actor()).await;
+    assert!(matches!(checked, Err(RollError::Unfinished { .. })), "{checked:?}");
+    abort(&fake.world, &fake.fleet, &actor()).await.unwrap();
+    check(&fake.world, &fake.fleet, &spec(2), &actor()).await.unwrap();
+    lock::acquire_for_person(&fake.world, "ann", "new rack").await.unwrap();
+    let checked = check(&fake.world, &fake.fleet, &spec(2), &actor()).await;
+    assert!(matches!(checked, Err(RollError::Lock(LockError::Locked { .. }))), "{checked:?}");
+}
+
+/// Versions have the data ports of every host of the site.
+#[tokio::test(start_paused = true)]
+async fn plan_has_ports_of_hosts() {
+    let fake = site(2, 1);
+    let plan = plan(&fake.world, &fake.fleet, &spec(2)).await.unwrap().to_string();
+    assert!(plan.contains("forward on: 8888 -> 20001\n") && plan.contains("probe 20001/health"), "{plan}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,6 +6,7 @@ use super::*;
 use crate::model::api::deployments::DeployRequest;
 use crate::model::deployment::{Digest, RunSpec};
 use crate::model::failure::ErrorCode;
+use crate::model::health::Health;
 use crate::model::name::ServiceName;
 use crate::model::traffic_split::TrafficSplitChange;
 use crate::model::version::Version;
@@ -58,6 +59,26 @@ async fn deploy_refuses_another_release_under_the_same_version() {
     assert!(error.ends_with("`web1` runs it with another environment"), "{error}");
     assert!(fleet.hosts[1].versions.deployments.lock().unwrap().is_empty());
     assert!(fleet.hosts[1].versions.releases.lock().unwrap().is_empty(), "nothing was sent");
+}
+
+/// `deploy --host w1 --health /a`, then `--host w2 --health /b`: the deployment has one health check.
+#[tokio::test(start_paused = true)]
+async fn deployment_has_one_health_check() {
+    let fleet = HostFleet::new(2);
+    let with_path = |path: &str| {
+        let health = Health { path: path.to_owned(), ..fleet.site.fleet.health.clone() };
+        DeployOptions { health: Some(health), ..make_options("1.0.0", "one") }
+    };
+    deploy_on(&fleet, 0, &with_path("/a")).await.unwrap();
+    let error = deploy_on(&fleet, 1, &with_path("/b")).await.unwrap_err().to_string();
+    assert!(error.ends_with("`web1` checks its health at `/a`, not at `/b`"), "{error}");
+    assert!(fleet.hosts[1].versions.deployments.lock().unwrap().is_empty());
+    // Without a path of its own it has that of the deployment.
+    deploy_on(&fleet, 1, &make_options("1.0.0", "one")).await.unwrap();
+    let rows = list_all(&fleet).await.rows;
+    let paths: Vec<&str> =
+        rows[0].hosts.iter().map(|(_, view)| view.deployment.health.path.as_str()).collect();
+    assert_eq!((rows.len(), paths), (1, vec!["/a", "/a"]));
 }
 
 /// The deployment of an unreadable host may have another id.

@@ -1,7 +1,9 @@
 //! The history has what was deployed and killed, and nothing that was refused.
 
 use super::*;
+use crate::model::api::StatusRequest;
 use crate::model::history::Phase;
+use crate::ops::host::status::read_view;
 use crate::world::store::Store as _;
 
 fn list_done(fake: &FakeWorld, action: &str) -> Vec<String> {
@@ -33,4 +35,34 @@ async fn history_has_no_refused_kill_as_done() {
     kill(&fake.world, &kill_of(&fake, "1.0.0")).await.unwrap();
     let killed = list_done(&fake, "kill");
     assert!(killed.len() == 1 && killed[0].ends_with("was killed"), "{killed:?}");
+}
+
+/// `status` shows who changed the host last, and since when its forward is as it is.
+#[tokio::test(start_paused = true)]
+async fn refused_kill_is_no_change() {
+    let fake = with_versions(&["1.0.0", "2.0.0"]).await;
+    assign(&fake.world, &AssignRequest { trial: MS * 5000, ..to("2.0.0") }).await.unwrap();
+    let before = read_last_change(&fake).await;
+    assert_eq!(before.1.as_deref(), Some("assign"));
+    *fake.host.sockets.lock().unwrap() = vec![busy()];
+    tokio::time::advance(MS * 3000).await;
+    kill(&fake.world, &kill_of(&fake, "1.0.0")).await.unwrap_err();
+    assert_eq!(read_last_change(&fake).await, before);
+    *fake.host.sockets.lock().unwrap() = vec![];
+    kill(&fake.world, &kill_of(&fake, "1.0.0")).await.unwrap();
+    assert_eq!(read_last_change(&fake).await.1.as_deref(), Some("kill"));
+}
+
+async fn read_last_change(fake: &FakeWorld) -> (jiff::Timestamp, Option<String>) {
+    let fleet = example::fleet();
+    let request = StatusRequest {
+        service: shop(),
+        ports: fleet.ports,
+        main: "127.0.0.1:8080".parse().unwrap(),
+        health: fleet.health,
+        send_packet: false,
+        addresses: vec![],
+    };
+    let view = read_view(&fake.world, &request).await;
+    (view.record.unwrap().unwrap().changed_at, view.last_entry.map(|entry| entry.action))
 }
