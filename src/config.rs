@@ -7,7 +7,7 @@ use env::JournalVariables;
 
 use crate::model::discovery::DiscoverySource;
 use crate::model::fleet::Fleet;
-use crate::model::journal_location::Secret;
+use crate::model::journal_location::{JournalLocation, Secret};
 
 pub mod check;
 pub mod env;
@@ -66,6 +66,19 @@ fn build_config(file: &Path, text: &str, variables: JournalVariables) -> Result<
         *path = beside.join(&path);
     }
     Ok(fleet)
+}
+
+/// Reads a place of the journal as the key `journal` names it, for a fleet of this configuration.
+pub fn parse_journal(file: &Path, text: &str, fleet: &Fleet) -> Result<JournalLocation, ConfigError> {
+    let in_argument = |fault: ConfigFault| fault.in_file(Path::new("--to"));
+    let shape = file::parse_file(&format!("service: {}\njournal: {text}\n", fleet.service));
+    let shape = shape.map_err(in_argument)?;
+    let mut location = check::build_journal(shape.journal.as_ref(), &fleet.hosts).map_err(in_argument)?;
+    let beside = file.parent().unwrap_or(Path::new(""));
+    for path in location.list_paths() {
+        *path = beside.join(&path);
+    }
+    Ok(location)
 }
 
 #[cfg(test)]

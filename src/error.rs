@@ -20,6 +20,7 @@ use crate::model::version::Version;
 use crate::ops::fleet::deployments::FleetDeployError;
 use crate::ops::fleet::discovery::DiscoveryError;
 use crate::ops::fleet::forward::{SwitchError, SwitchManyError};
+use crate::ops::fleet::journal_move::MoveError;
 use crate::ops::fleet::lock::LockError;
 use crate::ops::fleet::promote::PromotionError;
 use crate::ops::fleet::roll::RollError;
@@ -34,7 +35,8 @@ use crate::world::machine::MachineError;
 use crate::world::store::StoreError;
 use hint::deployments::{ANSWERS_DIFFER_HINT, INSUFFICIENT_SAMPLES_HINT, deployments_hint};
 use hint::fleet::{
-    FINISHED_ROLL_HINT, journal_hint, lock_hint, not_promoted_hint, promotion_hint, roll_hint,
+    FINISHED_ROLL_HINT, journal_hint, journal_move_hint, lock_hint, not_promoted_hint, promotion_hint,
+    roll_hint,
 };
 use hint::host::error_code_hint;
 use hint::init::{adoption_hint, host_edit_hint, init_hint};
@@ -106,6 +108,8 @@ pub enum Failure {
     Journal(#[from] JournalError),
     #[error("{}", message::describe_lock(.0))]
     Lock(#[from] LockError),
+    #[error("{}", message::describe_journal_move(.0))]
+    JournalMove(#[from] MoveError),
     /// A command that changes nothing received a signal.
     #[error("cannot finish the command: a signal stopped it")]
     Interrupted,
@@ -277,6 +281,7 @@ impl Failure {
                 "`switchman roll{flag} --resume` continues it, `switchman roll{flag} --abort` puts back every host it took out"
             ),
             Self::Journal(error) => journal_hint(error),
+            Self::JournalMove(error) => journal_move_hint(error),
             Self::Restore(error) => error_code_hint(change_code(error)).into(),
             Self::Store(error) => error_code_hint(store_code(error)).into(),
             Self::InstanceStart(error) | Self::ProxyBypass(error) => error_code_hint(error.code()).into(),

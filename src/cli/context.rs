@@ -181,6 +181,20 @@ impl Context {
         FleetWorld { lock: world.lock.clone().with_wait_limit(self.lock_wait_limit), ..world }
     }
 
+    /// The world of a fleet whose journal is moved. `--journal-dir` is about the journal that it is moved from.
+    pub(super) fn build_target_world(&self, file: &Path, fleet: &Fleet) -> FleetWorld {
+        let dir = match &fleet.journal {
+            JournalLocation::Directory(dir) => dir.clone(),
+            _ => file.parent().unwrap_or(Path::new(".")).join(".switchman"),
+        };
+        (self.world_factory.build_fleet_world)(FleetWorldParams {
+            local_host: self.host_world_params(Some(fleet)),
+            fleet: fleet.clone(),
+            hosts: vec![],
+            journal_dir: std::path::absolute(&dir).unwrap_or(dir),
+        })
+    }
+
     fn resolve_journal_dir(&self, file: &Path, fleet: &Fleet) -> PathBuf {
         let beside = || file.parent().unwrap_or(Path::new(".")).join(".switchman");
         let named = match &fleet.journal {

@@ -54,6 +54,7 @@ pub async fn run(args: &HistoryArgs, context: &Context) -> Result<(), Failure> {
         let found = build_progress(&world.journal.load(id, 0).await?);
         let found = found.ok_or_else(|| Failure::UnknownRoll { roll: id.clone() })?;
         context.renderer.print_past_roll(&found);
+        context.renderer.print_shared_outputs(&world.outputs.load_shared(id).await?);
         return Ok(());
     }
     context.renderer.print_history(

@@ -28,6 +28,7 @@ mod host_address_arg;
 mod host_args;
 mod init;
 mod interrupt;
+mod journal;
 mod lab;
 mod lock;
 mod lock_wait_args;
@@ -188,6 +189,8 @@ enum Command {
     /// ended is taken over. A lock acquired by an operator stays until it is released. Switching a single host only
     /// prints a warning; deploy, update, kill, access and rollback do not look at it.
     Lock(lock::LockArgs),
+    /// Move the journal and the lock to another store
+    Journal(journal::JournalArgs),
     /// Serve this host's API on a unix socket, over TLS or over ssh
     ///
     /// Over ssh nothing needs to run: the operator's switchman starts `agent --stdio` by itself. The API describes itself at
@@ -268,6 +271,7 @@ impl Command {
             | Self::Check(_)
             | Self::Compare(_)
             | Self::Lock(_)
+            | Self::Journal(_)
             | Self::Metrics(_)
             | Self::History(_)
             | Self::Schema
@@ -358,6 +362,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Kill(args) => deployments::kill(args, context).await,
         Command::Logs(args) => deployments::show_logs(args, context).await,
         Command::Lock(args) => lock::run(args, context).await,
+        Command::Journal(args) => journal::run(args, context).await,
         Command::Agent(args) => Box::pin(agent::run(args, context)).await,
         Command::Metrics(args) => metrics::run(args, context).await,
         Command::Proxy(args) => proxy::run(args, context).await,

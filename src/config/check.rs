@@ -23,6 +23,7 @@ mod services;
 mod transport;
 mod values;
 
+pub use journal::build_journal;
 use transport::build_transport;
 use values::{
     build_other_problem, build_wrong_value, check_count, check_duration, check_unique, is_haproxy_name,
@@ -31,7 +32,7 @@ use values::{
 
 /// Checks the place of the journal alone.
 pub fn check_journal(journal: &Spanned<Journal>) -> Result<(), ConfigFault> {
-    journal::build_journal(Some(journal)).map(drop)
+    journal::build_journal(Some(journal), &[]).map(drop)
 }
 
 /// Checks every rule that relates two values, and fills in the defaults.
@@ -49,7 +50,7 @@ pub fn build_fleet(file: ConfigFile) -> Result<Fleet, ConfigFault> {
     }
     let reach = build_connect_config(&file)?;
     let health = health::build_health(&file.health)?;
-    let journal = journal::build_journal(file.journal.as_ref())?;
+    let journal = journal::build_journal(file.journal.as_ref(), &hosts)?;
     let others = services::build_additional_services(&file, ports, &health)?;
     Ok(Fleet {
         service: file.service,

@@ -53,12 +53,17 @@ pub struct ConfigFile {
     pub services: IndexMap<ServiceName, Service>,
 }
 
-/// One of `path`, `postgres`, `etcd` and `consul`. All operators of a fleet name the same place. Paths are relative to this file.
+/// One of `path`, `host`, `postgres`, `etcd` and `consul`. All operators of a fleet name the same place. Paths are relative to
+/// this file.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Journal {
-    /// A directory on a local disk: for operators on one machine.
+    /// A directory on a local disk: for operators on one machine. With `host`, an absolute path there.
     pub path: Option<PathBuf>,
+    /// A machine that keeps the journal in a file, reached as the hosts are: a name from `hosts`, or a destination of ssh such as
+    /// `ops@lb1`. Default of `path` there: `/var/lib/switchman/journals`.
+    #[schemars(with = "Option<String>")]
+    pub host: Option<Spanned<String>>,
     /// A database: `postgresql://USER@HOST/DATABASE`, with options such as `sslmode=require` behind `?`. The tables are in the
     /// schema `switchman`.
     #[schemars(with = "Option<String>")]

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::balancer::StatsEndpoint;
+use crate::model::host::Transport;
 use crate::model::journal_location::{JournalLocation, Secret};
 
 const GOOD: &str = r#"
@@ -101,6 +102,16 @@ fn journal_is_beside_the_file_or_where_it_is_named() {
     assert_eq!(journal(""), JournalLocation::Beside);
     let named = JournalLocation::Directory("/etc/switchman/state".into());
     assert_eq!(journal("journal: {path: state}"), named);
+    let JournalLocation::Host(other) = journal("journal: {host: ops@lb1, path: /srv/journal}") else {
+        panic!("another place");
+    };
+    let destination = Transport::Ssh("ops@lb1".to_owned());
+    assert_eq!((other.host.name.as_str(), &other.host.transport), ("lb1", &destination));
+    assert_eq!(other.directory, Some("/srv/journal".into()));
+    let hosts = "hosts: {w1: {address: 10.0.0.1, ssh: deploy@w1}}\njournal: {host: w1}";
+    let JournalLocation::Host(of_fleet) = journal(hosts) else { panic!("another place") };
+    assert_eq!(of_fleet.host.transport, Transport::Ssh("deploy@w1".to_owned()));
+    assert!(of_fleet.host.address.is_some() && of_fleet.directory.is_none());
     let text = "journal: {postgres: 'postgresql://ops:geheim@db1/switchman', secret_file: key}";
     let postgres = journal(text);
     assert!(matches!(&postgres, JournalLocation::Postgres(found) if found.url.ends_with("@db1/switchman")));
@@ -243,11 +254,17 @@ ssh: {switchman: " "}
 ssh: {option: [-4]}
 -> switchman.yaml:2: `ssh.option`: unknown key `option`, expected one of `options`, `switchman`; did you mean `options`?
 journal: {path: a, etcd: ["http://a:1"]}
--> switchman.yaml:2: `journal`: exactly one of `path`, `postgres`, `etcd` and `consul` is needed
+-> switchman.yaml:2: `journal`: exactly one of `path`, `host`, `postgres`, `etcd` and `consul` is needed
 journal: {etcd: []}
 -> switchman.yaml:2: `journal`: at least one URL is needed
+journal: {host: lb1, path: journals}
+-> switchman.yaml:2: `journal`: `path` on another machine has to be absolute
+journal: {host: "-oProxyCommand=x"}
+-> switchman.yaml:2: `journal.host`: found `-oProxyCommand=x`, expected a name from `hosts`, or a destination of ssh such as ops@lb1
+journal: {host: lb1, secret_file: key}
+-> switchman.yaml:2: `journal`: a file needs no keys: they are for `postgres`, `etcd` and `consul`
 journal: {ca: a.pem}
--> switchman.yaml:2: `journal`: exactly one of `path`, `postgres`, `etcd` and `consul` is needed
+-> switchman.yaml:2: `journal`: exactly one of `path`, `host`, `postgres`, `etcd` and `consul` is needed
 journal: {path: a, ca: b}
 -> switchman.yaml:2: `journal`: a file needs no keys: they are for `postgres`, `etcd` and `consul`
 journal: {etcd: ["http://a:1", "a:2"]}
@@ -301,7 +318,7 @@ fn errors_name_file_line_key_found_and_expected() {
             None => text.extend(["\n", line]),
         }
     }
-    assert_eq!((cases.len(), text.as_str()), (52, ""));
+    assert_eq!((cases.len(), text.as_str()), (55, ""));
     for (text, expected) in cases {
         assert_eq!(error(&text), format!("cannot use the configuration: {expected}"), "{text}");
     }

@@ -25,6 +25,7 @@ pub mod host;
 pub mod host_main;
 pub mod journal;
 pub mod journal_location;
+pub mod journal_record;
 pub mod latencies;
 pub mod lock;
 pub mod name;

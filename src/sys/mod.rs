@@ -23,6 +23,7 @@ pub mod proxy;
 pub mod releases;
 pub mod rule_watch;
 pub mod runner;
+pub mod shared_outputs;
 pub mod sock_diag;
 pub mod sqlite;
 pub mod ssh;

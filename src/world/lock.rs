@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::journal_store::{Acquisition, JournalError, JournalStore, LockRecord};
+use super::journal_store::{Acquisition, JournalError, JournalStore};
+use crate::model::journal_record::LockRecord;
 use crate::model::lock::{Holder, Liveness, LockNote, LockPurpose, LockView};
 
 /// The result of an attempt to take the lock.
@@ -69,6 +70,11 @@ impl FleetLock {
         while self.identity.detect_liveness(holder) != Liveness::Dead {
             tokio::time::sleep(LIVENESS_INTERVAL).await;
         }
+    }
+
+    /// The store of the lock, which keeps the journals too.
+    pub fn store(&self) -> &Arc<dyn JournalStore> {
+        &self.store
     }
 
     /// This process, as the holder of a lock it may take.

@@ -207,7 +207,7 @@ fn host_of_consul_in_a_resolved_slot_is_rolled_and_resumed_from_the_record() {
         assert!(rolled.contains("1 of 1"), "{rolled}");
         assert!(!rolled.contains("the hosts have changed"), "{rolled}");
         let leave =
-            format!("curl -sf -X PUT http://127.0.0.1:8500/v1/agent/service/deregister/shop-web2 && true");
+            "curl -sf -X PUT http://127.0.0.1:8500/v1/agent/service/deregister/shop-web2 && true".to_owned();
         let rolled = site.succeeds(&["roll", "--host", "web1", "--", "sh", "-c", &leave]).await;
         assert!(rolled.contains("the hosts have changed since the roll began: `web2` vanished"), "{rolled}");
     });

@@ -15,6 +15,7 @@ use super::time_format::TimeFormat;
 use crate::error::Failure;
 use crate::model::duration::format;
 use crate::model::journal::{HostOutcome, RollResult};
+use crate::model::journal_record::SharedOutput;
 use crate::model::lock::{Holder, Liveness, LockPurpose, LockView};
 use crate::model::name::{BalancerName, HostName};
 use crate::model::plural::Count;
@@ -122,6 +123,23 @@ impl Renderer {
 
     pub fn print_roll_status(&self, view: &RollView) {
         self.print("roll-status", view, || format_roll_status(view, &self.service_flag, self.time_format));
+    }
+
+    /// Prints the last lines of failed commands that the journal has, for people.
+    pub fn print_shared_outputs(&self, outputs: &[SharedOutput]) {
+        const SHOWN_LINES: usize = 20;
+        if self.is_json {
+            return;
+        }
+        for SharedOutput { at, host, lines } in outputs {
+            let of = host.as_ref().map_or("hooks of the roll", HostName::as_str);
+            let mut text = format!("output of {of} until {}:\n", self.time_format.format(*at));
+            for line in &lines[lines.len().saturating_sub(SHOWN_LINES)..] {
+                let clean: String = line.chars().filter(|c| !c.is_control() || *c == '\t').collect();
+                let _ = writeln!(text, "  {clean}");
+            }
+            self.print_text(&text);
+        }
     }
 
     pub fn print_past_roll(&self, roll: &RollProgress) {

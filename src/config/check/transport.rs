@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_yaml::Spanned;
 
-use super::values::{build_other_problem, build_wrong_value, line_number, quote};
+use super::values::{build_other_problem, build_wrong_value, is_ssh_destination, line_number, quote};
 use crate::config::problem::ConfigFault;
 use crate::model::host::Transport;
 use crate::model::ports::Port;
@@ -47,8 +47,7 @@ pub(super) fn build_transport(
         };
     }
     let Some(ssh) = ssh else { return Ok(Transport::Ssh(default.to_owned())) };
-    let plain = |c: char| c.is_ascii_alphanumeric() || "@._-:[]".contains(c);
-    if ssh.value.is_empty() || ssh.value.starts_with('-') || !ssh.value.chars().all(plain) {
+    if !is_ssh_destination(&ssh.value) {
         return Err(build_wrong_value(
             ssh,
             &key("ssh"),

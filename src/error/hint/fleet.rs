@@ -4,7 +4,9 @@ use super::host::link_hint;
 use crate::model::journal::RollResult;
 use crate::model::lock::LockPurpose;
 use crate::model::name::{HostName, ServiceName};
+use crate::model::shell::quote_word;
 use crate::model::version::Version;
+use crate::ops::fleet::journal_move::MoveError;
 use crate::ops::fleet::lock::LockError;
 use crate::ops::fleet::promote::{NotReadyError, PromotionError};
 use crate::ops::fleet::roll::RollError;
@@ -214,6 +216,23 @@ fn preflight_hint(host: &HostName, refused: &PreflightError) -> String {
     format!("nothing was changed; {action}")
 }
 
+pub fn journal_move_hint(error: &MoveError) -> String {
+    match error {
+        MoveError::Lock(error) => lock_hint(error),
+        MoveError::Journal(error) => format!(
+            "{}; the old journal is unchanged, and the same command continues the move",
+            journal_hint(error)
+        ),
+        MoveError::SameStore { .. } => "name another store with `--to`".into(),
+        MoveError::NotEmpty { .. } => {
+            "name a store that has no journal of this service, or remove that journal with the store's own tools".into()
+        }
+        MoveError::Differs { .. } => {
+            "the old journal is unchanged: use it, remove what is in the other store, and move it again".into()
+        }
+    }
+}
+
 pub fn journal_hint(error: &JournalError) -> String {
     let text = match error {
         JournalError::Full { .. } => {
@@ -228,6 +247,17 @@ pub fn journal_hint(error: &JournalError) -> String {
         }
         JournalError::Unreachable { .. } => {
             "when the store answers again, `switchman roll --status` shows the progress and `switchman roll --resume` continues, on this machine or another one"
+        }
+        JournalError::NotConnected { advice, .. } => {
+            return format!("{advice}; then `switchman roll --status` shows the progress");
+        }
+        JournalError::OtherVersion { .. } => "install the same version of switchman on both machines",
+        JournalError::Denied { user, .. } => {
+            return format!(
+                "let switchman run as root there, `ssh: {{switchman: sudo -n switchman}}` in switchman.yaml; or as root there `install -d \
+                 -m 0700 -o {} DIR`, and name it for every operator: `journal: {{host: NAME, path: DIR}}`",
+                quote_word(user)
+            );
         }
         JournalError::Damaged { store, .. } => {
             return format!(

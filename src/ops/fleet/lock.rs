@@ -194,7 +194,10 @@ async fn send_heartbeats(world: &FleetWorld, holder: &Holder) -> Infallible {
             error @ (JournalError::Full { .. }
             | JournalError::Failed { .. }
             | JournalError::Refused { .. }
-            | JournalError::Unreachable { .. }),
+            | JournalError::Unreachable { .. }
+            | JournalError::NotConnected { .. }
+            | JournalError::OtherVersion { .. }
+            | JournalError::Denied { .. }),
         ) = sent
         {
             world

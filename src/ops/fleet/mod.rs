@@ -8,6 +8,7 @@ pub mod discovery;
 pub mod drain;
 pub mod forward;
 pub mod hooks;
+pub mod journal_move;
 pub mod lock;
 mod mains;
 pub mod metrics;

@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 
 use crate::model::journal::{RollEntry, RollEntryKind};
+use crate::model::journal_record::{LockRecord, Log, StoredEntry};
 use crate::model::lock::{Holder, Liveness, LockNote, LockPurpose};
 use crate::model::promote::PromotionEntry;
 use crate::world::journal::Record;
-use crate::world::journal_store::{Acquisition, JournalError, JournalStore, LockRecord, Log, StoredEntry};
+use crate::world::journal_store::{Acquisition, JournalError, JournalStore};
 use crate::world::lock::{FleetLock, HolderIdentity};
 
 /// What happens to each call of a store that cannot be reached.
@@ -198,6 +199,7 @@ impl JournalStore for FakeJournal {
             match log {
                 Log::Rolls => self.rolls.lock().unwrap().push(restore(entry)),
                 Log::Promotions => self.promotions.lock().unwrap().push(restore(entry)),
+                Log::Outputs => {}
             }
             Ok(())
         });
@@ -210,6 +212,7 @@ impl JournalStore for FakeJournal {
             Ok(match log {
                 Log::Rolls => self.rolls.lock().unwrap().iter().map(store).collect(),
                 Log::Promotions => self.promotions.lock().unwrap().iter().map(store).collect(),
+                Log::Outputs => vec![],
             })
         })?;
         Ok(entries.into_iter().filter(|entry| entry.id == id).skip(skip).collect())
@@ -222,6 +225,7 @@ impl JournalStore for FakeJournal {
                 Log::Promotions => {
                     self.promotions.lock().unwrap().iter().map(|entry| entry.id().to_string()).collect()
                 }
+                Log::Outputs => vec![],
             })
         })?;
         let mut ids: Vec<String> = Vec::new();

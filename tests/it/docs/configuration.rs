@@ -38,12 +38,13 @@ const EXAMPLES: [&str; 21] = [
 /// A default that the checked configuration does not contain: switchman fills it in later.
 const FILLED_IN_LATER: &str = "ssh.switchman";
 /// Keys that the example names in a comment only: another key excludes them.
-const EXCLUDED: [&str; 7] = [
+const EXCLUDED: [&str; 8] = [
     "agents.token_file",
     "hosts.consul.agent",
     "hosts.dns.a",
     "hosts.dns.ssh",
     "journal.path",
+    "journal.host",
     "journal.postgres",
     "journal.consul",
 ];
