@@ -4,6 +4,7 @@ use super::cfg::{ParsedCfg, Section, Statement};
 use super::keywords::ServerLine;
 use super::pairs::ServerPair;
 use super::report::LintReport;
+use super::resolution::lint_resolution;
 use crate::model::finding::Severity::{Note, Problem, Warning};
 
 pub(super) fn lint_effects(
@@ -22,8 +23,9 @@ pub(super) fn lint_effects(
     for pair in pairs {
         lint_main(pair.main, report);
         for server in pair.lines() {
-            lint_line(cfg, server, report);
+            lint_line(server, report);
         }
+        lint_resolution(cfg, pair, report);
     }
     if let Some(line) = cfg.find_setting(section, &["option", "prefer-last-server"]) {
         report.add(
@@ -268,7 +270,7 @@ fn lint_main(main: &ServerLine<'_>, report: &mut LintReport<'_>) {
 }
 
 /// Settings that count on main and backup lines alike.
-fn lint_line(cfg: &ParsedCfg, server: &ServerLine<'_>, report: &mut LintReport<'_>) {
+fn lint_line(server: &ServerLine<'_>, report: &mut LintReport<'_>) {
     if server.has_flag("disabled") {
         report.add(
             Problem,
@@ -321,31 +323,6 @@ fn lint_line(cfg: &ParsedCfg, server: &ServerLine<'_>, report: &mut LintReport<'
             server.number,
             format!("with `maxqueue {limit}` users with the cookie of `{}` go to other hosts when its queue is full", server.name),
             "leave it out if users have to stay on their host",
-        );
-    }
-    lint_resolvers(cfg, server, report);
-}
-
-/// With the default `hold` times, name servers that do not answer take every server out (docs/design/measurements.md#m46).
-fn lint_resolvers(cfg: &ParsedCfg, server: &ServerLine<'_>, report: &mut LintReport<'_>) {
-    let Some(resolvers) = server.value("resolvers").and_then(|name| cfg.find("resolvers", name)) else {
-        return;
-    };
-    let held = |status: &&str| resolvers.find_all(&["hold", status]).next().is_none();
-    let missing: Vec<&str> = ["timeout", "refused", "other"].into_iter().filter(held).collect();
-    if !missing.is_empty() {
-        let lines =
-            missing.iter().map(|status| format!("`hold {status} 24h`")).collect::<Vec<_>>().join(", ");
-        report.add(
-            Warning,
-            "haproxy-resolvers-hold",
-            resolvers.number,
-            format!(
-                "resolvers `{}` forget addresses while the name servers do not answer: after 45 s every server was out, and users \
-                 got 503",
-                resolvers.name
-            ),
-            format!("add {lines}"),
         );
     }
 }

@@ -28,6 +28,7 @@ mod reach;
 mod references;
 mod refusals;
 mod report;
+mod resolution;
 mod samples;
 mod server;
 mod server_pattern;

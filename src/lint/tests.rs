@@ -80,6 +80,26 @@ fn slots_that_resolve_at_run_time_are_pairs_of_their_own() {
     assert!(ids(&unchecked).contains(&"haproxy-check-port"), "{:?}", ids(&unchecked));
     let forgetful = text.replace(" hold timeout 24h\n", "");
     assert!(ids(&forgetful).contains(&"haproxy-resolvers-hold"), "{:?}", ids(&forgetful));
+    assert!(!found.contains(&"haproxy-init-addr") && !found.contains(&"haproxy-shared-address"), "{found:?}");
+    // HAProxy 2.6.12 refuses each of the first three at its start, and starts with the others.
+    for (methods, is_found) in
+        [("last,libc", true), ("libc", true), ("last", true), ("last,none", false), ("libc,10.0.0.1", false)]
+    {
+        let text = text.replace("init-addr none", &format!("init-addr {methods}"));
+        assert_eq!(ids(&text).contains(&"haproxy-init-addr"), is_found, "{methods}: {:?}", ids(&text));
+    }
+    let starts_in_maint = text.replace("init-addr none", "");
+    assert!(!ids(&starts_in_maint).contains(&"haproxy-init-addr"), "{:?}", ids(&starts_in_maint));
+    for (options, is_found) in [
+        ("", true),
+        ("resolve-opts ignore-weight", true),
+        ("resolve-opts allow-dup-ip,prevent-dup-ip", true),
+        ("resolve-opts ignore-weight,allow-dup-ip", false),
+        ("resolve-opts \"${OPTIONS}\"", false),
+    ] {
+        let text = text.replace("resolve-opts allow-dup-ip", options);
+        assert_eq!(ids(&text).contains(&"haproxy-shared-address"), is_found, "{options}: {:?}", ids(&text));
+    }
 }
 
 /// A text of the good file, its replacement, and the finding that the change must cause.
@@ -195,7 +215,7 @@ fn lint_findings_are_those_of_the_snapshots() {
     found.extend(lint_all(&good.replace("stats socket", "log-tag")));
     found.extend(lint_all("defaults\n option httpchk\nbackend servers\n http-check expect status 200\n"));
     found.extend(lint_text(&good.replace("server main-web1 ", "server web1 "), &no_hosts));
-    found.extend(lines::traps().into_iter().chain(lines::check_traps()).flat_map(lint_case));
+    found.extend(lines::all_traps().into_iter().flat_map(lint_case));
     found.extend(lines::other_samples());
     samples::assert_snapshot("findings-haproxy.txt", &found, &["src/lint"]);
 }

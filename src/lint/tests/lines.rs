@@ -6,9 +6,13 @@ use crate::model::finding::Severity;
 const MAIN1: &str = "server main-web1 10.0.0.11:8080 check port 8888 cookie web1";
 const OTHER: &str = "listen x\n bind :81\n server a 10.0.0.11:8080 check port 8888\n server b 10.0.0.12:8080 check port 8888\n";
 
+pub(super) fn all_traps() -> Vec<Case> {
+    [traps(), check_traps(), resolution_traps()].concat()
+}
+
 /// Lists changes to the good file, each with the finding that it must cause. The cases of the first group were seen with
 /// HAProxy 2.6.12 by issue 11 A (users cut, kept or sent to the wrong vhost); the others follow from its manual, 4.2 and 5.2.
-pub(super) fn traps() -> Vec<Case> {
+fn traps() -> Vec<Case> {
     vec![
         // The websocket backend without a check: 20 of 263 requests were 503.
         insert("backend ws\n server ws1 10.0.0.11:8080\n", "haproxy-unchecked-line"),
@@ -71,11 +75,6 @@ pub(super) fn traps() -> Vec<Case> {
         append("option allbackups", "\n disabled", "haproxy-backend-disabled"),
         append("on allbackups", "\n option prefer-last-server", "haproxy-prefer-last-server"),
         append("insert indirect nocache", " postonly", "haproxy-cookie-not-inserted"),
-        append(
-            "cookie web2 backup",
-            " resolvers dns\nresolvers dns\n hold timeout 1s",
-            "haproxy-resolvers-hold",
-        ),
         append("on allbackups", "\n server main-web3 10.0.0.13:8080 check port 8888", "haproxy-unknown-host"),
         append("on allbackups", "\n server x 10.0.0.9:80 \"${MORE[*]}\"", "haproxy-open-line"),
         replace("global\n", "stray\nglobal\n", "haproxy-refused"),
@@ -95,8 +94,30 @@ pub(super) fn traps() -> Vec<Case> {
     ]
 }
 
+/// Lines whose addresses HAProxy resolves at run time.
+fn resolution_traps() -> Vec<Case> {
+    vec![
+        append(
+            "cookie web2 backup",
+            " resolvers dns\nresolvers dns\n hold timeout 1s",
+            "haproxy-resolvers-hold",
+        ),
+        replace(
+            "server main-web1 10.0.0.11:8080",
+            "server main-web1 w.lan:8080 resolvers default init-addr libc",
+            "haproxy-init-addr",
+        ),
+        append(
+            "option allbackups",
+            "\n server main-1 1.lan:8080 check port 8888 cookie s1 resolvers default init-addr none\n server backup-1 1.lan:80 check \
+             cookie s1 backup resolvers default init-addr none",
+            "haproxy-shared-address",
+        ),
+    ]
+}
+
 /// What a main line is checked by, and rules beside it.
-pub(super) fn check_traps() -> Vec<Case> {
+fn check_traps() -> Vec<Case> {
     vec![
         // HAProxy 3.4.7 does not start.
         insert("frontend servers\n bind :83\n", "haproxy-shared-name"),
@@ -120,8 +141,7 @@ pub(super) fn check_traps() -> Vec<Case> {
 
 #[test]
 fn each_trap_is_found() {
-    assert_found(traps());
-    assert_found(check_traps());
+    assert_found(all_traps());
 }
 
 /// Adds a section before the statistics.
