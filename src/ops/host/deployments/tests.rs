@@ -39,6 +39,7 @@ mod owner;
 mod ports;
 mod proxy;
 mod races;
+mod unreadable;
 
 fn shop() -> ServiceName {
     "shop".parse().unwrap()
