@@ -3,13 +3,18 @@
 
 use std::path::{Path, PathBuf};
 
+use env::JournalVariables;
+
+use crate::model::discovery::DiscoverySource;
 use crate::model::fleet::Fleet;
+use crate::model::journal_location::{JournalLocation, Secret};
 
 pub mod check;
 pub mod env;
 mod fields;
 pub mod file;
 pub mod host_edit;
+mod hosts;
 pub mod problem;
 mod syntax;
 
@@ -24,13 +29,29 @@ pub fn load_config(named: Option<&Path>) -> Result<(PathBuf, Fleet), ConfigError
     let file = named.map(Path::to_owned).or_else(first).ok_or(ConfigError::NotFound)?;
     let text = std::fs::read_to_string(&file)
         .map_err(|error| ConfigError::ReadFailed { file: file.clone(), reason: error.to_string() })?;
-    let fleet = parse_config(&file, &text)?;
+    let fleet = build_config(&file, &text, env::read_journal_variables())?;
     Ok((file, fleet))
 }
 
 /// Text -> checked fleet. `file` is for messages, and keys lie relative to it.
 pub fn parse_config(file: &Path, text: &str) -> Result<Fleet, ConfigError> {
-    let shape = file::parse_file(text).map_err(|fault| fault.in_file(file))?;
+    build_config(file, text, JournalVariables::default())
+}
+
+fn build_config(file: &Path, text: &str, variables: JournalVariables) -> Result<Fleet, ConfigError> {
+    let mut shape = file::parse_file(text).map_err(|fault| fault.in_file(file))?;
+    let variable = Path::new(env::JOURNAL_VARIABLE);
+    let secret = variables.secret.map(Secret);
+    if let Some(location) = &variables.location {
+        let mut journal = file::parse_journal(location).map_err(|fault| fault.in_file(variable))?;
+        journal.value.secret.clone_from(&secret);
+        // Checked alone, so that a fault names the variable.
+        check::check_journal(&journal).map_err(|fault| fault.in_file(variable))?;
+        shape.journal = Some(journal);
+    }
+    if let Some(journal) = &mut shape.journal {
+        journal.value.secret = secret;
+    }
     let mut fleet = check::build_fleet(shape).map_err(|fault| fault.in_file(file))?;
     let beside = file.parent().unwrap_or(Path::new(""));
     let reach = &mut fleet.reach;
@@ -39,10 +60,25 @@ pub fn parse_config(file: &Path, text: &str) -> Result<Fleet, ConfigError> {
     {
         *path = beside.join(&path);
     }
-    for path in fleet.journal.list_paths() {
+    let sources = fleet.discovery.iter_mut();
+    let named = sources.flat_map(DiscoverySource::list_paths);
+    for path in fleet.journal.list_paths().into_iter().chain(named) {
         *path = beside.join(&path);
     }
     Ok(fleet)
+}
+
+/// Reads a place of the journal as the key `journal` names it, for a fleet of this configuration.
+pub fn parse_journal(file: &Path, text: &str, fleet: &Fleet) -> Result<JournalLocation, ConfigError> {
+    let in_argument = |fault: ConfigFault| fault.in_file(Path::new("--to"));
+    let shape = file::parse_file(&format!("service: {}\njournal: {text}\n", fleet.service));
+    let shape = shape.map_err(in_argument)?;
+    let mut location = check::build_journal(shape.journal.as_ref(), &fleet.hosts).map_err(in_argument)?;
+    let beside = file.parent().unwrap_or(Path::new(""));
+    for path in location.list_paths() {
+        *path = beside.join(&path);
+    }
+    Ok(location)
 }
 
 #[cfg(test)]

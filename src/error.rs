@@ -4,11 +4,13 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::config::ConfigError;
 use crate::config::host_edit::HostEditError;
 use crate::lab::LabError;
 use crate::lint::AdoptionError;
+use crate::model::duration;
 use crate::model::failure::ErrorCode;
 use crate::model::name::{HostName, ServiceName};
 use crate::model::plural::Count;
@@ -16,7 +18,9 @@ use crate::model::port_forward::Switch;
 use crate::model::roll::RollId;
 use crate::model::version::Version;
 use crate::ops::fleet::deployments::FleetDeployError;
+use crate::ops::fleet::discovery::DiscoveryError;
 use crate::ops::fleet::forward::{SwitchError, SwitchManyError};
+use crate::ops::fleet::journal_move::MoveError;
 use crate::ops::fleet::lock::LockError;
 use crate::ops::fleet::promote::PromotionError;
 use crate::ops::fleet::roll::RollError;
@@ -31,7 +35,8 @@ use crate::world::machine::MachineError;
 use crate::world::store::StoreError;
 use hint::deployments::{ANSWERS_DIFFER_HINT, INSUFFICIENT_SAMPLES_HINT, deployments_hint};
 use hint::fleet::{
-    FINISHED_ROLL_HINT, journal_hint, lock_hint, not_promoted_hint, promotion_hint, roll_hint,
+    FINISHED_ROLL_HINT, journal_hint, journal_move_hint, lock_hint, not_promoted_hint, promotion_hint,
+    roll_hint,
 };
 use hint::host::error_code_hint;
 use hint::init::{adoption_hint, host_edit_hint, init_hint};
@@ -61,6 +66,8 @@ pub enum Failure {
     Config(#[from] ConfigError),
     #[error(transparent)]
     HostSelection(#[from] SelectionError),
+    #[error(transparent)]
+    Discovery(#[from] DiscoveryError),
     #[error(transparent)]
     Machine(#[from] MachineError),
     #[error(transparent)]
@@ -101,6 +108,8 @@ pub enum Failure {
     Journal(#[from] JournalError),
     #[error("{}", message::describe_lock(.0))]
     Lock(#[from] LockError),
+    #[error("{}", message::describe_journal_move(.0))]
+    JournalMove(#[from] MoveError),
     /// A command that changes nothing received a signal.
     #[error("cannot finish the command: a signal stopped it")]
     Interrupted,
@@ -162,6 +171,12 @@ pub enum Failure {
     Output { source: io::Error },
     #[error("cannot read the answer: {source}")]
     Input { source: io::Error },
+    /// A question without a terminal, and no answer on standard input.
+    #[error("cannot read the answer: standard input is no terminal, and nothing was written to it for {}", duration::format(*.waited))]
+    NoAnswer { waited: Duration },
+    /// ssh would refuse it.
+    #[error("cannot use the ssh key `{}`: its mode is {mode:04o}, and ssh refuses a key that others may read", .path.display())]
+    LooseKey { path: PathBuf, mode: u32 },
     #[error("cannot {action} `{}`: {source}", .path.display())]
     File { action: &'static str, path: PathBuf, source: io::Error },
     #[error("cannot use the token `{}`: it has fewer than {required} characters", .path.display())]
@@ -245,6 +260,7 @@ impl Failure {
             Self::Usage { command, .. } => format!("`switchman help {command}` describes its arguments"),
             Self::Config(error) => hint::config_hint(error).into(),
             Self::HostSelection(error) => hint::selection_hint(error).into(),
+            Self::Discovery(error) => hint::discovery_hint(error).into(),
             Self::Lab(error) => hint::lab_hint(error),
             Self::AnswersDiffer { subject, .. } => subject.fill(ANSWERS_DIFFER_HINT),
             Self::InsufficientSamples { subject, .. } => subject.fill(INSUFFICIENT_SAMPLES_HINT),
@@ -265,6 +281,7 @@ impl Failure {
                 "`switchman roll{flag} --resume` continues it, `switchman roll{flag} --abort` puts back every host it took out"
             ),
             Self::Journal(error) => journal_hint(error),
+            Self::JournalMove(error) => journal_move_hint(error),
             Self::Restore(error) => error_code_hint(change_code(error)).into(),
             Self::Store(error) => error_code_hint(store_code(error)).into(),
             Self::InstanceStart(error) | Self::ProxyBypass(error) => error_code_hint(error.code()).into(),
@@ -283,6 +300,9 @@ impl Failure {
             Self::File { path, .. } => format!("check that `{}` exists, and who may read it", path.display()),
             Self::ShortToken { path, .. } => {
                 format!("write a longer one: `openssl rand -hex 32 >{}`", path.display())
+            }
+            Self::LooseKey { path, .. } => {
+                format!("`chmod 600 {}`, then run the command again", path.display())
             }
             Self::Listen { address, .. } => {
                 format!(
@@ -324,7 +344,7 @@ impl Failure {
             Self::Output { .. } => {
                 "free some space where its output goes, or send it elsewhere; `switchman status` shows what was done"
             }
-            Self::Input { .. } => "`--yes` answers every question with yes",
+            Self::Input { .. } | Self::NoAnswer { .. } => "`--yes` answers every question with yes",
             Self::SocketInUse { .. } => {
                 "one agent per host is enough; `systemctl stop switchman` ends it, `--socket PATH` serves on another socket"
             }

@@ -7,14 +7,22 @@ use std::time::Duration;
 use clap::Parser;
 use switchman::cli::world_params::{FleetWorldParams, HostWorldParams, WorldFactory};
 use switchman::cli::{self, Cli};
-use switchman::model::host::Transport;
+use switchman::model::host::{Host, Transport};
+use switchman::model::journal_location::JournalLocation;
+use switchman::model::name::HostName;
 use switchman::ops::fleet::balancer_cache::CachedBalancer;
 use switchman::ops::host::api::LocalHost;
+use switchman::plan::host_selection::{MachineIdentity, choose_transport};
 use switchman::sys;
+use switchman::sys::journal::host::Connect;
+use switchman::sys::journal::open::open_journal;
+use switchman::sys::outputs::FileOutputs;
+use switchman::sys::shared_outputs::SharedOutputs;
 use switchman::world::balancer::Balancer;
 use switchman::world::journal::Journal;
 use switchman::world::link::HostLink;
 use switchman::world::lock::FleetLock;
+use switchman::world::outputs::OutputStore;
 use switchman::world::{FleetWorld, HostWorld};
 
 /// Limit of a single read from a load balancer.
@@ -27,6 +35,7 @@ fn main() -> ExitCode {
     let world_factory = WorldFactory {
         build_host_world,
         build_fleet_world,
+        connect_host_source: sys::discovery::connect,
         supervise: sys::supervisor::supervise,
         check_haproxy_config: |program, files| {
             let checked = sys::haproxy_program::check_config(program, files);
@@ -65,6 +74,7 @@ fn build_host_world(params: HostWorldParams) -> HostWorld {
         clock: Arc::new(sys::clock::SystemClock),
         machine: Arc::new(sys::machine::LocalMachine),
         files: Arc::new(sys::files::LocalFiles),
+        journals: Arc::new(sys::journal::keeper::DirKeeper::new(state_dir.join("journals"))),
         reporter,
         stop,
         changes,
@@ -80,14 +90,27 @@ fn build_fleet_world(params: FleetWorldParams) -> FleetWorld {
         |inner: &Arc<dyn Balancer>| Arc::new(CachedBalancer::new(inner.clone())) as Arc<dyn Balancer>;
     let balancers = local_world.balancers.iter().map(shared).collect();
     let clock = local_world.clock.clone();
-    let link = |transport: &Transport, name| -> Arc<dyn HostLink> {
+    let (machine, reach) = (local_world.machine.clone(), fleet.reach.clone());
+    let link = move |transport: &Transport, name: &HostName| -> Arc<dyn HostLink> {
         match transport {
             Transport::Local => Arc::new(LocalHost::new(local_world.clone())),
-            transport => sys::link::connect(name, transport, &fleet.reach),
+            transport => sys::link::connect(name, transport, &reach),
         }
     };
     let links = hosts.iter().map(|host| (host.name.clone(), link(&host.transport, &host.name))).collect();
-    let journal = sys::journal::open::open_journal(&fleet.journal, &journal_dir, fleet.service.as_str());
+    let connect = move |host: &Host| -> Connect {
+        let (host_name, addresses) =
+            (machine.host_name().unwrap_or_default(), machine.list_addresses().unwrap_or_default());
+        let machine = MachineIdentity { host_name: &host_name, addresses: &addresses };
+        let (transport, name) = (choose_transport(host, &machine), host.name.clone());
+        Arc::new(move || link(&transport, &name))
+    };
+    let journal = open_journal(&fleet.journal, &journal_dir, &fleet.service, connect);
+    let files = FileOutputs::new(journal_dir.join("rolls"));
+    let outputs: Arc<dyn OutputStore> = match &fleet.journal {
+        JournalLocation::Beside | JournalLocation::Directory(_) => Arc::new(files),
+        _ => Arc::new(SharedOutputs::new(files, journal.clone(), clock.clone())),
+    };
     FleetWorld {
         links,
         balancers,
@@ -95,7 +118,7 @@ fn build_fleet_world(params: FleetWorldParams) -> FleetWorld {
         promotions: Journal::new(journal.clone()),
         journal: Journal::new(journal),
         commands: Arc::new(sys::commands::LocalCommands::new(journal_dir.join("commands"))),
-        outputs: Arc::new(sys::outputs::FileOutputs::new(journal_dir.join("rolls"))),
+        outputs,
         archives: Arc::new(sys::archive::TarArchives),
         notifier: Arc::new(sys::webhook::Webhooks::new(&fleet.webhooks)),
         clock,

@@ -134,7 +134,7 @@ pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
 /// Serves HAProxy's agent-check if `--agent-check` is given.
 async fn serve_agent_check(args: &AgentArgs, context: &Context, world: &HostWorld) -> Result<(), Failure> {
     let Some(address) = args.agent_check else { return Ok(()) };
-    let service = context.load_config()?.1.service;
+    let service = context.load_written_config()?.1.service;
     let maintenance_reply = match args.agent_check_says {
         AgentCheckState::Stopped => MaintenanceReply::Stopped,
         AgentCheckState::Drain => MaintenanceReply::Drain,

@@ -47,7 +47,7 @@ pub async fn run(args: CheckArgs, context: &Context) -> Result<(), Failure> {
     if args.offline {
         return check_offline(cfg.as_ref(), checked, context);
     }
-    let (file, fleet) = context.load_config()?;
+    let (file, fleet) = context.load_config().await?;
     let hosts = context.select_hosts(&fleet, args.hosts.select_or(HostSelection::ThisOrAll))?;
     let local = context.build_host_world(Some(&fleet));
     let mut findings = vec![build_config_finding(&file)];
@@ -80,7 +80,7 @@ async fn run_haproxy(
 /// Checks haproxy.cfg alone; without a switchman.yaml against its defaults.
 fn check_offline(cfg: Option<&HaproxyCfg>, checked: Vec<Finding>, context: &Context) -> Result<(), Failure> {
     let mut is_default = false;
-    let (mut findings, fleet) = match context.load_config() {
+    let (mut findings, fleet) = match context.load_written_config() {
         Ok((file, fleet)) => (vec![build_config_finding(&file)], fleet),
         Err(Failure::Config(ConfigError::NotFound)) => {
             let fleet = parse_config(Path::new("switchman.yaml"), "service: default\n")?;

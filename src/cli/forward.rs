@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::Context;
 use super::host_args::HostArgs;
+use super::lock_wait_args::LockWaitArgs;
 use crate::config::env;
 use crate::error::Failure;
 use crate::model::duration;
@@ -53,6 +54,20 @@ struct CommonArgs {
     /// Limit the wait for HAProxy [default: twice the limit of its check settings, and 5s]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     timeout: Option<Duration>,
+    #[command(flatten)]
+    lock_wait: LockWaitArgs,
+}
+
+impl EnableArgs {
+    pub(super) fn lock_wait_limit(&self) -> Duration {
+        self.common.lock_wait.limit()
+    }
+}
+
+impl DisableArgs {
+    pub(super) fn lock_wait_limit(&self) -> Duration {
+        self.common.lock_wait.limit()
+    }
 }
 
 pub async fn enable(args: EnableArgs, context: &Context) -> Result<(), Failure> {
@@ -69,7 +84,7 @@ async fn switch_forwards(
     drain: bool,
     context: &Context,
 ) -> Result<(), Failure> {
-    let (file, fleet) = context.load_config()?;
+    let (file, fleet) = context.load_config().await?;
     let default = if args.all { HostSelection::All } else { HostSelection::ThisMachine };
     let hosts = context.select_hosts(&fleet, args.hosts.select_or(default))?;
     let world = context.build_fleet_world(&file, &fleet, &hosts);

@@ -32,7 +32,7 @@ pub struct HistoryArgs {
 
 pub async fn run(args: &HistoryArgs, context: &Context) -> Result<(), Failure> {
     if let Some(service) = &args.service
-        && let Ok((file, fleet)) = context.load_service_config(service)
+        && let Ok((file, fleet)) = context.load_service_config(service).await
         && !fleet.hosts.is_empty()
         && !context.globals.local
     {
@@ -40,7 +40,7 @@ pub async fn run(args: &HistoryArgs, context: &Context) -> Result<(), Failure> {
     }
     let rows = context.build_host_world(None).store.load_history(args.service.as_ref(), args.limit)?;
     // A host without a configuration has no rolls to list.
-    let (file, fleet) = match context.load_config() {
+    let (file, fleet) = match context.load_config().await {
         Err(Failure::Config(ConfigError::NotFound)) if args.roll.is_none() => {
             require_known(args.service.as_ref(), &rows, None)?;
             context.renderer.print_history(&rows, &[], &[]);
@@ -54,6 +54,7 @@ pub async fn run(args: &HistoryArgs, context: &Context) -> Result<(), Failure> {
         let found = build_progress(&world.journal.load(id, 0).await?);
         let found = found.ok_or_else(|| Failure::UnknownRoll { roll: id.clone() })?;
         context.renderer.print_past_roll(&found);
+        context.renderer.print_shared_outputs(&world.outputs.load_shared(id).await?);
         return Ok(());
     }
     context.renderer.print_history(

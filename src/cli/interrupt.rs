@@ -193,10 +193,13 @@ fn is_ignored(kind: SignalKind) -> bool {
     mask >> (kind.as_raw_value() - 1) & 1 == 1
 }
 
+/// What repairs a roll that a second signal stopped.
+pub(super) const ROLL_RECOVERY: &str = "`switchman roll --status` shows how far it was, `switchman roll --abort` puts back every host it took out";
+
 pub(super) const ROLL: InterruptPolicy = InterruptPolicy::Finish {
     notice: "interrupted: hosts that are out are finished or put back, then the roll stops; a second Ctrl-C stops it at once \
              and leaves them out",
-    recovery: "`switchman roll --status` shows how far it was, `switchman roll --abort` puts back every host it took out",
+    recovery: ROLL_RECOVERY,
 };
 
 pub(super) const PROMOTE: InterruptPolicy = InterruptPolicy::Finish {

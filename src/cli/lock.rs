@@ -2,7 +2,10 @@
 
 use clap::{Args, Subcommand};
 
+use std::time::Duration;
+
 use super::Context;
+use super::lock_wait_args::LockWaitArgs;
 use crate::config::env;
 use crate::error::Failure;
 use crate::ops::fleet::lock;
@@ -22,6 +25,8 @@ enum LockCommand {
         /// State the reason, which is shown to operators who are refused
         #[arg(short, long, value_name = "TEXT")]
         message: String,
+        #[command(flatten)]
+        lock_wait: LockWaitArgs,
     },
     /// Release your own lock, or another operator's with --force
     Release {
@@ -34,13 +39,22 @@ enum LockCommand {
     },
 }
 
+impl LockArgs {
+    pub(super) fn lock_wait_limit(&self) -> Duration {
+        match &self.command {
+            LockCommand::Acquire { lock_wait, .. } => lock_wait.limit(),
+            LockCommand::Status | LockCommand::Release { .. } => Duration::ZERO,
+        }
+    }
+}
+
 pub async fn run(args: LockArgs, context: &Context) -> Result<(), Failure> {
-    let (file, fleet) = context.load_config()?;
+    let (file, fleet) = context.load_written_config()?;
     let world = context.build_fleet_world(&file, &fleet, &[]);
     let user = env::read_actor().user;
     match args.command {
         LockCommand::Status => context.renderer.print_lock(world.lock.read_holder().await?.as_ref()),
-        LockCommand::Acquire { message } => {
+        LockCommand::Acquire { message, .. } => {
             let holder = lock::acquire_for_person(&world, &user, &message).await?;
             context.renderer.print_acquired_lock(&holder);
         }

@@ -15,7 +15,7 @@ pub struct MetricsArgs {
 }
 
 pub async fn run(args: MetricsArgs, context: &Context) -> Result<(), Failure> {
-    let (file, fleet) = context.load_config()?;
+    let (file, fleet) = context.load_config().await?;
     let hosts = context.select_hosts_or_all(&fleet, &args.hosts)?;
     let names = context
         .globals

@@ -1,7 +1,8 @@
 //! The command line: flags -> options -> one operation -> render.
 
 use std::ffi::OsString;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -15,6 +16,7 @@ mod check;
 mod completions;
 mod context;
 mod deployments;
+mod discovered_hosts;
 mod failure;
 mod forward;
 mod globals;
@@ -26,8 +28,10 @@ mod host_address_arg;
 mod host_args;
 mod init;
 mod interrupt;
+mod journal;
 mod lab;
 mod lock;
+mod lock_wait_args;
 mod man;
 mod metrics;
 mod promote;
@@ -37,7 +41,9 @@ pub mod render;
 mod restore;
 mod roll;
 mod schema;
+mod ssh_files;
 mod status;
+mod summary;
 mod supervise;
 mod web_server_arg;
 pub mod world_params;
@@ -183,6 +189,8 @@ enum Command {
     /// ended is taken over. A lock acquired by an operator stays until it is released. Switching a single host only
     /// prints a warning; deploy, update, kill, access and rollback do not look at it.
     Lock(lock::LockArgs),
+    /// Move the journal and the lock to another store
+    Journal(journal::JournalArgs),
     /// Serve this host's API on a unix socket, over TLS or over ssh
     ///
     /// Over ssh nothing needs to run: the operator's switchman starts `agent --stdio` by itself. The API describes itself at
@@ -216,6 +224,24 @@ enum Command {
 }
 
 impl Command {
+    /// Returns how long the command may wait for the fleet lock.
+    fn lock_wait_limit(&self) -> Duration {
+        match self {
+            Self::EnableForward(args) => args.lock_wait_limit(),
+            Self::DisableForward(args) => args.lock_wait_limit(),
+            Self::Roll(args) => args.lock_wait_limit(),
+            Self::Promote(args) => args.lock_wait_limit(),
+            Self::Deploy(args) => args.lock_wait.limit(),
+            Self::Assign(args) => args.lock_wait.limit(),
+            Self::Mirror(args) => args.lock_wait_limit(),
+            Self::Canary(args) => args.lock_wait_limit(),
+            Self::Access(args) => args.lock_wait.limit(),
+            Self::Merge(args) => args.lock_wait.limit(),
+            Self::Lock(args) => args.lock_wait_limit(),
+            _ => Duration::ZERO,
+        }
+    }
+
     /// Returns the reaction of the command to signals.
     fn interrupt_policy(&self) -> InterruptPolicy {
         match self {
@@ -245,6 +271,7 @@ impl Command {
             | Self::Check(_)
             | Self::Compare(_)
             | Self::Lock(_)
+            | Self::Journal(_)
             | Self::Metrics(_)
             | Self::History(_)
             | Self::Schema
@@ -289,6 +316,8 @@ pub fn run(cli: Cli, world_factory: WorldFactory) -> ExitStatus {
             stop: stop.clone(),
             prompt,
             changes: changes.clone(),
+            lock_wait_limit: command.lock_wait_limit(),
+            ssh_environment: OnceLock::new(),
         };
         let work = async {
             let result = dispatch(command, &context).await;
@@ -333,6 +362,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Kill(args) => deployments::kill(args, context).await,
         Command::Logs(args) => deployments::show_logs(args, context).await,
         Command::Lock(args) => lock::run(args, context).await,
+        Command::Journal(args) => journal::run(args, context).await,
         Command::Agent(args) => Box::pin(agent::run(args, context)).await,
         Command::Metrics(args) => metrics::run(args, context).await,
         Command::Proxy(args) => proxy::run(args, context).await,

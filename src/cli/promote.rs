@@ -7,6 +7,7 @@ use clap::Args;
 use super::Context;
 use super::deployments::parse_sticky;
 use super::host_args::HostArgs;
+use super::lock_wait_args::LockWaitArgs;
 use super::render::PromotionView;
 use crate::config::env;
 use crate::error::Failure;
@@ -76,6 +77,8 @@ pub struct PromoteArgs {
     watch: Option<Duration>,
     #[command(flatten)]
     hosts: HostArgs,
+    #[command(flatten)]
+    lock_wait: LockWaitArgs,
     /// Show the progress of the last promotion
     #[arg(long, group = "verb")]
     status: bool,
@@ -97,6 +100,11 @@ impl PromoteArgs {
     pub(super) const fn is_read_only(&self) -> bool {
         self.status || self.approve
     }
+
+    /// Returns zero for `--abort`, which ends the promotion that holds the lock.
+    pub(super) fn lock_wait_limit(&self) -> Duration {
+        if self.abort { Duration::ZERO } else { self.lock_wait.limit() }
+    }
 }
 
 /// A shorter interval would be over after a few samples.
@@ -108,7 +116,7 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
 }
 
 pub async fn run(args: PromoteArgs, context: &Context) -> Result<(), Failure> {
-    let (file, fleet) = context.load_service_config(&args.name)?;
+    let (file, fleet) = context.load_service_config(&args.name).await?;
     let hosts = context.select_hosts_or_all(&fleet, &args.hosts)?;
     let (world, actor) = (context.build_fleet_world(&file, &fleet, &hosts), env::read_actor());
     if args.status {

@@ -29,7 +29,7 @@ impl StatusArgs {
 }
 
 pub async fn run(args: StatusArgs, context: &Context) -> Result<(), Failure> {
-    let (file, fleet) = context.load_config()?;
+    let (file, fleet) = context.load_config().await?;
     let hosts = context.select_hosts(&fleet, args.hosts.select_or(HostSelection::ThisOrAll))?;
     let world = context.build_fleet_world(&file, &fleet, &hosts);
     loop {

@@ -7,11 +7,13 @@ use futures_util::future::BoxFuture;
 
 use crate::model::balancer::BalancerSpec;
 use crate::model::config_check::ConfigCheck;
+use crate::model::discovery::DiscoverySource;
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
 use crate::world::FleetWorld;
 use crate::world::HostWorld;
 use crate::world::changes::ChangeTracker;
+use crate::world::discovery::HostSource;
 use crate::world::reporter::Reporter;
 use crate::world::runner::SupervisorRole;
 use crate::world::stop::StopToken;
@@ -46,6 +48,8 @@ pub type CheckHaproxyConfig =
 pub struct WorldFactory {
     pub build_host_world: fn(HostWorldParams) -> HostWorld,
     pub build_fleet_world: fn(FleetWorldParams) -> FleetWorld,
+    /// Builds the reader of a source of hosts.
+    pub connect_host_source: fn(&DiscoverySource) -> Arc<dyn HostSource>,
     /// Runs one of the supervisor's roles for the instance of a directory; the error is prose.
     pub supervise: fn(&Path, SupervisorRole) -> Result<(), String>,
     /// Runs `haproxy -c`.

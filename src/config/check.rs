@@ -2,36 +2,44 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use serde_yaml::Spanned;
 
-use super::file::{
-    self, Check, ConfigFile, Host as HostEntry, LoadBalancer, Ports as PortsEntry, Roll, Servers,
-};
+use super::file::{self, Check, ConfigFile, Journal, LoadBalancer, Ports as PortsEntry, Roll, Servers};
 use super::problem::ConfigFault;
 use crate::model::balancer::{BalancerSpec, CheckTiming, ServerNames, StatsEndpoint};
 use crate::model::fleet::{Fleet, FleetLimits, Hooks, RollPolicy, Webhook};
-use crate::model::host::{ConnectConfig, Host, Transport};
+use crate::model::host::{ConnectConfig, Host};
 use crate::model::name::HostName;
 use crate::model::ports::{Port, Ports};
 use crate::model::roll::{Batch, OnFailure};
+use crate::model::ssh::SshFiles;
 
+mod discovery;
 mod health;
 mod journal;
 mod services;
+mod transport;
 mod values;
 
+pub use journal::build_journal;
+use transport::build_transport;
 use values::{
     build_other_problem, build_wrong_value, check_count, check_duration, check_unique, is_haproxy_name,
     line_number, quote,
 };
 
+/// Checks the place of the journal alone.
+pub fn check_journal(journal: &Spanned<Journal>) -> Result<(), ConfigFault> {
+    journal::build_journal(Some(journal), &[]).map(drop)
+}
+
 /// Checks every rule that relates two values, and fills in the defaults.
 pub fn build_fleet(file: ConfigFile) -> Result<Fleet, ConfigFault> {
     let ports = build_ports(&file.ports)?;
     let hosts = build_hosts(&file)?;
+    let discovery = discovery::build_sources(&file.hosts, file.agents.ca.as_deref())?;
     let mut seen = BTreeMap::new();
     let mut balancers = Vec::new();
     for (at, entry) in file.load_balancers.iter().enumerate() {
@@ -42,12 +50,13 @@ pub fn build_fleet(file: ConfigFile) -> Result<Fleet, ConfigFault> {
     }
     let reach = build_connect_config(&file)?;
     let health = health::build_health(&file.health)?;
-    let journal = journal::build_journal(file.journal.as_ref())?;
+    let journal = journal::build_journal(file.journal.as_ref(), &hosts)?;
     let others = services::build_additional_services(&file, ports, &health)?;
     Ok(Fleet {
         service: file.service,
         ports,
         hosts,
+        discovery,
         balancers,
         health,
         journal,
@@ -100,6 +109,7 @@ fn build_connect_config(file: &ConfigFile) -> Result<ConnectConfig, ConfigFault>
     }
     Ok(ConnectConfig {
         ssh_options: ssh.options.clone(),
+        ssh_files: SshFiles::default(),
         remote_switchman: remote,
         ca: agents.ca.clone(),
         certificate: agents.certificate.as_ref().map(|path| path.value.clone()),
@@ -177,9 +187,9 @@ fn build_ports(entry: &PortsEntry) -> Result<Ports, ConfigFault> {
 fn build_hosts(file: &ConfigFile) -> Result<Vec<Host>, ConfigFault> {
     let mut seen: BTreeMap<IpAddr, &HostName> = BTreeMap::new();
     let mut hosts = Vec::new();
-    for (name, entry) in &file.hosts {
-        let address = &entry.address;
+    for (name, entry) in &file.hosts.written {
         let key = |field: &str| format!("hosts.{name}.{field}");
+        let address = &entry.address;
         if let Some(first) = seen.insert(address.value, name) {
             let text = format!("address {} is already that of `{first}`", address.value);
             return Err(build_other_problem(line_number(address), &key("address"), &text));
@@ -196,55 +206,15 @@ fn build_hosts(file: &ConfigFile) -> Result<Vec<Host>, ConfigFault> {
         hosts.push(Host {
             name: name.clone(),
             address: Some(address.value),
-            transport: build_transport(name, entry, file.agents.ca.as_deref())?,
+            transport: build_transport(
+                &format!("hosts.{name}"),
+                name.as_str(),
+                (entry.ssh.as_ref(), entry.agent.as_ref()),
+                file.agents.ca.as_deref(),
+            )?,
         });
     }
     Ok(hosts)
-}
-
-/// Builds the transport to a host from another machine.
-fn build_transport(name: &HostName, entry: &HostEntry, ca: Option<&Path>) -> Result<Transport, ConfigFault> {
-    let key = |field: &str| format!("hosts.{name}.{field}");
-    if let Some(agent) = &entry.agent {
-        if let Some(ssh) = &entry.ssh {
-            return Err(build_other_problem(
-                line_number(ssh),
-                &key("ssh"),
-                "a host has `ssh` or `agent`, not both",
-            ));
-        }
-        let path = agent.value.strip_prefix("unix://").filter(|path| path.starts_with('/'));
-        let address = agent.value.strip_prefix("https://").map(|rest| rest.trim_end_matches('/'));
-        let address = address.filter(|rest| {
-            let (host, port) = rest.rsplit_once(':').unwrap_or_default();
-            !host.is_empty() && !host.contains(['/', '@']) && port.parse::<Port>().is_ok()
-        });
-        return match (path, address) {
-            (Some(path), _) => Ok(Transport::Socket(path.into())),
-            (_, Some(_)) if ca.is_none() => {
-                let text = "`agents.ca` is missing: the agent's certificate cannot be verified";
-                Err(build_other_problem(line_number(agent), &key("agent"), text))
-            }
-            (_, Some(address)) => Ok(Transport::Tls(address.to_owned())),
-            _ => Err(build_wrong_value(
-                agent,
-                &key("agent"),
-                quote(&agent.value),
-                "https://HOST:PORT or unix:///PATH",
-            )),
-        };
-    }
-    let Some(ssh) = &entry.ssh else { return Ok(Transport::Ssh(name.to_string())) };
-    let plain = |c: char| c.is_ascii_alphanumeric() || "@._-:[]".contains(c);
-    if ssh.value.is_empty() || ssh.value.starts_with('-') || !ssh.value.chars().all(plain) {
-        return Err(build_wrong_value(
-            ssh,
-            &key("ssh"),
-            quote(&ssh.value),
-            "a destination of ssh such as deploy@web1",
-        ));
-    }
-    Ok(Transport::Ssh(ssh.value.clone()))
 }
 
 fn build_balancer(

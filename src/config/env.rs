@@ -1,5 +1,7 @@
 //! The only place that reads the environment.
 
+use std::path::PathBuf;
+
 use nix::unistd::{Uid, User};
 
 use crate::model::history::Actor;
@@ -28,6 +30,45 @@ pub fn read_completion_index() -> Option<usize> {
 /// Reads the log filter from `SWITCHMAN_LOG`, in the syntax of `env_logger`.
 pub fn read_log_filter() -> Option<String> {
     read_text("SWITCHMAN_LOG")
+}
+
+/// The key and the known hosts of ssh: each as a file, or as its text.
+#[derive(Default)]
+pub struct SshVariables {
+    pub key: Option<String>,
+    pub key_file: Option<PathBuf>,
+    pub known_hosts: Option<String>,
+    pub known_hosts_file: Option<PathBuf>,
+}
+
+/// Reads the variables for ssh.
+pub fn read_ssh_variables() -> SshVariables {
+    SshVariables {
+        key: read_text("SWITCHMAN_SSH_KEY"),
+        key_file: read_text("SWITCHMAN_SSH_KEY_FILE").map(PathBuf::from),
+        known_hosts: read_text("SWITCHMAN_SSH_KNOWN_HOSTS"),
+        known_hosts_file: read_text("SWITCHMAN_SSH_KNOWN_HOSTS_FILE").map(PathBuf::from),
+    }
+}
+
+/// The place of the journal: it replaces `journal` of the configuration.
+#[derive(Default)]
+pub struct JournalVariables {
+    /// In the syntax of `journal`, or the URL of a PostgreSQL database.
+    pub location: Option<String>,
+    /// A password or an ACL token, instead of `secret_file`.
+    pub secret: Option<String>,
+}
+
+/// The variable that names the place of the journal.
+pub const JOURNAL_VARIABLE: &str = "SWITCHMAN_JOURNAL";
+
+/// Reads the variables of the journal.
+pub fn read_journal_variables() -> JournalVariables {
+    JournalVariables {
+        location: read_text(JOURNAL_VARIABLE),
+        secret: read_text("SWITCHMAN_JOURNAL_SECRET").map(|secret| secret.trim_end().to_owned()),
+    }
 }
 
 #[allow(clippy::disallowed_methods, reason = "the only reader of the environment")]

@@ -1,6 +1,5 @@
 //! `switchman.yaml` as it is written: the shape, with the place of every value that is checked later.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use indexmap::IndexMap;
@@ -10,9 +9,11 @@ use serde_path_to_error::Track;
 use serde_yaml::{Error, Location, Spanned};
 
 use super::fields::{ConfigDuration, HaproxyEndpoint};
+use super::hosts::Hosts;
 use super::problem::{ConfigFault, ConfigProblem};
 use super::syntax::{find_open_bracket, guess_cause};
-use crate::model::name::{BalancerName, HostName, ServiceName};
+use crate::model::journal_location::Secret;
+use crate::model::name::{BalancerName, ServiceName};
 use crate::model::ports::Port;
 
 /// The configuration of one service on a fleet.
@@ -25,10 +26,8 @@ pub struct ConfigFile {
     pub service: ServiceName,
     #[serde(default)]
     pub ports: Ports,
-    /// Host name -> address. Without it, the machine itself is the host.
     #[serde(default)]
-    #[schemars(with = "IndexMap<String, Host>")]
-    pub hosts: IndexMap<HostName, Host>,
+    pub hosts: Hosts,
     #[serde(default)]
     pub load_balancers: Vec<LoadBalancer>,
     #[serde(default)]
@@ -54,12 +53,17 @@ pub struct ConfigFile {
     pub services: IndexMap<ServiceName, Service>,
 }
 
-/// One of `path`, `postgres`, `etcd` and `consul`. All operators of a fleet name the same place. Paths are relative to this file.
+/// One of `path`, `host`, `postgres`, `etcd` and `consul`. All operators of a fleet name the same place. Paths are relative to
+/// this file.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Journal {
-    /// A directory on a local disk: for operators on one machine.
+    /// A directory on a local disk: for operators on one machine. With `host`, an absolute path there.
     pub path: Option<PathBuf>,
+    /// A machine that keeps the journal in a file, reached as the hosts are: a name from `hosts`, or a destination of ssh such as
+    /// `ops@lb1`. Default of `path` there: `/var/lib/switchman/journals`.
+    #[schemars(with = "Option<String>")]
+    pub host: Option<Spanned<String>>,
     /// A database: `postgresql://USER@HOST/DATABASE`, with options such as `sslmode=require` behind `?`. The tables are in the
     /// schema `switchman`.
     #[schemars(with = "Option<String>")]
@@ -79,6 +83,9 @@ pub struct Journal {
     pub user: Option<String>,
     /// A file with the password (`postgres`, `etcd`) or the ACL token (`consul`).
     pub secret_file: Option<PathBuf>,
+    /// The same from the environment.
+    #[serde(skip)]
+    pub secret: Option<Secret>,
 }
 
 /// Defaults of `deploy`, `assign` and `kill`; flags override them.
@@ -172,20 +179,6 @@ pub struct Ports {
     /// The data port of the backup vhost. Default 80.
     #[schemars(with = "Option<u16>")]
     pub backup: Option<Spanned<Port>>,
-}
-
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Host {
-    /// The address HAProxy connects to.
-    #[schemars(with = "String")]
-    pub address: Spanned<IpAddr>,
-    /// Destination that the operator's ssh uses, such as deploy@web1. Default: the host's name.
-    #[schemars(with = "Option<String>")]
-    pub ssh: Option<Spanned<String>>,
-    /// Agent of the host, used instead of ssh: https://HOST:PORT, or unix:///PATH on this machine.
-    #[schemars(with = "Option<String>")]
-    pub agent: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -319,6 +312,30 @@ pub fn parse_file(text: &str) -> Result<ConfigFile, ConfigFault> {
         let path = path.trim_end_matches(".value").trim_end_matches(".?").to_owned();
         build_fault(text, error.without_snippet(), Some(path).filter(|path| path != "." && path != "?"))
     })
+}
+
+/// Parses a place in the syntax of the key `journal`, or a URL of PostgreSQL. A fault has nothing of the text: it may hold a
+/// password, and logs of CI jobs are read by many.
+pub fn parse_journal(text: &str) -> Result<Spanned<Journal>, ConfigFault> {
+    let is_url = text.starts_with("postgresql://") || text.starts_with("postgres://");
+    let quoted = serde_json::Value::from(text);
+    let text = if is_url { format!("{{postgres: {quoted}}}") } else { text.to_owned() };
+    let read: Result<Spanned<Journal>, Error> = serde_yaml::from_str(&text);
+    let mut journal = read.map_err(|error| ConfigFault {
+        line: error.location().as_ref().map_or(1, Location::line),
+        key: None,
+        problem: ConfigProblem::WrongValue {
+            found: "this text".to_owned(),
+            expected: "what `journal:` of switchman.yaml has, such as {etcd: ['https://10.0.0.5:2379']}"
+                .to_owned(),
+        },
+    })?;
+    let Journal { path, ca, certificate, key, secret_file, .. } = &mut journal.value;
+    // Relative to the working directory, as paths of flags are.
+    for path in [path, ca, certificate, key, secret_file].into_iter().flatten() {
+        *path = std::path::absolute(&*path).unwrap_or_else(|_| path.clone());
+    }
+    Ok(journal)
 }
 
 fn build_fault(text: &str, error: &Error, key: Option<String>) -> ConfigFault {

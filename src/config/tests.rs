@@ -2,7 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::balancer::StatsEndpoint;
-use crate::model::journal_location::JournalLocation;
+use crate::model::host::Transport;
+use crate::model::journal_location::{JournalLocation, Secret};
 
 const GOOD: &str = r#"
 service: shop
@@ -19,6 +20,44 @@ hooks: {before_host: [./warm-cache.sh], on_failure: [./page.sh]}
 
 fn error(text: &str) -> String {
     parse_config(Path::new("switchman.yaml"), text).unwrap_err().to_string()
+}
+
+#[test]
+fn hosts_are_written_and_listed_by_sources() {
+    let read = |hosts: &str| {
+        parse_config(Path::new("/etc/s/switchman.yaml"), &format!("service: shop\nhosts:\n{hosts}"))
+    };
+    let fleet = read(
+        "  web1: {address: 10.0.0.1}\n  consul: {service: shop, token_file: t, agent: \"unix:///run/{host}.sock\"}\n  \
+         dns: {a: web.internal, server: 10.0.0.2, ssh: \"deploy@{address}\"}\n",
+    )
+    .unwrap();
+    assert_eq!(fleet.hosts.len(), 1);
+    let texts: Vec<String> = fleet.discovery.iter().map(|source| source.lookup.to_string()).collect();
+    assert_eq!(
+        texts,
+        [
+            "service `shop` in Consul at http://127.0.0.1:8500",
+            "A and AAAA records of `web.internal` at the DNS server 10.0.0.2:53"
+        ]
+    );
+    let debug = format!("{:?}", fleet.discovery);
+    assert!(debug.contains("/etc/s/t") && debug.contains("/run/{host}.sock"), "{debug}");
+    for (hosts, text) in [
+        ("  consul: {tag: x}\n", "switchman.yaml:3: `hosts.consul`: the key `service` is missing"),
+        ("  consul: {service: x, adress: y}\n", "unknown key `adress`"),
+        ("  consul: {service: x, address: \"127.0.0.1:8500\"}\n", "`hosts.consul.address`"),
+        ("  dns: {}\n", "exactly one of `srv` and `a` is needed"),
+        ("  dns: {a: x, srv: y}\n", "exactly one of `srv` and `a` is needed"),
+        ("  dns: {a: \"x y\"}\n", "`hosts.dns.a`"),
+        ("  dns: {a: x, server: ns1}\n", "`hosts.dns.server`"),
+        ("  dns: {a: x, ssh: \"-oX {host}\"}\n", "`hosts.dns.ssh`"),
+        ("  web1: {address: 10.0.0.1}\n  web1: {address: 10.0.0.2}\n", "`web1` appears twice"),
+        ("  web1: {adress: 10.0.0.1}\n", "unknown key `adress`"),
+    ] {
+        let error = read(hosts).unwrap_err().to_string();
+        assert!(error.contains(text), "{hosts}: {error}");
+    }
 }
 
 #[test]
@@ -63,6 +102,16 @@ fn journal_is_beside_the_file_or_where_it_is_named() {
     assert_eq!(journal(""), JournalLocation::Beside);
     let named = JournalLocation::Directory("/etc/switchman/state".into());
     assert_eq!(journal("journal: {path: state}"), named);
+    let JournalLocation::Host(other) = journal("journal: {host: ops@lb1, path: /srv/journal}") else {
+        panic!("another place");
+    };
+    let destination = Transport::Ssh("ops@lb1".to_owned());
+    assert_eq!((other.host.name.as_str(), &other.host.transport), ("lb1", &destination));
+    assert_eq!(other.directory, Some("/srv/journal".into()));
+    let hosts = "hosts: {w1: {address: 10.0.0.1, ssh: deploy@w1}}\njournal: {host: w1}";
+    let JournalLocation::Host(of_fleet) = journal(hosts) else { panic!("another place") };
+    assert_eq!(of_fleet.host.transport, Transport::Ssh("deploy@w1".to_owned()));
+    assert!(of_fleet.host.address.is_some() && of_fleet.directory.is_none());
     let text = "journal: {postgres: 'postgresql://ops:geheim@db1/switchman', secret_file: key}";
     let postgres = journal(text);
     assert!(matches!(&postgres, JournalLocation::Postgres(found) if found.url.ends_with("@db1/switchman")));
@@ -73,6 +122,48 @@ fn journal_is_beside_the_file_or_where_it_is_named() {
         panic!("another place");
     };
     assert_eq!(cluster.endpoints, ["https://a:2379", "https://b:2379"]);
+}
+
+#[test]
+fn journal_of_the_environment_replaces_that_of_the_file() {
+    let build = |location: &str, secret: Option<&str>| {
+        let variables =
+            JournalVariables { location: Some(location.to_owned()), secret: secret.map(str::to_owned) };
+        build_config(Path::new("/etc/switchman/switchman.yaml"), "service: a\njournal: {path: x}", variables)
+    };
+    let JournalLocation::Etcd(cluster) =
+        build("{etcd: ['https://a:2379'], user: ops, ca: ca.pem}", Some("geheim")).unwrap().journal
+    else {
+        panic!("another place");
+    };
+    assert_eq!(
+        (cluster.user.as_deref(), cluster.endpoints),
+        (Some("ops"), vec!["https://a:2379".to_owned()])
+    );
+    let ca = std::env::current_dir().unwrap().join("ca.pem");
+    assert_eq!(cluster.files.ca, Some(ca), "relative to the working directory");
+    assert_eq!(cluster.files.secret, Some(Secret("geheim".to_owned())));
+    assert!(!format!("{:?}", cluster.files).contains("geheim"));
+    let url = "postgresql://ops:geheim@db1/switchman?sslmode=require";
+    assert!(
+        matches!(build(url, None).unwrap().journal, JournalLocation::Postgres(found) if found.url == url)
+    );
+    for wrong in [
+        "geheim",
+        "{geheim: 1}",
+        "{etcd: geheim}",
+        "{postgres: 'mysql://ops:geheim@db1'}",
+        "{etcd: ['https://a:2379'], user: geheim}",
+        "postgresql://ops:geheim@db1/x\n- geheim",
+    ] {
+        match build(wrong, None) {
+            Err(error) => {
+                let text = error.to_string();
+                assert!(text.contains("SWITCHMAN_JOURNAL:") && !text.contains("geheim"), "{text}");
+            }
+            Ok(fleet) => assert!(wrong.starts_with("postgresql:"), "{:?}", fleet.journal),
+        }
+    }
 }
 
 /// Wrong files after the line `service: a`, each with the sentence that its writer reads.
@@ -163,11 +254,17 @@ ssh: {switchman: " "}
 ssh: {option: [-4]}
 -> switchman.yaml:2: `ssh.option`: unknown key `option`, expected one of `options`, `switchman`; did you mean `options`?
 journal: {path: a, etcd: ["http://a:1"]}
--> switchman.yaml:2: `journal`: exactly one of `path`, `postgres`, `etcd` and `consul` is needed
+-> switchman.yaml:2: `journal`: exactly one of `path`, `host`, `postgres`, `etcd` and `consul` is needed
 journal: {etcd: []}
 -> switchman.yaml:2: `journal`: at least one URL is needed
+journal: {host: lb1, path: journals}
+-> switchman.yaml:2: `journal`: `path` on another machine has to be absolute
+journal: {host: "-oProxyCommand=x"}
+-> switchman.yaml:2: `journal.host`: found `-oProxyCommand=x`, expected a name from `hosts`, or a destination of ssh such as ops@lb1
+journal: {host: lb1, secret_file: key}
+-> switchman.yaml:2: `journal`: a file needs no keys: they are for `postgres`, `etcd` and `consul`
 journal: {ca: a.pem}
--> switchman.yaml:2: `journal`: exactly one of `path`, `postgres`, `etcd` and `consul` is needed
+-> switchman.yaml:2: `journal`: exactly one of `path`, `host`, `postgres`, `etcd` and `consul` is needed
 journal: {path: a, ca: b}
 -> switchman.yaml:2: `journal`: a file needs no keys: they are for `postgres`, `etcd` and `consul`
 journal: {etcd: ["http://a:1", "a:2"]}
@@ -221,7 +318,7 @@ fn errors_name_file_line_key_found_and_expected() {
             None => text.extend(["\n", line]),
         }
     }
-    assert_eq!((cases.len(), text.as_str()), (52, ""));
+    assert_eq!((cases.len(), text.as_str()), (55, ""));
     for (text, expected) in cases {
         assert_eq!(error(&text), format!("cannot use the configuration: {expected}"), "{text}");
     }

@@ -6,10 +6,13 @@ use crate::model::failure::ErrorCode;
 use crate::model::name::ServiceName;
 use crate::model::port_forward::Switch;
 use crate::ops::fleet::balancer_wait::BalancerWaitError;
+use crate::ops::fleet::discovery::DiscoveryError;
 use crate::ops::fleet::drain::DrainError;
 use crate::ops::fleet::forward::SwitchError;
+use crate::plan::discovery::HostListError;
 use crate::plan::host_selection::SelectionError;
 use crate::plan::switch::Refusal;
+use crate::world::discovery::HostSourceError;
 use crate::world::link::LinkError;
 
 pub mod deployments;
@@ -24,6 +27,23 @@ pub(super) const fn config_hint(error: &ConfigError) -> &'static str {
             "check the path and who may read it; `switchman init` writes a new configuration"
         }
         ConfigError::Invalid { .. } => "`switchman schema` prints the shape of the file for your editor",
+    }
+}
+
+pub(super) fn discovery_hint(error: &DiscoveryError) -> &'static str {
+    match error {
+        DiscoveryError::Unreadable { error: HostSourceError::Refused { .. }, .. } => {
+            "correct the source under `hosts:`; nothing was changed"
+        }
+        DiscoveryError::Unreadable { .. } => {
+            "start it or correct its address under `hosts:`; on the host itself, `--local --host NAME` needs no source"
+        }
+        DiscoveryError::Unusable { error: HostListError::Empty, .. } => {
+            "check that the hosts are registered there, and the names under `hosts:`; a fleet is never taken for empty"
+        }
+        DiscoveryError::Unusable { .. } => {
+            "correct the registrations at the source; a host that is written under `hosts:` goes before them"
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use crate::model::plural::Count;
 use crate::model::port_forward::Switch;
 use crate::ops::fleet::deployments::FleetDeployError;
 use crate::ops::fleet::forward::{SwitchError, SwitchManyError};
+use crate::ops::fleet::journal_move::MoveError;
 use crate::ops::fleet::lock::LockError;
 use crate::ops::fleet::promote::PromotionError;
 use crate::ops::fleet::roll::RollError;
@@ -33,7 +34,10 @@ pub(super) fn describe_journal(error: &JournalError) -> String {
         JournalError::Open { .. }
         | JournalError::Failed { .. }
         | JournalError::Refused { .. }
-        | JournalError::Unreachable { .. } => error.to_string(),
+        | JournalError::Unreachable { .. }
+        | JournalError::NotConnected { .. }
+        | JournalError::OtherVersion { .. }
+        | JournalError::Denied { .. } => error.to_string(),
         JournalError::Newer { store, found, known } => {
             format!(
                 "cannot read the journal {store}: it has schema {found}; this switchman reads up to {known}"
@@ -44,6 +48,14 @@ pub(super) fn describe_journal(error: &JournalError) -> String {
         }
         JournalError::Full { store } => format!("cannot write the journal {store}: the disk is full"),
         JournalError::LockLost { .. } => format!("cannot write the journal: {error}"),
+    }
+}
+
+pub(super) fn describe_journal_move(error: &MoveError) -> String {
+    match error {
+        MoveError::Lock(error) => describe_lock(error),
+        MoveError::Journal(error) => describe_journal(error),
+        error => error.to_string(),
     }
 }
 

@@ -17,7 +17,6 @@ use crate::model::ssh::SshFailure;
 use crate::ops::fleet::balancer_wait::{BalancerWaitError, MissingObservation};
 use crate::ops::fleet::drain::DrainError;
 use crate::ops::fleet::forward::{SwitchError, SwitchManyError};
-use crate::ops::fleet::lock::LockError;
 use crate::plan::drain::NotDrainedReason;
 use crate::plan::host_selection::SelectionError;
 use crate::plan::switch::Refusal;
@@ -27,6 +26,7 @@ use crate::world::journal_store::JournalError;
 use crate::world::link::LinkError;
 use crate::world::machine::MachineError;
 
+mod discovery;
 mod fleet;
 mod host;
 mod init;
@@ -73,6 +73,7 @@ pub(super) fn list_failures() -> Vec<Sample<Failure>> {
     [
         wrap(list_config_errors(), Failure::Config),
         wrap(list_selection_errors(), Failure::HostSelection),
+        wrap(discovery::list_discovery_errors(), Failure::Discovery),
         vec![("MachineError".into(), Failure::Machine(make_machine_error()))],
         wrap(list_switch_errors(), Failure::Switch),
         wrap(host::list_change_errors(), Failure::Restore),
@@ -81,7 +82,8 @@ pub(super) fn list_failures() -> Vec<Sample<Failure>> {
         wrap(fleet::list_roll_errors(), Failure::Roll),
         wrap(fleet::list_promotion_errors(), Failure::Promotion),
         wrap(list_journal_errors(), Failure::Journal),
-        wrap(list_lock_errors(), Failure::Lock),
+        wrap(fleet::list_lock_errors(), Failure::Lock),
+        wrap(fleet::list_move_errors(), Failure::JournalMove),
         wrap(init::list_init_errors(), Failure::Init),
         wrap(init::list_adoption_errors(), Failure::Adoption),
         wrap(lab::list_lab_errors(), Failure::Lab),
@@ -122,6 +124,7 @@ fn list_own_failures() -> Vec<Sample<Failure>> {
     samples!(Failure {
         Config: [],
         HostSelection: [],
+        Discovery: [],
         Machine: [],
         Switch: [],
         Restore: [],
@@ -147,6 +150,7 @@ fn list_own_failures() -> Vec<Sample<Failure>> {
         ],
         Journal: [],
         Lock: [],
+        JournalMove: [],
         Interrupted: [Failure::Interrupted],
         ForcedStop: [Failure::ForcedStop { recovery: "`switchman ls --wide` shows every host" }],
         ProblemsFound: [Failure::ProblemsFound { problems: 1 }, Failure::ProblemsFound { problems: 2 }],
@@ -215,6 +219,8 @@ fn list_own_failures() -> Vec<Sample<Failure>> {
                 source: std::io::Error::other("Read-only file system (os error 30)"),
             },
         ],
+        NoAnswer: [Failure::NoAnswer { waited: secs(10) }],
+        LooseKey: [Failure::LooseKey { path: "/home/ops/.ssh/deploy".into(), mode: 0o644 }],
         ShortToken: [Failure::ShortToken { path: "/etc/switchman/token".into(), required: 16 }],
         Listen: [Failure::Listen {
             address: "10.0.0.1:8443".parse().unwrap(),
@@ -320,7 +326,7 @@ fn list_refusals() -> Vec<Sample<Refusal>> {
             balancer: balancer(),
             cause: list_balancer_errors().remove(0).1.to_string(),
         }],
-        NoServer: [Refusal::NoServer { balancer: balancer(), server: "main-web1".into() }],
+        NoServer: [Refusal::NoServer { balancer: balancer(), server: "main-web1".into(), address: None }],
         OtherLine: [Refusal::OtherLine {
             balancer: name("lb1"),
             line: "websockets/web1".into(),
@@ -517,7 +523,7 @@ fn list_drain_errors() -> Vec<Sample<DrainError>> {
 
 fn list_switch_many_errors() -> Vec<Sample<SwitchManyError>> {
     samples!(SwitchManyError {
-        Lock: [list_lock_errors().remove(0).1.into()],
+        Lock: [fleet::list_lock_errors().remove(0).1.into()],
         Switch: [list_switch_errors().remove(0).1.into()],
     })
 }
@@ -526,26 +532,6 @@ fn make_lock(purpose: LockPurpose) -> Box<LockView> {
     let holder = example::make_holder(purpose);
     let holder = Holder { user: "anna".into(), machine: "bastion".into(), pid: 4711, ..holder };
     Box::new(LockView { holder, heartbeats: 1, liveness: Liveness::Remote })
-}
-
-fn list_lock_errors() -> Vec<Sample<LockError>> {
-    let command = || make_lock(LockPurpose::Command { name: "assign".into() });
-    let purposes = samples!(LockPurpose {
-        Roll: [LockPurpose::Roll { roll: name("r20261121-085642-7e99") }],
-        Promotion: [LockPurpose::Promotion { service: name("shop"), version: name("2.0.0") }],
-        Command: [LockPurpose::Command { name: "assign".into() }],
-        Operator: [LockPurpose::Operator { message: "database migration".into() }],
-    });
-    let operator = || make_lock(LockPurpose::Operator { message: "database migration".into() });
-    let mut all = wrap(purposes, |purpose| LockError::Locked { lock: make_lock(purpose) });
-    all.extend(samples!(LockError {
-        Locked: [LockError::Locked { lock: command() }],
-        Journal: [list_journal_errors().remove(0).1.into()],
-        Interrupted: [LockError::Interrupted { lock: command() }],
-        NotLocked: [LockError::NotLocked],
-        OtherHolder: [LockError::OtherHolder { lock: operator(), user: "ops on ops2".into() }],
-    }));
-    all
 }
 
 pub(super) fn list_journal_errors() -> Vec<Sample<JournalError>> {
@@ -573,6 +559,24 @@ pub(super) fn list_journal_errors() -> Vec<Sample<JournalError>> {
             action: "record a step",
             store: "etcd at 10.0.0.5:2379".to_owned(),
             reason: "connection refused".into()
+        }],
+        NotConnected: [JournalError::NotConnected {
+            action: "take the lock",
+            store: "the journal on lb1".into(),
+            reason: "ssh reports: ssh: connect to host lb1 port 22: Connection refused (ssh lb1)".into(),
+            advice: "start sshd there, or correct its port (`Port` in your ssh configuration); this must connect: `ssh lb1`".into(),
+        }],
+        OtherVersion: [JournalError::OtherVersion {
+            action: "record a step",
+            store: "the journal on lb1".into(),
+            reason: "switchman 0.1.0 there does not know the operation `append` of switchman 0.2.0 here (there is no such route)"
+                .into(),
+        }],
+        Denied: [JournalError::Denied {
+            store: "the journal on lb1".into(),
+            directory: "/var/lib/switchman/journals".into(),
+            user: "deploy".into(),
+            reason: "Permission denied (os error 13)".into(),
         }],
         LockLost: [
             JournalError::LockLost { holder: Some(Box::new(operator.holder)) },

@@ -62,7 +62,7 @@ pub(super) enum ServerAddress<'a> {
     Unknown,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ServerLine<'a> {
     pub name: Cow<'a, str>,
     pub number: usize,

@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 
 use super::cfg::Section;
-use super::keywords::{ServerAddress, ServerLine};
+use super::keywords::{ServerAddress, ServerLine, ServerPort};
 use super::report::LintReport;
 use super::server_pattern::extract_host;
 use crate::model::balancer::{BalancerSpec, ServerNames};
 use crate::model::finding::Severity::{Problem, Warning};
 use crate::model::fleet::Fleet;
+use crate::model::ports::Port;
 
 /// The lines of one host; its address where switchman.yaml has it.
 pub(super) struct ServerPair<'a> {
@@ -43,6 +44,30 @@ fn find_server<'a>(all: &'a [ServerLine<'a>], name: &str) -> Option<&'a ServerLi
     all.iter().find(|server| server.name == name)
 }
 
+/// Finds the only line that sends requests to this address and port: HAProxy's name of a vhost may be any.
+fn find_server_at<'a>(all: &'a [ServerLine<'a>], address: IpAddr, port: Port) -> Option<&'a ServerLine<'a>> {
+    let has_endpoint = |server: &&ServerLine<'_>| {
+        server.ip_address() == Some(address) && server.port() == ServerPort::Fixed(port.get())
+    };
+    let mut found = all.iter().filter(has_endpoint);
+    found.next().filter(|_| found.next().is_none())
+}
+
+/// Pairs the lines whose addresses HAProxy resolves at run time, by their name in DNS.
+fn pair_resolved_slots<'a>(all: &'a [ServerLine<'a>]) -> Vec<ServerPair<'a>> {
+    let read_name = |server: &ServerLine<'a>| match server.address() {
+        ServerAddress::Name(name) if server.value("resolvers").is_some() => Some(name),
+        _ => None,
+    };
+    let mains = all.iter().filter(|server| !server.is_slot && !server.has_flag("backup"));
+    let pair = |main: &'a ServerLine<'a>| {
+        let name = read_name(main)?;
+        let backup = all.iter().find(|server| server.has_flag("backup") && read_name(server) == Some(name));
+        Some(ServerPair { host: name.to_owned(), address: None, main, backup })
+    };
+    mains.filter_map(pair).collect()
+}
+
 /// The hosts of switchman.yaml.
 fn pair_listed_hosts<'a>(
     all: &'a [ServerLine<'a>],
@@ -51,28 +76,36 @@ fn pair_listed_hosts<'a>(
     balancer: &BalancerSpec,
     report: &mut LintReport<'_>,
 ) -> Vec<ServerPair<'a>> {
-    let mut pairs = Vec::new();
+    let mut pairs = pair_resolved_slots(all);
+    // Which host has which slot is known at run time only.
+    let is_resolved = !pairs.is_empty();
     for host in &fleet.hosts {
         let (main, backup) =
             (balancer.servers.main_server_name(&host.name), balancer.servers.backup_server_name(&host.name));
+        let find_vhost = |name: &str, port: Port| {
+            find_server(all, name).or_else(|| find_server_at(all, host.address?, port))
+        };
+        let found = [find_vhost(&main, fleet.ports.main), find_vhost(&backup, fleet.ports.backup)];
+        if is_resolved && found == [None, None] {
+            continue;
+        }
         let address = host.address.map_or("ADDRESS".to_owned(), |address| match address {
             IpAddr::V4(address) => address.to_string(),
             IpAddr::V6(address) => format!("[{address}]"),
         });
-        if find_server(all, &main).is_none() {
+        if found[0].is_none() {
             let (check, port) = (fleet.ports.check, fleet.ports.main);
             let fix = format!("server {main} {address}:{port} check port {check} cookie {}", host.name);
             report_missing(&main, section, &fix, report);
         }
-        if find_server(all, &backup).is_none() {
+        if found[1].is_none() {
             let port = fleet.ports.backup;
             let fix =
                 format!("server {backup} {address}:{port} check port {port} cookie {} backup", host.name);
             report_missing(&backup, section, &fix, report);
         }
-        if let Some(main) = find_server(all, &main) {
-            let host = (host.name.to_string(), host.address);
-            pairs.push(ServerPair { host: host.0, address: host.1, main, backup: find_server(all, &backup) });
+        if let [Some(main), backup] = found {
+            pairs.push(ServerPair { host: host.name.to_string(), address: host.address, main, backup });
         }
     }
     pairs
@@ -85,7 +118,8 @@ fn lint_unknown_hosts(
     balancer: &BalancerSpec,
     report: &mut LintReport<'_>,
 ) {
-    for server in all.iter().filter(|server| !server.is_slot) {
+    // A line that resolves at run time belongs to a slot, and no host's name is its name.
+    for server in all.iter().filter(|server| !server.is_slot && server.value("resolvers").is_none()) {
         let ServerNames { main, backup } = &balancer.servers;
         let hosts = [main, backup].map(|pattern| extract_host(&server.name, pattern));
         let is_listed = |host: &str| fleet.hosts.iter().any(|own| own.name.as_str() == host);

@@ -301,8 +301,9 @@ fn lint_templates(section: &Section, report: &mut LintReport<'_>) {
             Note,
             "haproxy-server-template",
             line.number,
-            "`server-template` numbers its servers, all with one address: switchman does not know which of them is which host",
-            "write a `server` line for each vhost",
+            "`server-template` gives all its slots one name and one cookie: HAProxy gives an address to one server of a backend, so \
+             main and backup of a host cannot both have it, and its users do not stay on the host",
+            "write a main line and a backup line for each slot, with a name in DNS of its own",
         );
     }
 }

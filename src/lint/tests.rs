@@ -53,6 +53,35 @@ fn init_templates_pass_the_lint() {
     assert_eq!(ids(&good()), Vec::<&str>::new());
 }
 
+#[test]
+fn vhosts_with_servers_of_any_name_are_found_by_address() {
+    let text =
+        good().replace("server main-web1 ", "server srv7 ").replace("server backup-web1 ", "server spare ");
+    assert_eq!(ids(&text), Vec::<&str>::new());
+    // The checks of a vhost are those of its line, and name it.
+    let text = text.replacen("check port 8888", "check", 1);
+    assert!(ids(&text).contains(&"haproxy-check-port"), "{:?}", ids(&text));
+}
+
+#[test]
+fn slots_that_resolve_at_run_time_are_pairs_of_their_own() {
+    let slot = "default-server resolvers dns init-addr none resolve-opts allow-dup-ip\n ";
+    let text = good()
+        .replacen("server main-web1", &format!("{slot}server main-web1"), 1)
+        .replace("main-web1 10.0.0.11", "main-1 1.shop.example")
+        .replace("backup-web1 10.0.0.11", "backup-1 1.shop.example")
+        .replace("main-web2 10.0.0.12", "main-2 2.shop.example")
+        .replace("backup-web2 10.0.0.12", "backup-2 2.shop.example");
+    let resolvers = "\nresolvers dns\n nameserver a 127.0.0.1:8600\n hold timeout 24h\n hold refused 24h\n hold other 24h\n";
+    let text = format!("{text}{resolvers}");
+    let found = ids(&text);
+    assert!(!found.contains(&"haproxy-no-server") && !found.contains(&"haproxy-unknown-host"), "{found:?}");
+    let unchecked = text.replacen("check port 8888", "check", 1);
+    assert!(ids(&unchecked).contains(&"haproxy-check-port"), "{:?}", ids(&unchecked));
+    let forgetful = text.replace(" hold timeout 24h\n", "");
+    assert!(ids(&forgetful).contains(&"haproxy-resolvers-hold"), "{:?}", ids(&forgetful));
+}
+
 /// A text of the good file, its replacement, and the finding that the change must cause.
 type Case = (&'static str, String, &'static str);
 
@@ -120,12 +149,12 @@ fn misconfigurations() -> Vec<Case> {
         replace("inter 1s fastinter 200ms", "inter 5s", "haproxy-slow-checks"),
         append("10.0.0.11:8080 check", " addr 127.0.0.1", "haproxy-check-elsewhere"),
         replace("10.0.0.11:8080 check port", "10.0.0.11:8080 no-check port", "haproxy-no-check"),
-        replace("server backup-web2 ", "server other ", "haproxy-no-server"),
+        replace("server backup-web2 10.0.0.12:80 ", "server other 10.0.0.99:80 ", "haproxy-no-server"),
         replace("10.0.0.11:8080", "[fd00::11]:8080", "haproxy-ipv6"),
         replace("cookie web1 backup", "backup", "haproxy-cookies-differ"),
         replace("rise 2 weight 100", "rise 2", "haproxy-small-weight"),
         append("rise 2 weight 100", " on-marked-down shutdown-sessions", "haproxy-shutdown-sessions"),
-        replace("server main-web1 ", "server other ", "haproxy-no-server"),
+        replace("server main-web1 10.0.0.11:8080 ", "server other 10.0.0.99:8080 ", "haproxy-no-server"),
         replace("10.0.0.11:8080 check port 8888", "10.0.0.11:8080 check", "haproxy-check-port"),
         replace("10.0.0.11:8080 check port 8888", "10.0.0.11:8080", "haproxy-no-check"),
         replace("10.0.0.11:8080", "10.0.0.11:8888", "haproxy-data-on-check-port"),
@@ -283,10 +312,11 @@ fn every_server_line_is_linted_without_hosts() {
 
 #[test]
 fn missing_server_line_is_suggested() {
-    let without = good().replace("server main-web1 ", "server other ");
+    let without = good().replace("server main-web1 10.0.0.11:8080 ", "server other 10.0.0.99:8080 ");
     let found = lint_text(&without, &fleet());
+    let missing = found.iter().find(|finding| finding.id == "haproxy-no-server").unwrap();
     let line = "server main-web1 10.0.0.11:8080 check port 8888 cookie web1";
-    assert!(found[0].fix.starts_with(&format!("add `{line}`, ")), "{}", found[0].fix);
+    assert!(missing.fix.starts_with(&format!("add `{line}`, ")), "{}", missing.fix);
     assert!(good().contains(line));
 }
 

@@ -6,6 +6,7 @@
 pub mod deployments;
 pub mod endpoint;
 pub mod endpoints;
+pub mod journal;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};

@@ -229,6 +229,11 @@ impl AdminState {
         self.0 & (Self::FORCED_MAINT | Self::INHERITED_MAINT | Self::CONFIG_MAINT | Self::RESOLVE_MAINT) != 0
     }
 
+    /// Whether its name does not resolve: a slot of a `server-template` without a server is so too.
+    pub const fn is_unresolved(self) -> bool {
+        self.0 & Self::RESOLVE_MAINT != 0
+    }
+
     pub const fn is_in_drain(self) -> bool {
         self.0 & (Self::FORCED_DRAIN | Self::INHERITED_DRAIN) != 0
     }
@@ -238,6 +243,9 @@ impl AdminState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ServerView {
     pub name: String,
+    /// The address that it sends requests to. `None`: the balancer does not report it, or the server has none now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<SocketAddr>,
     pub state: ServerState,
     /// HAProxy's own words for the state, such as `DOWN 1/2`.
     pub status: String,
@@ -305,13 +313,20 @@ pub struct BackendView {
     /// Indices into `servers`, by name: each waiting host looks for its own line, several times a second.
     #[serde(skip)]
     by_name: Vec<usize>,
+    /// The same by address, of those that have one.
+    #[serde(skip)]
+    by_address: Vec<(SocketAddr, usize)>,
 }
 
 impl BackendView {
     pub fn new(servers: Vec<ServerView>) -> Self {
         let mut by_name: Vec<usize> = (0..servers.len()).collect();
         by_name.sort_by(|one, other| servers[*one].name.cmp(&servers[*other].name));
-        Self { servers, by_name }
+        let addresses = servers.iter().enumerate();
+        let mut by_address: Vec<(SocketAddr, usize)> =
+            addresses.filter_map(|(at, server)| Some((canonicalize(server.address?), at))).collect();
+        by_address.sort_unstable();
+        Self { servers, by_name, by_address }
     }
 
     pub fn servers(&self) -> &[ServerView] {
@@ -323,6 +338,19 @@ impl BackendView {
         let at = self.by_name.partition_point(|at| self.servers[*at].name.as_str() < name);
         self.by_name.get(at).map(|at| &self.servers[*at]).filter(|server| server.name == name)
     }
+
+    /// The servers that send requests to this address, in HAProxy's order.
+    pub fn find_servers_at(&self, address: SocketAddr) -> impl Iterator<Item = &ServerView> {
+        let address = canonicalize(address);
+        let first = self.by_address.partition_point(|(one, _)| *one < address);
+        let found = self.by_address[first..].iter().take_while(move |(one, _)| *one == address);
+        found.map(|(_, at)| &self.servers[*at])
+    }
+}
+
+/// HAProxy prints an IPv4 address of a dual-stack line as IPv6.
+pub fn canonicalize(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 #[cfg(test)]
@@ -345,6 +373,27 @@ mod tests {
             assert_eq!(view.find_server(&server.name), Some(server));
         }
         assert!(["", "aa", "d"].iter().all(|name| view.find_server(name).is_none()));
+    }
+
+    #[test]
+    fn backend_view_finds_servers_by_address() {
+        let at = |name: &str, address: Option<&str>| ServerView {
+            address: address.map(|address| address.parse().unwrap()),
+            ..crate::model::example::make_server(name, ServerState::Up)
+        };
+        let view = BackendView::new(vec![
+            at("srv2", Some("10.0.0.2:8080")),
+            at("srv1", Some("[::ffff:10.0.0.1]:8080")),
+            at("srv3", None),
+            at("srv4", Some("10.0.0.1:8080")),
+            at("srv5", Some("10.0.0.1:80")),
+        ]);
+        let find = |address: &str| -> Vec<&str> {
+            view.find_servers_at(address.parse().unwrap()).map(|server| server.name.as_str()).collect()
+        };
+        assert_eq!(find("10.0.0.1:8080"), ["srv1", "srv4"]);
+        assert_eq!(find("10.0.0.2:8080"), ["srv2"]);
+        assert_eq!(find("10.0.0.3:8080"), [""; 0]);
     }
 
     #[test]

@@ -47,6 +47,7 @@ pub fn fleet() -> Fleet {
         service: "shop".parse().unwrap(),
         ports: make_ports(),
         hosts: vec![],
+        discovery: vec![],
         balancers: vec![],
         health: Health {
             path: "/health".into(),
@@ -115,6 +116,7 @@ pub fn balancer(name: &str, access: Option<StatsEndpoint>) -> BalancerSpec {
 pub fn make_server(name: &str, verdict: ServerState) -> ServerView {
     ServerView {
         name: name.to_owned(),
+        address: None,
         state: verdict,
         status: verdict.to_string(),
         backup: name.starts_with("backup"),
@@ -131,6 +133,7 @@ pub fn make_roll_spec(hosts: &[&str]) -> RollSpec {
     RollSpec {
         service: "shop".parse().unwrap(),
         hosts: hosts.iter().map(|name| name.parse().unwrap()).collect(),
+        found_hosts: vec![],
         batch: Batch::Hosts(1),
         max_failures: 0,
         on_failure: OnFailure::Stop,

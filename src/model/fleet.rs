@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::balancer::BalancerSpec;
+use super::discovery::DiscoverySource;
 use super::health::Health;
 use super::host::{ConnectConfig, Host, Transport};
 use super::journal_location::JournalLocation;
@@ -21,6 +22,8 @@ pub struct Fleet {
     pub ports: Ports,
     /// Empty: the machine itself is the only host switchman acts on.
     pub hosts: Vec<Host>,
+    /// Sources that list more hosts; what they list is not among `hosts` before they are read.
+    pub discovery: Vec<DiscoverySource>,
     pub balancers: Vec<BalancerSpec>,
     pub health: Health,
     pub limits: FleetLimits,

@@ -4,12 +4,13 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::name::HostName;
+use super::ssh::SshFiles;
 
 /// A web host of the fleet: where its vhosts answer, and how an operator reaches it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Host {
     pub name: HostName,
     /// The address HAProxy connects to. `None`: this machine at any of its addresses (a config without `hosts:`).
@@ -19,7 +20,7 @@ pub struct Host {
 }
 
 /// The transport between an operator and a host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Transport {
     /// Nothing: this machine is the host.
@@ -48,6 +49,8 @@ impl fmt::Display for Transport {
 pub struct ConnectConfig {
     /// Put before the destination on ssh's command line.
     pub ssh_options: Vec<String>,
+    /// What the environment names for ssh; its options are in `ssh_options` too.
+    pub ssh_files: SshFiles,
     /// Command line of switchman on the host, as the remote shell finds it; `{host}` is replaced by the host's name. Empty: `switchman`.
     pub remote_switchman: Vec<String>,
     /// Certificate authorities that the hosts' certificates are checked against (PEM).

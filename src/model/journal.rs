@@ -1,5 +1,7 @@
 //! The journal of a roll, written ahead of every step: enough to go on, or to put everything back, after any crash.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::history::Actor;
@@ -97,6 +99,17 @@ impl HostOutcome {
     /// Whether the host serves its users from its main vhost as before.
     pub const fn is_restored(self) -> bool {
         matches!(self, Self::Restored)
+    }
+}
+
+impl fmt::Display for RollResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Done => "done",
+            Self::DoneWithFailures => "done with failures",
+            Self::Aborted => "aborted",
+            Self::PartiallyAborted => "aborted in part",
+        })
     }
 }
 

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::host::Host;
+
 /// Where the journals and the lock of a fleet are.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub enum JournalLocation {
@@ -12,9 +14,22 @@ pub enum JournalLocation {
     Beside,
     /// A SQLite file in this directory.
     Directory(PathBuf),
+    /// A SQLite file on another machine, which its switchman keeps.
+    Host(HostLocation),
     Postgres(PostgresLocation),
     Etcd(ClusterLocation),
     Consul(ClusterLocation),
+}
+
+/// A machine that keeps the journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HostLocation {
+    /// The machine as the configuration names it: a host, or a destination of ssh.
+    pub machine: String,
+    /// A host of the configuration, or another machine, which has no address.
+    pub host: Host,
+    /// A directory there. `None`: its default.
+    pub directory: Option<PathBuf>,
 }
 
 /// A PostgreSQL database.
@@ -36,6 +51,16 @@ pub struct ClusterLocation {
     pub files: AccessFiles,
 }
 
+/// A password or a token: it is neither logged nor shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
 /// What a client shows and trusts.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct AccessFiles {
@@ -46,6 +71,9 @@ pub struct AccessFiles {
     pub key: Option<PathBuf>,
     /// A file with the password or the ACL token.
     pub secret_file: Option<PathBuf>,
+    /// The same from the environment, which comes first.
+    #[serde(skip)]
+    pub secret: Option<Secret>,
 }
 
 impl std::fmt::Debug for PostgresLocation {
@@ -54,25 +82,31 @@ impl std::fmt::Debug for PostgresLocation {
     }
 }
 
+impl AccessFiles {
+    /// The paths, which are relative to the configuration at first.
+    pub fn list_paths(&mut self) -> Vec<&mut PathBuf> {
+        let Self { ca, certificate, key, secret_file, secret: _ } = self;
+        [ca, certificate, key, secret_file].into_iter().flatten().collect()
+    }
+}
+
 impl JournalLocation {
     /// The paths, which are relative to the configuration at first.
     pub fn list_paths(&mut self) -> Vec<&mut PathBuf> {
         match self {
-            Self::Beside => vec![],
+            // A path on another machine is not relative to the configuration.
+            Self::Beside | Self::Host(_) => vec![],
             Self::Directory(dir) => vec![dir],
             Self::Postgres(PostgresLocation { files, .. })
             | Self::Etcd(ClusterLocation { files, .. })
-            | Self::Consul(ClusterLocation { files, .. }) => {
-                let AccessFiles { ca, certificate, key, secret_file } = files;
-                [ca, certificate, key, secret_file].into_iter().flatten().collect()
-            }
+            | Self::Consul(ClusterLocation { files, .. }) => files.list_paths(),
         }
     }
 
     /// The files of keys and secrets, with the keys of the configuration.
     pub fn list_files(&self) -> Vec<(&'static str, &PathBuf)> {
         match self {
-            Self::Beside | Self::Directory(_) => vec![],
+            Self::Beside | Self::Directory(_) | Self::Host(_) => vec![],
             Self::Postgres(PostgresLocation { files, .. })
             | Self::Etcd(ClusterLocation { files, .. })
             | Self::Consul(ClusterLocation { files, .. }) => {

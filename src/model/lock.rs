@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::name::ServiceName;
@@ -9,7 +10,7 @@ use super::roll::RollId;
 use super::version::Version;
 
 /// Who holds the fleet.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Holder {
     pub user: String,
     /// The machine the holder works on.
@@ -26,11 +27,12 @@ pub struct Holder {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub pid_namespace: String,
     pub purpose: LockPurpose,
+    #[schemars(with = "String")]
     pub since: jiff::Timestamp,
 }
 
 /// The purpose of a fleet lock.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "for", rename_all = "kebab-case")]
 pub enum LockPurpose {
     /// A program's roll, which sends heartbeats while it works.
@@ -55,8 +57,9 @@ pub struct LockView {
 }
 
 /// Something that was done to the lock, for the history.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LockNote {
+    #[schemars(with = "String")]
     pub at: jiff::Timestamp,
     pub user: String,
     pub text: String,

@@ -9,6 +9,7 @@ pub mod capped;
 pub mod compare;
 pub mod config_check;
 pub mod deployment;
+pub mod discovery;
 pub mod duration;
 pub mod evidence;
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub mod host;
 pub mod host_main;
 pub mod journal;
 pub mod journal_location;
+pub mod journal_record;
 pub mod latencies;
 pub mod lock;
 pub mod name;

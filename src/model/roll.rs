@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::duration;
+use super::host::Host;
 use super::name::{HostName, ServiceName};
 use super::run_id::run_id;
 use super::shell::join_words;
@@ -182,6 +183,9 @@ pub struct RollSpec {
     pub service: ServiceName,
     /// In the order they are taken out.
     pub hosts: Vec<HostName>,
+    /// All hosts of the fleet with their addresses and transports, where a source outside the configuration lists hosts: a resume
+    /// takes these and reads no source. Empty where the configuration has all.
+    pub found_hosts: Vec<Host>,
     pub batch: Batch,
     /// Limit for the whole roll: one more failed host ends it.
     pub max_failures: u32,
@@ -258,6 +262,8 @@ impl RollSpec {
 struct RecordedSpec {
     service: ServiceName,
     hosts: Vec<HostName>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    found_hosts: Vec<Host>,
     batch: Batch,
     max_failures: u32,
     on_failure: OnFailure,
@@ -288,6 +294,7 @@ impl From<RecordedSpec> for RollSpec {
         Self {
             service: recorded.service,
             hosts: recorded.hosts,
+            found_hosts: recorded.found_hosts,
             batch: recorded.batch,
             max_failures: recorded.max_failures,
             on_failure: recorded.on_failure,
@@ -309,6 +316,7 @@ impl From<RollSpec> for RecordedSpec {
         Self {
             service: spec.service,
             hosts: spec.hosts,
+            found_hosts: spec.found_hosts,
             batch: spec.batch,
             max_failures: spec.max_failures,
             on_failure: spec.on_failure,

@@ -1,5 +1,7 @@
 //! A call of ssh that failed: the call as a person would repeat it, and the kind of its failure.
 
+use std::path::PathBuf;
+
 use serde::Serialize;
 
 use super::shell::{join_words, quote_word};
@@ -13,6 +15,43 @@ pub struct SshAttempt {
     /// The words of the remote command.
     pub remote: Vec<String>,
     pub failure: SshFailure,
+}
+
+/// The key and the known hosts that the environment names for ssh.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct SshFiles {
+    pub key: Option<PathBuf>,
+    pub known_hosts: Option<PathBuf>,
+}
+
+impl SshFiles {
+    /// The options that make ssh use these files and no others of their kind.
+    pub fn to_options(&self) -> Vec<String> {
+        let mut options = Vec::new();
+        if let Some(key) = &self.key {
+            options.extend(["-i".to_owned(), key.display().to_string()]);
+            options.extend(["-o", "IdentitiesOnly=yes"].map(str::to_owned));
+        }
+        if let Some(known_hosts) = &self.known_hosts {
+            options.extend(
+                ["-o", "StrictHostKeyChecking=yes", "-o", "GlobalKnownHostsFile=/dev/null"]
+                    .map(str::to_owned),
+            );
+            // ssh_config(5): arguments with blanks are put into double quotes.
+            options.extend(["-o".to_owned(), format!("UserKnownHostsFile=\"{}\"", known_hosts.display())]);
+        }
+        options
+    }
+
+    /// The variables for a command on this machine, which may use ssh by itself.
+    pub fn to_env(&self) -> Vec<(String, String)> {
+        let named =
+            [("SWITCHMAN_SSH_KEY_FILE", &self.key), ("SWITCHMAN_SSH_KNOWN_HOSTS_FILE", &self.known_hosts)];
+        let pair = |(name, path): (&str, &Option<PathBuf>)| {
+            Some((name.to_owned(), path.as_ref()?.display().to_string()))
+        };
+        named.into_iter().filter_map(pair).collect()
+    }
 }
 
 /// The causes that need different actions of an operator.

@@ -104,6 +104,13 @@ fn select_this_machine(
     Ok(Host { name, address: None, transport: Transport::Local })
 }
 
+/// Chooses the transport to a host that any command may need, whatever hosts it is about.
+pub fn choose_transport(host: &Host, machine: &MachineIdentity<'_>) -> Transport {
+    // Another machine by ssh may have this machine's name in the ssh configuration alone.
+    let is_here = host.address.is_some() && is_this_machine(host, machine);
+    if is_here { Transport::Local } else { host.transport.clone() }
+}
+
 fn is_this_machine(host: &Host, machine: &MachineIdentity<'_>) -> bool {
     let by_address = host.address.is_some_and(|address| machine.addresses.contains(&address));
     let short = machine.host_name.split('.').next();

@@ -1,10 +1,12 @@
 //! The ports of the configuration, compared with those of a host's record and kernel and with a balancer's server lines.
 
 use crate::model::balancer::{BalancerSpec, ServerLine};
+use crate::model::fleet::Fleet;
 use crate::model::forward::{KernelForward, Routes, ServiceRecord};
 use crate::model::name::HostName;
 use crate::model::port_conflict::{PortConflict, PortSetting, PortSide};
 use crate::model::ports::{Port, Ports};
+use crate::plan::host_servers::find_main_line;
 
 /// Compares the ports with what a host has: its record or, without one, the forward in its kernel.
 pub fn compare_host(
@@ -33,17 +35,19 @@ pub fn compare_host(
 /// Compares the ports with the lines of a host on one balancer. A line that is not there, or that has no check or no port of its own,
 /// is no conflict of ports: `check` judges it.
 pub fn compare_lines(
-    ports: Ports,
+    fleet: &Fleet,
     spec: &BalancerSpec,
     host: &HostName,
     lines: &[ServerLine],
 ) -> Vec<PortConflict> {
     let find = |server: &str| lines.iter().find(|line| line.backend == spec.backend && line.server == server);
-    let main = find(&spec.servers.main_server_name(host));
+    // The slot of a `server-template` has its check port under another name.
+    let at_address = || find_main_line(fleet, spec, host, lines);
+    let main = find(&spec.servers.main_server_name(host)).or_else(at_address);
     let backup = find(&spec.servers.backup_server_name(host));
     let data_port = |line: &ServerLine| Some(line.address.port()).filter(|port| *port != 0);
     let found = [main.and_then(|line| line.check_port), main.and_then(data_port), backup.and_then(data_port)];
-    list_conflicts(ports, found, |setting| {
+    list_conflicts(fleet.ports, found, |setting| {
         let line = if setting == PortSetting::Backup { backup } else { main };
         let line = line.map(ToString::to_string).unwrap_or_default();
         PortSide::Line { balancer: spec.name.clone(), line }
@@ -132,6 +136,8 @@ mod tests {
     fn lines_have_the_ports_of_haproxy() {
         let spec = example::balancer("lb1", None);
         let host: HostName = "web1".parse().unwrap();
+        let hosts = vec![example::host("web1", "10.0.0.11")];
+        let fleet = Fleet { hosts, ports: ports(8888, 8080, 80), ..example::fleet() };
         let line = |server: String, address: &str, check_port| ServerLine {
             backend: spec.backend.clone(),
             server,
@@ -146,10 +152,15 @@ mod tests {
                 line(spec.servers.backup_server_name(&host), backup, Some(80)),
             ]
         };
-        let compare =
-            |lines: &[ServerLine]| texts(&compare_lines(ports(8888, 8080, 80), &spec, &host, lines));
+        let compare = |lines: &[ServerLine]| texts(&compare_lines(&fleet, &spec, &host, lines));
         assert_eq!(compare(&lines(Some(8888), "10.0.0.11:8080", "10.0.0.11:80")), [""; 0]);
         assert_eq!(compare(&[]), [""; 0]);
+        let slot = line("srv7".into(), "10.0.0.11:8080", Some(8889));
+        let text = format!(
+            "`lb1` health-checks `{}/srv7` on port 8889, and this configuration has `ports.check: 8888`",
+            spec.backend
+        );
+        assert_eq!(compare(&[slot]), [text], "found by its address");
         // No port: HAProxy uses the frontend's. No check: the lint judges it.
         assert_eq!(compare(&lines(None, "10.0.0.11:0", "10.0.0.11:80")), [""; 0]);
         let (main, backup) = (spec.servers.main_server_name(&host), spec.servers.backup_server_name(&host));

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::model::balancer::ServerLine;
+use crate::model::balancer::{ServerLine, canonicalize};
 use crate::model::ports::Port;
 
 /// Returns the lines of a balancer that send requests to the main vhost of a host, other than its own main line, which is
@@ -14,17 +14,12 @@ pub fn find_lines_to_main<'a>(
     endpoints: &[SocketAddr],
 ) -> Vec<&'a ServerLine> {
     let is_own = |line: &&ServerLine| line.backend == backend && line.server == server;
-    let own = lines.iter().find(is_own).map(|line| canonical(line.address));
+    let own = lines.iter().find(is_own).map(|line| canonicalize(line.address));
     let reaches = |line: &&ServerLine| {
-        let address = canonical(line.address);
-        Some(address) == own || endpoints.iter().any(|endpoint| canonical(*endpoint) == address)
+        let address = canonicalize(line.address);
+        Some(address) == own || endpoints.iter().any(|endpoint| canonicalize(*endpoint) == address)
     };
     lines.iter().filter(|line| !is_own(line) && reaches(line)).collect()
-}
-
-/// HAProxy prints an IPv4 address of a dual-stack line as IPv6.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// Returns whether users of the line get errors while the forward is off: HAProxy does not check the check port there, so the

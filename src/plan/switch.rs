@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -14,6 +15,7 @@ use crate::model::plural::Count;
 use crate::model::port_conflict::PortConflict;
 use crate::model::port_forward::Switch;
 use crate::model::ports::Port;
+use crate::plan::host_servers::{HostServer, find_backup, find_main};
 
 /// A reason not to switch. `--force` overrides any of them, and the report lists those it overrode.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -25,8 +27,13 @@ pub enum Refusal {
         #[serde(rename = "why")]
         cause: String,
     },
-    /// The backend has no such server line.
-    NoServer { balancer: BalancerName, server: String },
+    /// The backend has no server with the address of the host, and none with the configured name.
+    NoServer {
+        balancer: BalancerName,
+        server: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        address: Option<SocketAddr>,
+    },
     /// Users of the host would have nowhere to go.
     BackupNotUp { balancer: BalancerName, server: String, status: String },
     /// Another backend sends its users to the main vhost, whether its forward is on or off.
@@ -54,8 +61,12 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BalancerUnreadable { balancer, cause } => write!(f, "`{balancer}` cannot be read: {cause}"),
-            Self::NoServer { balancer, server } => {
-                write!(f, "`{balancer}` has no server `{server}` in this backend")
+            Self::NoServer { balancer, server, address } => {
+                write!(f, "`{balancer}` has no server `{server}` in this backend")?;
+                match address {
+                    Some(address) => write!(f, ", and none with the address `{address}`"),
+                    None => Ok(()),
+                }
             }
             Self::BackupNotUp { balancer, server, status } => {
                 write!(f, "the backup vhost is not UP: `{balancer}` reports `{server}` as {status}")
@@ -108,9 +119,10 @@ pub fn find_disable_refusals(
                 continue;
             }
         };
-        let mains: BTreeSet<String> = hosts.iter().map(|host| spec.servers.main_server_name(host)).collect();
+        let mains: BTreeSet<String> =
+            hosts.iter().map(|host| find_main(fleet, spec, host, view).name).collect();
         for host in hosts {
-            refusals.extend(find_balancer_refusals(spec, view, host));
+            refusals.extend(find_balancer_refusals(fleet, spec, view, host));
         }
         let up = count_others_up(view, &mains);
         if up < fleet.limits.min_up {
@@ -128,18 +140,31 @@ pub fn find_disable_refusals(
 }
 
 /// The reasons of one balancer against taking out one host.
-fn find_balancer_refusals(spec: &BalancerSpec, view: &BackendView, host: &HostName) -> Vec<Refusal> {
+fn find_balancer_refusals(
+    fleet: &Fleet,
+    spec: &BalancerSpec,
+    view: &BackendView,
+    host: &HostName,
+) -> Vec<Refusal> {
     let mut refusals = Vec::new();
     let balancer = &spec.name;
-    let (main, backup) = (spec.servers.main_server_name(host), spec.servers.backup_server_name(host));
-    if view.find_server(&main).is_none() {
-        refusals.push(Refusal::NoServer { balancer: balancer.clone(), server: main });
+    // The address is worth a word only where the balancer reports addresses.
+    let has_addresses = view.servers().iter().any(|server| server.address.is_some());
+    let no_server = |server: HostServer<'_>| Refusal::NoServer {
+        balancer: balancer.clone(),
+        server: server.name,
+        address: server.endpoint.filter(|_| has_addresses),
+    };
+    let (main, backup) = (find_main(fleet, spec, host, view), find_backup(fleet, spec, host, view));
+    if main.view.is_none() {
+        refusals.push(no_server(main));
     }
-    match view.find_server(&backup) {
-        None => refusals.push(Refusal::NoServer { balancer: balancer.clone(), server: backup }),
+    match backup.view {
+        None => refusals.push(no_server(backup)),
         Some(server) if !server.state.is_up() => {
             let status = server.status.clone();
-            refusals.push(Refusal::BackupNotUp { balancer: balancer.clone(), server: backup, status });
+            let server = backup.label;
+            refusals.push(Refusal::BackupNotUp { balancer: balancer.clone(), server, status });
         }
         Some(_) => {}
     }

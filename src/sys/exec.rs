@@ -18,6 +18,9 @@ mod detached;
 
 pub use detached::{DEFAULT_PATH, OWN_EXE};
 
+/// The text of a private key: no program needs it, because switchman puts it into a file.
+const SSH_KEY_VARIABLE: &str = "SWITCHMAN_SSH_KEY";
+
 /// A program with its arguments. Displayed as a line for a shell.
 #[derive(Debug, Clone)]
 pub struct Program {
@@ -172,7 +175,7 @@ impl Program {
     #[allow(clippy::disallowed_methods, reason = "this is the door")]
     fn build_command_in_our_group(&self) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(&self.path);
-        command.args(&self.args).envs(self.env.iter().map(|(k, v)| (k, v)));
+        command.args(&self.args).env_remove(SSH_KEY_VARIABLE).envs(self.env.iter().map(|(k, v)| (k, v)));
         if let Some(dir) = &self.dir {
             command.current_dir(dir);
         }

@@ -3,9 +3,12 @@
 pub mod consul;
 pub mod etcd;
 mod exit;
+pub mod host;
 pub mod http;
+pub mod keeper;
 pub mod kv;
 mod no_client;
 pub mod open;
 pub mod postgres;
 pub mod sqlite;
+mod token;

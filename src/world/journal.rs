@@ -8,8 +8,9 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::journal_store::{JournalError, JournalStore, Log, StoredEntry};
+use super::journal_store::{JournalError, JournalStore};
 use crate::model::journal::RollEntry;
+use crate::model::journal_record::{Log, StoredEntry};
 use crate::model::lock::Holder;
 use crate::model::name::HostName;
 use crate::model::promote::{PromotionEntry, PromotionId, PromotionRequest};

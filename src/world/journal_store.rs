@@ -4,10 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
 
+use crate::model::journal_record::{LockRecord, Log, StoredEntry};
 use crate::model::lock::{Holder, LockNote};
-use crate::model::name::HostName;
 
 /// How often the lock is read while a caller waits for it.
 const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(200);
@@ -32,53 +31,22 @@ pub enum JournalError {
     /// A write that was under way may or may not be recorded.
     #[error("cannot {action} in {store}: no answer: {reason}")]
     Unreachable { action: &'static str, store: String, reason: String },
+    /// The machine that keeps the journal was not reached by ssh. A write that was under way before may or may not be recorded.
+    #[error("cannot {action} in {store}: {reason}")]
+    NotConnected { action: &'static str, store: String, reason: String, advice: String },
+    /// The machine that keeps the journal has a switchman of another version. Nothing is recorded.
+    #[error("cannot {action} in {store}: {reason}")]
+    OtherVersion { action: &'static str, store: String, reason: String },
+    /// The machine that keeps the journal does not let its user have the directory. Nothing is recorded.
+    #[error("cannot use `{}` of {store} as the user `{user}`: {reason}", .directory.display())]
+    Denied { store: String, directory: PathBuf, user: String, reason: String },
     /// An operator released the lock by force, or took it over, or it expired.
     #[error("the fleet lock was lost: it is held by {}", .holder.as_ref().map_or("no process".to_owned(), ToString::to_string))]
     LockLost { holder: Option<Box<Holder>> },
 }
 
-/// Which of a fleet's journals.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Log {
-    Rolls,
-    Promotions,
-}
-
-impl Log {
-    /// The name of the log where a store keeps both in one place.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Rolls => "rolls",
-            Self::Promotions => "promotions",
-        }
-    }
-}
-
-/// An entry as a store keeps it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StoredEntry {
-    /// The roll or the promotion.
-    pub id: String,
-    pub at: jiff::Timestamp,
-    /// `None`: about the roll or promotion as a whole.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub host: Option<HostName>,
-    /// What happened, as JSON text.
-    pub what: String,
-}
-
-/// The lock as a store keeps it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LockRecord {
-    pub holder: Holder,
-    /// Counted up by the holder.
-    pub heartbeats: u64,
-}
-
 /// The result of an attempt to take the lock.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Acquisition {
     Acquired,
     Busy(Box<LockRecord>),

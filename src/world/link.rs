@@ -12,6 +12,7 @@ use crate::model::api::deployments::{
     DeployResponse, DeploymentsView, KillRequest, KillResponse, LogsRequest, MergeRequest, RollbackRequest,
     TrialOutcome, UpdateRequest, WatchRequest,
 };
+use crate::model::api::journal::{JournalAnswer, JournalRequest};
 use crate::model::api::{
     ForwardRequest, Hello, HostRelease, HostView, ProbeRequest, ProbeResult, RunOutcome, RunRequest,
     ServiceActivity, StatusRequest,
@@ -173,4 +174,11 @@ pub trait HostLink: HostDeployments + HostTrafficSplit {
 
     /// The completely unpacked releases of a service, by name.
     async fn list_releases(&self, service: &ServiceName) -> LinkResult<Vec<HostRelease>>;
+
+    /// Carries out an operation on the journal that the host keeps for a fleet. Idempotent.
+    async fn call_journal(
+        &self,
+        service: &ServiceName,
+        request: &JournalRequest,
+    ) -> LinkResult<JournalAnswer>;
 }

@@ -14,10 +14,12 @@ pub mod changes;
 pub mod clock;
 pub mod commands;
 pub mod deployments;
+pub mod discovery;
 pub mod files;
 pub mod firewall;
 pub mod flows;
 pub mod journal;
+pub mod journal_keeper;
 pub mod journal_store;
 pub mod link;
 pub mod lock;
@@ -57,6 +59,7 @@ pub struct HostWorld {
     pub clock: Arc<dyn clock::Clock>,
     pub machine: Arc<dyn machine::Machine>,
     pub files: Arc<dyn files::FileSystem>,
+    pub journals: Arc<dyn journal_keeper::JournalKeeper>,
     pub commands: Arc<dyn commands::CommandRunner>,
     pub reporter: Arc<dyn reporter::Reporter>,
     pub stop: stop::StopToken,

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::model::balancer::ServerState;
 use crate::model::duration;
 use crate::model::journal::{HostOutcome, RollResult};
+use crate::model::lock::LockView;
 use crate::model::name::{BalancerName, HostName};
 use crate::model::port_forward::Switch;
 use crate::model::roll::{RollId, Step};
@@ -65,6 +66,11 @@ pub enum Event {
     /// A thing worth a line that stops nothing.
     Warning {
         text: String,
+    },
+    /// Another holder has the fleet lock, and the command waits for it.
+    WaitingForLock {
+        lock: Box<LockView>,
+        timeout: Duration,
     },
     Roll {
         roll: RollId,

@@ -125,6 +125,7 @@ impl Stage {
             machine: Arc::new(sys::machine::LocalMachine),
             commands: Arc::new(sys::commands::LocalCommands::new(self.dir.path().join("commands"))),
             files: Arc::new(sys::files::LocalFiles),
+            journals: Arc::new(sys::journal::keeper::DirKeeper::new(self.dir.path().join("journals"))),
             reporter: Arc::new(Quiet),
             stop,
             changes: switchman::world::changes::ChangeTracker::default(),

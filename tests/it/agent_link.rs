@@ -21,6 +21,7 @@ use tokio::net::TcpStream;
 use crate::testing::run_in_namespace;
 
 mod balancer;
+mod journal;
 mod ssh;
 mod tls;
 mod upload;
@@ -28,7 +29,7 @@ mod upload;
 const SWITCHMAN: &str = env!("CARGO_BIN_EXE_switchman");
 
 /// A directory, and the programs that are ended with it.
-struct Place {
+pub struct Place {
     dir: tempfile::TempDir,
     children: Vec<Child>,
 }
@@ -43,15 +44,15 @@ impl Drop for Place {
 }
 
 impl Place {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self { dir: tempfile::tempdir().unwrap(), children: Vec::new() }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn text(&self, name: &str) -> String {
+    pub fn text(&self, name: &str) -> String {
         self.path(name).display().to_string()
     }
 
@@ -69,6 +70,24 @@ impl Place {
         let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
         self.children.push(child);
         pid
+    }
+
+    /// Ends the programs with all that they have started: sshd serves a connection in processes of its own.
+    pub fn kill_all(&mut self) {
+        for child in &mut self.children {
+            let mut pids = vec![child.id()];
+            let mut next = 0;
+            while let Some(pid) = pids.get(next) {
+                let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+                let children = children.unwrap_or_default();
+                pids.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+                next += 1;
+            }
+            for pid in pids {
+                let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
+            }
+            let _ = child.wait();
+        }
     }
 
     /// An agent on `agent.sock`, with more flags.

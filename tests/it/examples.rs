@@ -452,7 +452,9 @@ fn ci_jobs_never_overlap_and_keep_their_journal() {
     }
     for file in [WORKFLOW, PIPELINE] {
         let text = read(&examples().join(file));
-        assert!(text.contains("SWITCHMAN_JOURNAL_DIR") && text.contains("roll --yes -- "), "{file}");
+        for part in ["SWITCHMAN_JOURNAL", "SWITCHMAN_WAIT_LOCK", "roll --yes --summary ", " --if-any"] {
+            assert!(text.contains(part), "{file}: {part}");
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The journal stores against the real servers, all by one suite; and a cluster that loses a server.
 
-mod conformance;
+pub mod conformance;
 pub mod servers;
 
 use std::sync::Arc;
@@ -9,12 +9,13 @@ use std::time::Duration;
 use conformance::{Store, check_store, make_entry, make_holder};
 use futures_util::future::join_all;
 use servers::Servers;
+use switchman::model::journal_record::Log;
 use switchman::sys::journal::consul::{Consul, ConsulSettings};
 use switchman::sys::journal::etcd::{Etcd, EtcdSettings};
 use switchman::sys::journal::kv::KvJournal;
 use switchman::sys::journal::postgres::{PostgresJournal, PostgresSettings};
 use switchman::sys::journal::sqlite::SqliteJournal;
-use switchman::world::journal_store::{Acquisition, JournalError, Log};
+use switchman::world::journal_store::{Acquisition, JournalError};
 
 use crate::testing::run_in_namespace;
 

@@ -8,6 +8,7 @@ use crate::single_host::make_single_host;
 use crate::site::{Plan, Site};
 use crate::testing::{can_make_namespaces, run_in_namespace};
 
+mod journal_move;
 mod shared_journal;
 
 struct Host(tempfile::TempDir);

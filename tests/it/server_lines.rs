@@ -12,8 +12,8 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::testing::run_in_namespace;
 
 /// Answers everything with 200, and switches protocols for `/ws`.
-async fn serve(port: u16) {
-    let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+pub async fn serve(port: u16) {
+    let listener = TcpListener::bind(("0.0.0.0", port)).await.unwrap();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             tokio::spawn(async move {

@@ -87,6 +87,7 @@ fn make_body(row: &Row) -> Value {
         "rollback" => json!({}),
         "watch" => json!({"id": two.id}),
         "closeIdle" => json!({"reported": 0}),
+        "journal" => json!({"call": {"operation": "read-lock"}}),
         "split" => {
             json!({"change": {"set-mirror": example::make_mirror(&two.id)}, "port_range": [20000, 20010], "actor": actor})
         }
@@ -211,7 +212,7 @@ async fn delete_is_checked_by_the_host() {
 }
 
 /// A run and an upload have nothing to check: `dry_run` is unknown to them. The others only read.
-const WITHOUT_DRY_RUN: [&str; 5] = ["run", "placeRelease", "status", "probe", "watch"];
+const WITHOUT_DRY_RUN: [&str; 6] = ["run", "placeRelease", "status", "probe", "watch", "journal"];
 
 #[tokio::test(start_paused = true)]
 async fn dry_run_changes_nothing_on_every_changing_route() {

@@ -1,7 +1,7 @@
 //! The candidates for the word under the cursor: names from the configuration, versions and ids from the hosts.
 
 use std::ffi::{OsStr, OsString};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use clap::{ArgMatches, Command, FromArgMatches};
@@ -133,12 +133,14 @@ impl CommandLine {
             stop,
             prompt: PromptState::default(),
             changes: ChangeTracker::default(),
+            lock_wait_limit: Duration::ZERO,
+            ssh_environment: OnceLock::new(),
         }
     }
 
     fn load_fleet(&self) -> Option<Fleet> {
         let TypedCommand { globals, .. } = self.parse()?;
-        Some(self.build_context(globals).load_config().ok()?.1)
+        Some(self.build_context(globals).load_written_config().ok()?.1)
     }
 
     /// Lists the deployments of the hosts that answer in time.

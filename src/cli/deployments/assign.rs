@@ -8,6 +8,7 @@ use super::{CommandTarget, load_and_list, parse_name, require_version};
 use crate::cli::Context;
 use crate::cli::failure::fail_version;
 use crate::cli::host_args::HostArgs;
+use crate::cli::lock_wait_args::LockWaitArgs;
 use crate::config::env;
 use crate::error::Failure;
 use crate::model::deployment::DeploymentId;
@@ -51,6 +52,8 @@ pub struct AssignArgs {
     drain_timeout: Option<Duration>,
     #[command(flatten)]
     match_requirement: MatchRequirementArgs,
+    #[command(flatten)]
+    pub(in crate::cli) lock_wait: LockWaitArgs,
 }
 
 /// The match with main that the version's answers to copies must have shown.
@@ -203,6 +206,8 @@ fn build_roll(place: &CommandTarget, target: &FleetDeployment, limits: &AssignLi
     RollSpec {
         service: target.service.clone(),
         hosts: hosts.iter().map(|host| host.name.clone()).collect(),
+        // The roll records them.
+        found_hosts: vec![],
         batch: limits.batch,
         max_failures: fleet.roll.max_failures,
         on_failure: fleet.roll.on_failure,
@@ -240,7 +245,7 @@ pub struct RollbackArgs {
 }
 
 pub async fn rollback(args: RollbackArgs, context: &Context) -> Result<(), Failure> {
-    let place = CommandTarget::load_service(context, &args.name, &args.hosts)?;
+    let place = CommandTarget::load_service(context, &args.name, &args.hosts).await?;
     place.print_active_host(context);
     let actor = env::read_actor();
     let put = deployments::rollback(&place.world, &place.fleet, &place.hosts, &args.name, &actor).await;

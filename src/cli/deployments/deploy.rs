@@ -13,6 +13,7 @@ use crate::cli::Context;
 use crate::cli::failure::fail_version;
 use crate::cli::host_args::HostArgs;
 use crate::cli::interrupt::{self, InterruptPolicy};
+use crate::cli::lock_wait_args::LockWaitArgs;
 use crate::cli::web_server_arg::WebServerArg;
 use crate::config::env;
 use crate::error::Failure;
@@ -36,6 +37,8 @@ pub struct DeployArgs {
     source: String,
     #[command(flatten)]
     hosts: HostArgs,
+    #[command(flatten)]
+    pub(in crate::cli) lock_wait: LockWaitArgs,
     /// Let its instances listen on this port [default: the first free one of versions.ports]
     #[arg(short, long, value_name = "PORT")]
     port: Option<Port>,
@@ -182,7 +185,7 @@ pub(super) fn parse_source(text: &str) -> Source {
 }
 
 pub async fn deploy(args: DeployArgs, context: &Context) -> Result<(), Failure> {
-    let target = CommandTarget::load_service_with_links(context, &args.name, &args.hosts);
+    let target = CommandTarget::load_service_with_links(context, &args.name, &args.hosts).await;
     let target = target.map_err(|failure| match failure {
         // A first version has no main to match.
         Failure::NoSuchService { requested, known } => {

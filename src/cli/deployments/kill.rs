@@ -72,7 +72,7 @@ fn describe_risk(row: &FleetDeployment) -> String {
 }
 
 pub async fn kill(args: KillArgs, context: &Context) -> Result<(), Failure> {
-    let target = CommandTarget::load_all_services_with_links(context, &args.hosts)?;
+    let target = CommandTarget::load_all_services_with_links(context, &args.hosts).await?;
     target.print_active_host(context);
     let complete = target.list().await;
     complete.require_complete()?;

@@ -40,7 +40,7 @@ impl LsArgs {
 }
 
 pub async fn ls(args: LsArgs, context: &Context) -> Result<(), Failure> {
-    let place = CommandTarget::load_all_services(context, &args.hosts)?;
+    let place = CommandTarget::load_all_services(context, &args.hosts).await?;
     let name = args.name.as_deref().map(|name| parse_name(name, args.version.as_ref())).transpose()?;
     loop {
         let listing = place.list().await;
@@ -87,7 +87,7 @@ impl DescribeArgs {
 }
 
 pub async fn describe(args: DescribeArgs, context: &Context) -> Result<(), Failure> {
-    let place = CommandTarget::load_all_services(context, &args.hosts)?;
+    let place = CommandTarget::load_all_services(context, &args.hosts).await?;
     let name = parse_name(&args.name, args.version.as_ref())?;
     loop {
         let listing = place.list().await.filter_by_name(&name);

@@ -6,6 +6,7 @@ use super::CommandTarget;
 use crate::cli::Context;
 use crate::cli::failure::fail_version;
 use crate::cli::host_args::HostArgs;
+use crate::cli::lock_wait_args::LockWaitArgs;
 use crate::config::env;
 use crate::error::Failure;
 use crate::model::name::{HostName, ServiceName};
@@ -18,10 +19,12 @@ pub struct MergeArgs {
     name: ServiceName,
     /// The version that hosts have under different ids
     version: Version,
+    #[command(flatten)]
+    pub(in crate::cli) lock_wait: LockWaitArgs,
 }
 
 pub async fn merge(args: MergeArgs, context: &Context) -> Result<(), Failure> {
-    let target = CommandTarget::load_service(context, &args.name, &HostArgs::default())?;
+    let target = CommandTarget::load_service(context, &args.name, &HostArgs::default()).await?;
     let (name, actor) = ((&args.name, &args.version), env::read_actor());
     let merged = deployments::merge(&target.world, &target.fleet, name, &actor).await;
     let (id, changed) = merged.map_err(fail_version(

@@ -41,27 +41,31 @@ struct CommandTarget {
 }
 
 impl CommandTarget {
-    fn load_service(context: &Context, service: &ServiceName, hosts: &HostArgs) -> Result<Self, Failure> {
-        let (file, fleet) = context.load_service_config(service)?;
+    async fn load_service(
+        context: &Context,
+        service: &ServiceName,
+        hosts: &HostArgs,
+    ) -> Result<Self, Failure> {
+        let (file, fleet) = context.load_service_config(service).await?;
         let hosts = context.select_hosts_or_all(&fleet, hosts)?;
         let world = context.build_fleet_world(&file, &fleet, &hosts);
         Ok(Self { fleet, hosts, world })
     }
 
     /// Loads the target of a command that changes these hosts and reads the others of the fleet.
-    fn load_service_with_links(
+    async fn load_service_with_links(
         context: &Context,
         service: &ServiceName,
         hosts: &HostArgs,
     ) -> Result<Self, Failure> {
-        let (file, fleet) = context.load_service_config(service)?;
+        let (file, fleet) = context.load_service_config(service).await?;
         let hosts = context.select_hosts_or_all(&fleet, hosts)?;
         Ok(Self::build_with_links(context, &file, fleet, hosts))
     }
 
     /// Loads the target of a command that changes versions of all services on these hosts and reads the other hosts.
-    fn load_all_services_with_links(context: &Context, hosts: &HostArgs) -> Result<Self, Failure> {
-        let (file, fleet) = context.load_config()?;
+    async fn load_all_services_with_links(context: &Context, hosts: &HostArgs) -> Result<Self, Failure> {
+        let (file, fleet) = context.load_config().await?;
         let hosts = context.select_hosts_or_all(&fleet, hosts)?;
         Ok(Self::build_with_links(context, &file, fleet, hosts))
     }
@@ -76,8 +80,8 @@ impl CommandTarget {
     }
 
     /// Loads the target of a list over all services.
-    fn load_all_services(context: &Context, hosts: &HostArgs) -> Result<Self, Failure> {
-        let (file, fleet) = context.load_config()?;
+    async fn load_all_services(context: &Context, hosts: &HostArgs) -> Result<Self, Failure> {
+        let (file, fleet) = context.load_config().await?;
         let hosts = context.select_hosts_or_all(&fleet, hosts)?;
         let world = context.build_fleet_world(&file, &fleet, &hosts);
         Ok(Self { fleet, hosts, world })
@@ -127,7 +131,7 @@ pub(super) async fn list_within(
     hosts: &HostArgs,
     timeout: Duration,
 ) -> Result<Listing, Failure> {
-    let target = CommandTarget::load_all_services(context, hosts)?;
+    let target = CommandTarget::load_all_services(context, hosts).await?;
     Ok(list_answered(&target.world, &target.hosts, timeout).await)
 }
 
@@ -168,21 +172,22 @@ async fn load_and_list(
     hosts: &HostArgs,
 ) -> Result<(CommandTarget, Listing), Failure> {
     let all = match name {
-        DeploymentName::Service { service, .. } => match CommandTarget::load_service(context, service, hosts)
-        {
-            // Seed row D13 (docs/design/seed-systems.md#mvi-and-daeploy).
-            Err(Failure::UnknownService { requested, .. }) => {
-                return Err(FleetDeployError::NoMain(requested).into());
+        DeploymentName::Service { service, .. } => {
+            match CommandTarget::load_service(context, service, hosts).await {
+                // Seed row D13 (docs/design/seed-systems.md#mvi-and-daeploy).
+                Err(Failure::UnknownService { requested, .. }) => {
+                    return Err(FleetDeployError::NoMain(requested).into());
+                }
+                target => target?,
             }
-            target => target?,
-        },
-        DeploymentName::Id(_) => CommandTarget::load_all_services(context, hosts)?,
+        }
+        DeploymentName::Id(_) => CommandTarget::load_all_services(context, hosts).await?,
     };
     let listing = all.list().await;
     let place = match name {
         DeploymentName::Service { .. } => all,
         DeploymentName::Id(_) => {
-            CommandTarget::load_service(context, &listing.resolve(name)?.service, hosts)?
+            CommandTarget::load_service(context, &listing.resolve(name)?.service, hosts).await?
         }
     };
     Ok((place, listing))

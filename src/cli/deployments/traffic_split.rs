@@ -1,11 +1,14 @@
 //! `mirror` and `canary`.
 
+use std::time::Duration;
+
 use clap::{Args, ValueEnum};
 
 use super::{CommandTarget, load_and_list, parse_name, require_version};
 use crate::cli::Context;
 use crate::cli::failure::{fail_deployments, fail_usage, fail_version};
 use crate::cli::host_args::HostArgs;
+use crate::cli::lock_wait_args::LockWaitArgs;
 use crate::config::env;
 use crate::error::Failure;
 use crate::model::percent::Percent;
@@ -62,6 +65,20 @@ struct CommonArgs {
     /// Do not wait until load balancers' kept connections use the proxy
     #[arg(long)]
     no_wait: bool,
+    #[command(flatten)]
+    lock_wait: LockWaitArgs,
+}
+
+impl MirrorArgs {
+    pub(in crate::cli) fn lock_wait_limit(&self) -> Duration {
+        self.common.lock_wait.limit()
+    }
+}
+
+impl CanaryArgs {
+    pub(in crate::cli) fn lock_wait_limit(&self) -> Duration {
+        self.common.lock_wait.limit()
+    }
 }
 
 pub async fn set_mirror(args: MirrorArgs, context: &Context) -> Result<(), Failure> {
@@ -177,7 +194,15 @@ async fn share_by_haproxy_weight(
     }
     let share = args.percent;
     let actor = env::read_actor();
-    let setting = deployments::set_canary_weights(&place.world, &place.hosts, listing, row, share, &actor);
+    let setting = deployments::set_canary_weights(
+        &place.world,
+        &place.fleet,
+        &place.hosts,
+        listing,
+        row,
+        share,
+        &actor,
+    );
     let done = setting.await.map_err(fail_deployments(format!("set the weights of {}", row.service)))?;
     context.renderer.print_weights(&done, share.is_some());
     Ok(())

@@ -9,6 +9,7 @@ use super::{CommandTarget, load_and_list, parse_name};
 use crate::cli::Context;
 use crate::cli::failure::{fail_usage, fail_version};
 use crate::cli::host_args::HostArgs;
+use crate::cli::lock_wait_args::LockWaitArgs;
 use crate::config::env;
 use crate::error::Failure;
 use crate::model::api::deployments::AccessRequest;
@@ -90,6 +91,8 @@ pub struct AccessArgs {
     access: AccessArg,
     #[command(flatten)]
     hosts: HostArgs,
+    #[command(flatten)]
+    pub(in crate::cli) lock_wait: LockWaitArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -99,7 +102,7 @@ enum AccessArg {
 }
 
 pub async fn set_access(args: AccessArgs, context: &Context) -> Result<(), Failure> {
-    let place = CommandTarget::load_service(context, &args.name, &args.hosts)?;
+    let place = CommandTarget::load_service(context, &args.name, &args.hosts).await?;
     place.print_active_host(context);
     let public = args.access == AccessArg::Public;
     let request = AccessRequest { public, actor: env::read_actor(), dry_run: false };

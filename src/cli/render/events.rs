@@ -1,12 +1,17 @@
 //! Events, line by line.
 
+use std::time::Duration;
+
 use owo_colors::OwoColorize;
 
 use super::renderer::Renderer;
 use super::roll::format_roll_event;
+use crate::error::Failure;
 use crate::model::duration::format;
+use crate::model::lock::LockView;
 use crate::model::plural::Count;
 use crate::model::roll::Step;
+use crate::ops::fleet::lock::LockError;
 use crate::world::reporter::{Event, Reporter, RollEvent};
 
 impl Reporter for Renderer {
@@ -73,8 +78,17 @@ fn format_event(event: &Event) -> String {
         ),
         Event::Drained { host, after } => format!("{host}: drained (after {})", format(*after)),
         Event::Warning { text } => format!("{} {text}", "warning:".yellow()),
+        Event::WaitingForLock { lock, timeout } => format_lock_wait(lock, *timeout),
         Event::Roll { event, .. } => format_roll_event(event),
         Event::DeploymentProgress { host: Some(host), text } => format!("{host}: {text}"),
         Event::DeploymentProgress { host: None, text } => text.clone(),
     }
+}
+
+/// The holder and what to do about it, as in the refusal that the command would end with.
+fn format_lock_wait(lock: &LockView, timeout: Duration) -> String {
+    let (lock, waited) = (Box::new(lock.clone()), Duration::ZERO);
+    let refusal = LockError::Locked { lock, waited };
+    let text = format!("{refusal}; waiting for it, {} at most", format(timeout));
+    format!("{text}\n {} {}", "next:".bold(), Failure::Lock(refusal).hint())
 }

@@ -15,11 +15,12 @@ use super::time_format::TimeFormat;
 use crate::error::Failure;
 use crate::model::duration::format;
 use crate::model::journal::{HostOutcome, RollResult};
+use crate::model::journal_record::SharedOutput;
 use crate::model::lock::{Holder, Liveness, LockPurpose, LockView};
 use crate::model::name::{BalancerName, HostName};
 use crate::model::plural::Count;
 use crate::model::roll::{RollId, Work};
-use crate::ops::fleet::roll::RollReport;
+use crate::ops::fleet::roll::{RollError, RollReport};
 use crate::plan::roll::RollPlan;
 use crate::plan::roll::progress::{HostProgress, RollProgress, StepState};
 use crate::world::reporter::{Event, RollEvent};
@@ -44,6 +45,12 @@ struct EventLine<'a, T: Serialize> {
     event: T,
 }
 
+#[derive(Serialize)]
+struct NoUnfinishedRoll {
+    /// The result of the last roll; `None` if there never was one.
+    result: Option<RollResult>,
+}
+
 /// An event that other operations report during a roll, beside the roll's own events.
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
@@ -52,6 +59,7 @@ enum AuxiliaryEvent<'a> {
     Draining { host: &'a HostName, in_flight: u64, busy_sockets: u64 },
     Warning { text: &'a str },
     Overridden { refusal: &'a str },
+    WaitingForLock { lock: &'a LockView, at_most_ms: u64 },
 }
 
 impl Renderer {
@@ -98,6 +106,10 @@ impl Renderer {
             }
             Event::Warning { text } => format_line(AuxiliaryEvent::Warning { text }),
             Event::Overridden { refusal } => format_line(AuxiliaryEvent::Overridden { refusal }),
+            Event::WaitingForLock { lock, timeout } => {
+                let at_most_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+                format_line(AuxiliaryEvent::WaitingForLock { lock, at_most_ms })
+            }
             _ => return,
         };
         self.print_text(&text);
@@ -113,6 +125,23 @@ impl Renderer {
         self.print("roll-status", view, || format_roll_status(view, &self.service_flag, self.time_format));
     }
 
+    /// Prints the last lines of failed commands that the journal has, for people.
+    pub fn print_shared_outputs(&self, outputs: &[SharedOutput]) {
+        const SHOWN_LINES: usize = 20;
+        if self.is_json {
+            return;
+        }
+        for SharedOutput { at, host, lines } in outputs {
+            let of = host.as_ref().map_or("hooks of the roll", HostName::as_str);
+            let mut text = format!("output of {of} until {}:\n", self.time_format.format(*at));
+            for line in &lines[lines.len().saturating_sub(SHOWN_LINES)..] {
+                let clean: String = line.chars().filter(|c| !c.is_control() || *c == '\t').collect();
+                let _ = writeln!(text, "  {clean}");
+            }
+            self.print_text(&text);
+        }
+    }
+
     pub fn print_past_roll(&self, roll: &RollProgress) {
         self.print("roll", roll, || format_roll(roll, &self.service_flag, self.time_format));
     }
@@ -124,6 +153,28 @@ impl Renderer {
                 |lock| format_lock(lock, self.time_format),
             )
         });
+    }
+
+    /// Prints that `--resume` or `--abort` had nothing to do, and returns that.
+    pub fn print_no_unfinished_roll(&self, found: &RollError) -> String {
+        let last = match found {
+            RollError::Finished { roll, at, result, .. } => Some((roll, at, result)),
+            _ => None,
+        };
+        let text = match last {
+            Some((roll, at, result)) => {
+                let at = self.time_format.format(*at);
+                format!("no roll is unfinished: {roll} ended at {at} with the result `{result}`")
+            }
+            None => "no roll is unfinished: the journal has none".to_owned(),
+        };
+        if self.is_json {
+            let body = NoUnfinishedRoll { result: last.map(|(_, _, result)| *result) };
+            self.print_text(&format_event_line("no-unfinished-roll", last.map(|last| last.0), body));
+        } else {
+            self.print_text(&format!("{text}\n"));
+        }
+        text
     }
 
     pub fn print_acquired_lock(&self, holder: &Holder) {
@@ -284,7 +335,7 @@ fn format_roll(progress: &RollProgress, flag: &str, time: TimeFormat) -> String 
     text
 }
 
-fn format_host_row(host: &HostProgress, work: &Work, unfinished: bool, flag: &str) -> Vec<String> {
+pub(super) fn format_host_row(host: &HostProgress, work: &Work, unfinished: bool, flag: &str) -> Vec<String> {
     let state = match (host.state, host.end) {
         (StepState::Done, _) => "done".to_owned(),
         (StepState::Waiting, _) => "waiting".to_owned(),

@@ -2,23 +2,31 @@
 
 use serde_yaml::Spanned;
 
-use super::values::{build_other_problem, build_wrong_value, line_number, quote};
+use super::values::{build_other_problem, build_wrong_value, is_ssh_destination, line_number, quote};
 use crate::config::file::Journal;
 use crate::config::problem::ConfigFault;
-use crate::model::journal_location::{AccessFiles, ClusterLocation, JournalLocation, PostgresLocation};
+use crate::model::host::{Host, Transport};
+use crate::model::journal_location::{
+    AccessFiles, ClusterLocation, HostLocation, JournalLocation, PostgresLocation,
+};
 
-pub(super) fn build_journal(entry: Option<&Spanned<Journal>>) -> Result<JournalLocation, ConfigFault> {
+pub fn build_journal(
+    entry: Option<&Spanned<Journal>>,
+    hosts: &[Host],
+) -> Result<JournalLocation, ConfigFault> {
     let Some(entry) = entry else { return Ok(JournalLocation::Beside) };
     let journal = &entry.value;
     let problem = |reason: &str| build_other_problem(line_number(entry), "journal", reason);
     let places = [
-        journal.path.is_some(),
+        // With `host`, it is a directory there.
+        journal.path.is_some() && journal.host.is_none(),
+        journal.host.is_some(),
         journal.postgres.is_some(),
         journal.etcd.is_some(),
         journal.consul.is_some(),
     ];
     if places.iter().filter(|is_named| **is_named).count() != 1 {
-        return Err(problem("exactly one of `path`, `postgres`, `etcd` and `consul` is needed"));
+        return Err(problem("exactly one of `path`, `host`, `postgres`, `etcd` and `consul` is needed"));
     }
     if journal.certificate.is_some() != journal.key.is_some() {
         return Err(problem("`certificate` and `key` are needed together"));
@@ -26,7 +34,7 @@ pub(super) fn build_journal(entry: Option<&Spanned<Journal>>) -> Result<JournalL
     if journal.user.is_some() && journal.etcd.is_none() {
         return Err(problem("`user` is for `etcd`; the URL of `postgres` has its own"));
     }
-    if journal.user.is_some() && journal.secret_file.is_none() {
+    if journal.user.is_some() && journal.secret_file.is_none() && journal.secret.is_none() {
         return Err(problem("`user` needs `secret_file` with the password"));
     }
     let files = AccessFiles {
@@ -34,11 +42,22 @@ pub(super) fn build_journal(entry: Option<&Spanned<Journal>>) -> Result<JournalL
         certificate: journal.certificate.clone(),
         key: journal.key.clone(),
         secret_file: journal.secret_file.clone(),
+        secret: journal.secret.clone(),
     };
-    if let Some(dir) = &journal.path {
-        if files != AccessFiles::default() {
-            return Err(problem("a file needs no keys: they are for `postgres`, `etcd` and `consul`"));
+    if (journal.path.is_some() || journal.host.is_some())
+        && files != (AccessFiles { secret: journal.secret.clone(), ..AccessFiles::default() })
+    {
+        return Err(problem("a file needs no keys: they are for `postgres`, `etcd` and `consul`"));
+    }
+    if let Some(machine) = &journal.host {
+        if journal.path.as_ref().is_some_and(|path| !path.is_absolute()) {
+            return Err(problem("`path` on another machine has to be absolute"));
         }
+        let host = find_machine(machine, hosts)?;
+        let (machine, directory) = (machine.value.clone(), journal.path.clone());
+        return Ok(JournalLocation::Host(HostLocation { machine, host, directory }));
+    }
+    if let Some(dir) = &journal.path {
         return Ok(JournalLocation::Directory(dir.clone()));
     }
     if let Some(url) = &journal.postgres {
@@ -66,6 +85,24 @@ pub(super) fn build_journal(entry: Option<&Spanned<Journal>>) -> Result<JournalL
     }
     let endpoints = check_endpoints("journal.consul", journal.consul.as_deref().unwrap_or_default())?;
     Ok(JournalLocation::Consul(ClusterLocation { endpoints, user, files }))
+}
+
+/// A host of the configuration, or any other machine by ssh.
+fn find_machine(machine: &Spanned<String>, hosts: &[Host]) -> Result<Host, ConfigFault> {
+    let text = &machine.value;
+    if let Some(host) = hosts.iter().find(|host| host.name.as_str() == text) {
+        return Ok(host.clone());
+    }
+    let name = text.rsplit_once('@').map_or(text.as_str(), |(_, name)| name).parse();
+    match name {
+        Ok(name) if is_ssh_destination(text) => {
+            Ok(Host { name, address: None, transport: Transport::Ssh(text.clone()) })
+        }
+        _ => {
+            let expected = "a name from `hosts`, or a destination of ssh such as ops@lb1";
+            Err(build_wrong_value(machine, "journal.host", quote(text), expected))
+        }
+    }
 }
 
 /// URLs with a scheme and a host, without a path.

@@ -9,6 +9,12 @@ use crate::config::fields::ConfigDuration;
 use crate::config::problem::{ConfigFault, ConfigProblem};
 
 /// haproxy.cfg, 4: what a section may be called.
+/// Whether ssh takes the text for a destination, and neither for an option nor for anything to expand.
+pub(super) fn is_ssh_destination(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "@._-:[]".contains(c);
+    !text.is_empty() && !text.starts_with('-') && text.chars().all(plain)
+}
+
 pub(super) fn is_haproxy_name(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:".contains(c))
 }

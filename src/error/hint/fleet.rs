@@ -1,9 +1,12 @@
 //! The next action for errors of locks, journals, rolls and promotions.
 
 use super::host::link_hint;
+use crate::model::journal::RollResult;
 use crate::model::lock::LockPurpose;
 use crate::model::name::{HostName, ServiceName};
+use crate::model::shell::quote_word;
 use crate::model::version::Version;
+use crate::ops::fleet::journal_move::MoveError;
 use crate::ops::fleet::lock::LockError;
 use crate::ops::fleet::promote::{NotReadyError, PromotionError};
 use crate::ops::fleet::roll::RollError;
@@ -26,7 +29,7 @@ const UNKNOWN_HOST_HINT: &str = "put it back into the configuration, then run th
 
 pub fn lock_hint(error: &LockError) -> String {
     match error {
-        LockError::Locked { lock } | LockError::OtherHolder { lock, .. } => match &lock.holder.purpose {
+        LockError::Locked { lock, .. } | LockError::OtherHolder { lock, .. } => match &lock.holder.purpose {
             LockPurpose::Operator { .. } => format!(
                 "contact {} on {}, or force it: `switchman lock release --force --reason TEXT`",
                 lock.holder.user, lock.holder.machine
@@ -82,6 +85,9 @@ pub fn roll_hint(error: &RollError) -> String {
         RollError::MainChanged { service, version, .. } => format!(
             "nothing was changed; `switchman history {service}` shows who changed it; `switchman roll --service {service} --abort` ends \
              the roll, then `switchman assign {service} {version}` makes {version} main on every host"
+        ),
+        RollError::Finished { result: RollResult::Done | RollResult::Aborted, verb, .. } => format!(
+            "no host is left out by it; in a script, `switchman roll --{verb} --if-any` succeeds where no roll is unfinished"
         ),
         RollError::Finished { .. } => FINISHED_ROLL_HINT.into(),
         RollError::NotFound { .. } => {
@@ -210,6 +216,23 @@ fn preflight_hint(host: &HostName, refused: &PreflightError) -> String {
     format!("nothing was changed; {action}")
 }
 
+pub fn journal_move_hint(error: &MoveError) -> String {
+    match error {
+        MoveError::Lock(error) => lock_hint(error),
+        MoveError::Journal(error) => format!(
+            "{}; the old journal is unchanged, and the same command continues the move",
+            journal_hint(error)
+        ),
+        MoveError::SameStore { .. } => "name another store with `--to`".into(),
+        MoveError::NotEmpty { .. } => {
+            "name a store that has no journal of this service, or remove that journal with the store's own tools".into()
+        }
+        MoveError::Differs { .. } => {
+            "the old journal is unchanged: use it, remove what is in the other store, and move it again".into()
+        }
+    }
+}
+
 pub fn journal_hint(error: &JournalError) -> String {
     let text = match error {
         JournalError::Full { .. } => {
@@ -224,6 +247,17 @@ pub fn journal_hint(error: &JournalError) -> String {
         }
         JournalError::Unreachable { .. } => {
             "when the store answers again, `switchman roll --status` shows the progress and `switchman roll --resume` continues, on this machine or another one"
+        }
+        JournalError::NotConnected { advice, .. } => {
+            return format!("{advice}; then `switchman roll --status` shows the progress");
+        }
+        JournalError::OtherVersion { .. } => "install the same version of switchman on both machines",
+        JournalError::Denied { user, .. } => {
+            return format!(
+                "let switchman run as root there, `ssh: {{switchman: sudo -n switchman}}` in switchman.yaml; or as root there `install -d \
+                 -m 0700 -o {} DIR`, and name it for every operator: `journal: {{host: NAME, path: DIR}}`",
+                quote_word(user)
+            );
         }
         JournalError::Damaged { store, .. } => {
             return format!(

@@ -1,18 +1,24 @@
 //! Samples of the errors of rolls, promotions and deployments.
 
+use std::time::Duration;
+
 use super::host::make_owner;
 use super::{
-    Sample, host, list_balancer_errors, list_journal_errors, list_link_errors, list_lock_errors,
-    list_refusals, name, samples, wrap,
+    Sample, host, list_balancer_errors, list_journal_errors, list_link_errors, list_refusals, make_lock,
+    name, samples, secs, wrap,
 };
 use crate::model::deployment::Digest;
 use crate::model::example;
 use crate::model::example::make_actor as ops;
 use crate::model::host_main::HostMain;
+use crate::model::journal::RollResult;
+use crate::model::lock::LockPurpose;
 use crate::model::name::HostName;
 use crate::model::port_conflict::{PortConflict, PortSetting, PortSide};
 use crate::model::promote::PromotionId;
 use crate::ops::fleet::deployments::{FleetDeployError, OvertakenHost};
+use crate::ops::fleet::journal_move::{JournalCounts, MoveError};
+use crate::ops::fleet::lock::LockError;
 use crate::ops::fleet::promote::{NotReadyError, PromotionError};
 use crate::ops::fleet::roll::RollError;
 use crate::plan::compare::ComparisonVerdict;
@@ -35,13 +41,17 @@ pub(super) fn list_roll_errors() -> Vec<Sample<RollError>> {
         NoCommand: [PlanError::NoCommand],
         CapacityFloor: [PlanError::CapacityFloor { batch: 2, left: 1, all: 3, min_up: 2 }],
     });
+    let finished = |result, verb| {
+        let at = jiff::Timestamp::UNIX_EPOCH;
+        RollError::Finished { roll: name("r20261121-085642-7e99"), at, result, verb }
+    };
     let web2 = || vec![(name("web2"), list_link_errors().remove(0).1.to_string())];
     let mut all = samples!(RollError {
         Plan: [PlanError::NoCommand.into()],
         Lock: [list_lock_errors().remove(0).1.into()],
         Unfinished: [RollError::Unfinished { progress: Box::new(make_roll_progress()) }],
         NotFound: [RollError::NotFound { verb: "resume" }],
-        Finished: [RollError::Finished { roll: name("r20261121-085642-7e99"), verb: "abort" }],
+        Finished: [finished(RollResult::Done, "resume"), finished(RollResult::DoneWithFailures, "abort")],
         Refused: [RollError::Refused {
             refusals: list_refusals().into_iter().map(|(_, refusal)| refusal).take(3).collect()
         }],
@@ -303,4 +313,39 @@ fn list_archive_errors() -> Vec<Sample<ArchiveError>> {
             reason: "Permission denied (os error 13)".into()
         }],
     })
+}
+
+pub(super) fn list_move_errors() -> Vec<Sample<MoveError>> {
+    let store = || "PostgreSQL at db1:5432".to_owned();
+    samples!(MoveError {
+        Lock: [list_lock_errors().remove(0).1.into()],
+        Journal: [list_journal_errors().remove(0).1.into()],
+        SameStore: [MoveError::SameStore { store: store() }],
+        NotEmpty: [MoveError::NotEmpty {
+            store: store(),
+            found: JournalCounts { rolls: 2, promotions: 1, entries: 57, notes: 0 },
+        }],
+        Differs: [MoveError::Differs { store: store() }],
+    })
+}
+
+pub(super) fn list_lock_errors() -> Vec<Sample<LockError>> {
+    let command = || make_lock(LockPurpose::Command { name: "assign".into() });
+    let purposes = samples!(LockPurpose {
+        Roll: [LockPurpose::Roll { roll: name("r20261121-085642-7e99") }],
+        Promotion: [LockPurpose::Promotion { service: name("shop"), version: name("2.0.0") }],
+        Command: [LockPurpose::Command { name: "assign".into() }],
+        Operator: [LockPurpose::Operator { message: "database migration".into() }],
+    });
+    let operator = || make_lock(LockPurpose::Operator { message: "database migration".into() });
+    let mut all =
+        wrap(purposes, |purpose| LockError::Locked { lock: make_lock(purpose), waited: Duration::ZERO });
+    all.extend(samples!(LockError {
+        Locked: [LockError::Locked { lock: command(), waited: secs(600) }],
+        Journal: [list_journal_errors().remove(0).1.into()],
+        Interrupted: [LockError::Interrupted { lock: command() }],
+        NotLocked: [LockError::NotLocked],
+        OtherHolder: [LockError::OtherHolder { lock: operator(), user: "ops on ops2".into() }],
+    }));
+    all
 }

@@ -16,6 +16,7 @@ use crate::model::api::deployments::{
 use crate::model::api::endpoint::{
     ANSWER_TIMEOUT, Archive, Endpoint, JsonLines, Method, NoBody, NoQuery, PlainText, Row,
 };
+use crate::model::api::journal::{JournalAnswer, JournalRequest};
 use crate::model::api::{
     ForwardRequest, HealthStatus, Hello, HostRelease, HostView, ProbeRequest, ProbeResult, ProgramVersion,
     RunEvent, RunRequest, ServiceActivity, StatusRequest,
@@ -34,6 +35,9 @@ const MINUTE: Duration = Duration::from_mins(1);
 const ASSIGN_TIMEOUT: Duration = ANSWER_TIMEOUT.saturating_add(MINUTE);
 /// The host starts a proxy, checks its health and routes traffic to it; each step has its own timeout on the host.
 const PROXY_START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// SQLite waits up to 5 s for another writer.
+const JOURNAL_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// An endpoint that only reads.
 type Get<R, P = (), Q = NoQuery> = Endpoint<P, Q, NoBody, R>;
@@ -119,6 +123,11 @@ table! {
     );
     RELEASES: Get<Vec<HostRelease>, ServiceName> =
         Endpoint::new(Method::Get, "/v1/services/{service}/releases", "releases", "List the complete releases");
+    JOURNAL: Send<JournalRequest, JournalAnswer, ServiceName> = Endpoint::new(Method::Post, "/v1/services/{service}/journal",
+        "journal",
+        "Carry out one operation on the journal that this host keeps for the operators of a service",
+    )
+    .with_timeout(|_| JOURNAL_TIMEOUT);
     UPLOAD: Endpoint<(ServiceName, String), NoQuery, Archive, Digest> = Endpoint::new(Method::Put, "/v1/services/{service}/releases/{release}",
         "placeRelease",
         "Unpack a .tar.gz of at most 1 GiB, all or nothing; repeating the request changes nothing",

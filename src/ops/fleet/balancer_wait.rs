@@ -6,12 +6,13 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::model::balancer::{BackendView, BalancerSpec, ServerState};
+use crate::model::balancer::{BackendView, BalancerSpec, ServerState, ServerView};
 use crate::model::duration;
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
 use crate::model::name::BalancerName;
 use crate::model::port_forward::Switch;
+use crate::plan::host_servers::find_main;
 use crate::plan::switch::{compute_detection_time, compute_wait_timeout, is_observed};
 use crate::world::FleetWorld;
 use crate::world::balancer::{Balancer, BalancerError};
@@ -78,7 +79,7 @@ pub async fn wait(
 ) -> Result<Vec<BalancerObserved>, BalancerWaitError> {
     let waits = fleet.balancers.iter().map(async |spec| {
         match world.balancers.iter().find(|balancer| balancer.spec().name == spec.name) {
-            Some(balancer) => wait_for_report(world, balancer.as_ref(), host, switch, timeout).await,
+            Some(balancer) => wait_for_report(world, fleet, balancer.as_ref(), host, switch, timeout).await,
             None => wait_fixed_time(world, host, spec, switch).await,
         }
     });
@@ -111,19 +112,23 @@ fn find_longest_timeout(fleet: &Fleet, switch: Switch) -> Duration {
 
 async fn wait_for_report(
     world: &FleetWorld,
+    fleet: &Fleet,
     balancer: &dyn Balancer,
     host: &Host,
     switch: Switch,
     timeout: Option<Duration>,
 ) -> Result<BalancerObserved, MissingObservation> {
     let spec = balancer.spec();
-    let server = spec.servers.main_server_name(&host.name);
     let started_at = Instant::now();
     let deadline = started_at + timeout.unwrap_or_else(|| compute_wait_timeout(&spec.check, switch));
     let mut last = None;
     loop {
         let read = balancer.read().await;
-        let (verdict, detail) = describe_state(&read, &server);
+        let found = read.as_ref().ok().map(|view| find_main(fleet, spec, &host.name, view));
+        let label = found.as_ref().map(|server| server.label.clone());
+        let server = label.unwrap_or_else(|| spec.servers.main_server_name(&host.name));
+        let view = found.and_then(|server| server.view);
+        let (verdict, detail) = describe_state(&read, view);
         if last.as_ref() != Some(&(verdict, detail.clone())) {
             world.reporter.report(&Event::Observed {
                 host: host.name.clone(),
@@ -134,9 +139,7 @@ async fn wait_for_report(
                 after: started_at.elapsed(),
             });
         }
-        if let Ok(view) = &read
-            && view.find_server(&server).is_some_and(|server| is_observed(switch, server))
-        {
+        if view.is_some_and(|server| is_observed(switch, server)) {
             let balancer = spec.name.clone();
             return Ok(BalancerObserved {
                 balancer,
@@ -155,14 +158,12 @@ async fn wait_for_report(
 /// The state of a server as a balancer reports it, with the balancer's own status text where there is one.
 fn describe_state(
     read: &Result<Arc<BackendView>, BalancerError>,
-    server: &str,
+    server: Option<&ServerView>,
 ) -> (Option<ServerState>, String) {
-    match read {
-        Ok(view) => match view.find_server(server) {
-            Some(server) => (Some(server.state), server.status.clone()),
-            None => (None, "no such server".to_owned()),
-        },
-        Err(error) => (None, error.to_string()),
+    match (read, server) {
+        (Ok(_), Some(server)) => (Some(server.state), server.status.clone()),
+        (Ok(_), None) => (None, "no such server".to_owned()),
+        (Err(error), _) => (None, error.to_string()),
     }
 }
 

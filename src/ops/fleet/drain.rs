@@ -17,6 +17,7 @@ use crate::model::observation::ObservationError;
 use crate::model::socket::PeerConnections;
 use crate::plan::drain::peers::{Reported, count_hidden, list_unreported};
 use crate::plan::drain::{DrainState, DrainTracker, NotDrainedReason};
+use crate::plan::host_servers::find_main;
 use crate::world::FleetWorld;
 use crate::world::balancer::Balancer;
 use crate::world::link::LinkError;
@@ -112,8 +113,8 @@ pub async fn wait(
     let endpoints = list_main_endpoints(world, fleet, host).await;
     loop {
         let (mains, others, activity) = tokio::join!(
-            read_server_work(world, host),
-            read_lines_to_main(world, host, &endpoints),
+            read_server_work(world, fleet, host),
+            read_lines_to_main(world, fleet, host, &endpoints),
             read_activity(world, fleet, host)
         );
         if activity.as_ref().is_ok_and(|activity| activity.generation != generation) {
@@ -223,12 +224,13 @@ struct MainWork {
 }
 
 /// Reads the counters of the host's main server, one entry a balancer.
-async fn read_server_work(world: &FleetWorld, host: &Host) -> Vec<MainWork> {
+async fn read_server_work(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Vec<MainWork> {
     let views = read_balancers(world).await;
     let work = |(balancer, view): (&Arc<dyn Balancer>, Result<Arc<BackendView>, _>)| {
         let spec = balancer.spec();
-        let server = spec.servers.main_server_name(&host.name);
-        let work = view.ok().and_then(|view| view.find_server(&server).map(|server| server.work));
+        let main = view.as_ref().ok().map(|view| find_main(fleet, spec, &host.name, view));
+        let work = main.as_ref().and_then(|main| Some(main.view?.work));
+        let server = main.map_or_else(|| spec.servers.main_server_name(&host.name), |main| main.name);
         MainWork {
             balancer: spec.name.clone(),
             line: format!("{} {}/{server}", spec.name, spec.backend),

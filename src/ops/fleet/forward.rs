@@ -272,7 +272,7 @@ pub async fn find_refusals(world: &FleetWorld, fleet: &Fleet, hosts: &[&HostName
     let hosts = hosts.iter().filter_map(|name| fleet.find_recorded_host(name));
     let lines = futures_util::future::join_all(hosts.map(async |host| {
         let endpoints = list_main_endpoints(world, fleet, &host).await;
-        read_lines_to_main(world, &host, &endpoints).await
+        read_lines_to_main(world, fleet, &host, &endpoints).await
     }));
     let check = fleet.ports.check;
     let others = lines.await.into_iter().flatten().filter(|(_, line)| ignores_forward(line, check));

@@ -96,6 +96,7 @@ pub async fn run(
 ) -> Result<(), HookError> {
     for line in find_lines(fleet, hook) {
         let mut env = build_env(fleet, roll, host, hook.as_str());
+        env.extend(fleet.reach.ssh_files.to_env());
         env.extend(extra.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
         let scope = host.map_or("roll", |host| host.name.as_str());
         let request = RunRequest {
@@ -109,6 +110,9 @@ pub async fn run(
         let sink = make_output_sink(world, roll, host.map(|host| &host.name), &last_line);
         let ended = world.commands.run(&request, sink).await;
         let ended = ended.map_err(|source| HookError::NotRun { hook, line: line.clone(), source })?;
+        if check_run_end(ended, fleet.hooks.timeout).is_err() {
+            world.outputs.share_failure(roll, host.map(|host| &host.name)).await;
+        }
         check_run_end(ended, fleet.hooks.timeout).map_err(|source| HookError::Failed {
             hook,
             line: line.clone(),

@@ -3,6 +3,9 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
+use crate::model::duration;
 use crate::model::lock::{Holder, Liveness, LockNote, LockPurpose, LockView};
 use crate::world::FleetWorld;
 use crate::world::journal_store::JournalError;
@@ -13,15 +16,18 @@ use crate::world::reporter::Event;
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a holder on another machine is watched for a heartbeat: five intervals.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The interval between two attempts to reach a store while a command waits for its lock.
+const STORE_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why the fleet lock was not acquired or released.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    #[error("the fleet is locked by {}", .lock.holder)]
-    Locked { lock: Box<LockView> },
+    /// `waited`: how long, with `--wait-lock`.
+    #[error("the fleet is locked by {}{}", .lock.holder, describe_wait(*.waited))]
+    Locked { lock: Box<LockView>, waited: Duration },
     #[error(transparent)]
     Journal(#[from] JournalError),
-    #[error("interrupted while waiting for a heartbeat of {}", .lock.holder)]
+    #[error("interrupted while waiting for {}", .lock.holder)]
     Interrupted { lock: Box<LockView> },
     #[error("the fleet is not locked")]
     NotLocked,
@@ -29,21 +35,30 @@ pub enum LockError {
     OtherHolder { lock: Box<LockView>, user: String },
 }
 
-/// Acquires the lock, also from a dead holder. The lock of a live process or of an operator is never taken over.
+fn describe_wait(waited: Duration) -> String {
+    if waited.is_zero() {
+        return String::new();
+    }
+    let whole = if waited.as_secs() > 0 { Duration::from_secs(waited.as_secs()) } else { waited };
+    format!("; waited {}", duration::format(whole))
+}
+
+/// Acquires the lock, also from a dead holder. The lock of a live process or of an operator is never taken over: with
+/// `--wait-lock` the command waits until it is released.
 pub async fn acquire(world: &FleetWorld, user: &str, purpose: LockPurpose) -> Result<Holder, LockError> {
-    let holder = world.lock.holder(user, purpose, world.clock.now());
+    let create_holder = || world.lock.holder(user, purpose.clone(), world.clock.now());
+    let (mut holder, mut wait) = (create_holder(), LockWait::new(world));
     let mut instead_of: Option<Box<LockView>> = None;
     loop {
-        let lock = match world.lock.acquire(&holder, instead_of.as_deref()).await? {
-            AcquireResult::Acquired => break,
-            AcquireResult::Busy(lock) => lock,
-        };
-        match lock.liveness {
-            Liveness::Dead => {}
-            Liveness::Remote if is_silent(world, &lock).await? => {}
-            Liveness::Live | Liveness::Remote => return Err(LockError::Locked { lock }),
+        match world.lock.acquire(&holder, instead_of.as_deref()).await {
+            Ok(AcquireResult::Acquired) => break,
+            Ok(AcquireResult::Busy(lock)) => {
+                instead_of = wait.wait_for_turn(lock).await?;
+                holder = create_holder();
+            }
+            // The same holder again: an attempt whose answer was lost may have taken the lock.
+            Err(error) => wait.wait_for_store(error).await?,
         }
-        instead_of = Some(lock);
     }
     if let Some(dead) = instead_of {
         let text = format!("took the lock over from {}, which has ended", dead.holder);
@@ -51,6 +66,123 @@ pub async fn acquire(world: &FleetWorld, user: &str, purpose: LockPurpose) -> Re
         world.reporter.report(&Event::Warning { text });
     }
     Ok(holder)
+}
+
+/// Waits until the lock is free or its holder is dead, as far as `--wait-lock` allows. Without it, returns at once.
+pub(super) async fn wait_until_free(world: &FleetWorld) -> Result<(), LockError> {
+    if world.lock.wait_budget().is_zero() { Ok(()) } else { check_no_live_holder(world).await }
+}
+
+/// A command that waits for the lock.
+struct LockWait<'a> {
+    world: &'a FleetWorld,
+    budget: Duration,
+    began_at: Option<Instant>,
+    announced: Option<Holder>,
+    /// The lock as it was read last, and since when it has been so.
+    unchanged: Option<(Box<LockView>, Instant)>,
+    /// The lock was seen to change: its holder is, or was, alive.
+    has_changed: bool,
+    has_warned: bool,
+}
+
+impl Drop for LockWait<'_> {
+    fn drop(&mut self) {
+        self.world.lock.spend_wait(self.elapsed());
+    }
+}
+
+impl<'a> LockWait<'a> {
+    fn new(world: &'a FleetWorld) -> Self {
+        let budget = world.lock.wait_budget();
+        let (announced, unchanged) = (None, None);
+        Self { world, budget, began_at: None, announced, unchanged, has_changed: false, has_warned: false }
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.began_at.map(|began_at| began_at.elapsed()).unwrap_or_default()
+    }
+
+    fn remaining(&self) -> Duration {
+        self.budget.saturating_sub(self.elapsed())
+    }
+
+    /// Returns `None` when another attempt may succeed, and the lock as it was read when its holder is dead and may be replaced.
+    async fn wait_for_turn(&mut self, lock: Box<LockView>) -> Result<Option<Box<LockView>>, LockError> {
+        if lock.liveness == Liveness::Dead {
+            return Ok(Some(lock));
+        }
+        if self.budget.is_zero() {
+            let is_silent = lock.liveness == Liveness::Remote && is_silent(self.world, &lock).await?;
+            let waited = Duration::ZERO;
+            return if is_silent { Ok(Some(lock)) } else { Err(LockError::Locked { lock, waited }) };
+        }
+        self.began_at.get_or_insert_with(Instant::now);
+        self.announce(&lock);
+        let silence = self.measure_silence(&lock);
+        if lock.liveness == Liveness::Remote && silence >= HEARTBEAT_TIMEOUT {
+            return Ok(Some(lock));
+        }
+        let mut timeout = self.remaining();
+        if lock.liveness == Liveness::Remote {
+            let until_silent = HEARTBEAT_TIMEOUT.saturating_sub(silence);
+            // A shorter limit refuses no lock that is free to take without `--wait-lock`.
+            timeout = if self.has_changed { timeout.min(until_silent) } else { until_silent };
+        }
+        if timeout.is_zero() {
+            return Err(LockError::Locked { lock, waited: self.elapsed() });
+        }
+        let changed = tokio::select! {
+            () = self.world.stop.wait() => return Err(LockError::Interrupted { lock }),
+            changed = self.world.lock.wait_for_change(&lock, timeout) => changed,
+        };
+        match changed {
+            Ok(()) => Ok(None),
+            Err(error) => self.wait_for_store(error).await.map(|()| None),
+        }
+    }
+
+    /// Returns how long the lock has been as it is, without a heartbeat.
+    fn measure_silence(&mut self, lock: &LockView) -> Duration {
+        match &self.unchanged {
+            Some((seen, since)) if seen.holder == lock.holder && seen.heartbeats == lock.heartbeats => {
+                since.elapsed()
+            }
+            before => {
+                self.has_changed |= before.is_some();
+                self.unchanged = Some((Box::new(lock.clone()), Instant::now()));
+                Duration::ZERO
+            }
+        }
+    }
+
+    /// Reports each holder once.
+    fn announce(&mut self, lock: &LockView) {
+        if self.announced.as_ref() != Some(&lock.holder) {
+            self.announced = Some(lock.holder.clone());
+            let (lock, timeout) = (Box::new(lock.clone()), self.remaining());
+            self.world.reporter.report(&Event::WaitingForLock { lock, timeout });
+        }
+    }
+
+    /// Waits before the next attempt where a store that has answered before is not reached. Any other error ends the wait.
+    async fn wait_for_store(&mut self, error: JournalError) -> Result<(), LockError> {
+        let remaining = self.remaining();
+        let Some((lock, _)) = self.unchanged.as_ref().filter(|_| !remaining.is_zero()) else {
+            return Err(error.into());
+        };
+        if !matches!(error, JournalError::Unreachable { .. }) {
+            return Err(error.into());
+        }
+        if !std::mem::replace(&mut self.has_warned, true) {
+            let text = format!("still waiting for the lock: {error}");
+            self.world.reporter.report(&Event::Warning { text });
+        }
+        tokio::select! {
+            () = self.world.stop.wait() => Err(LockError::Interrupted { lock: lock.clone() }),
+            () = tokio::time::sleep(STORE_RETRY_INTERVAL.min(remaining)) => Ok(()),
+        }
+    }
 }
 
 /// Writes heartbeats; never returns. A lost lock is noticed at the next write to the journal.
@@ -62,7 +194,10 @@ async fn send_heartbeats(world: &FleetWorld, holder: &Holder) -> Infallible {
             error @ (JournalError::Full { .. }
             | JournalError::Failed { .. }
             | JournalError::Refused { .. }
-            | JournalError::Unreachable { .. }),
+            | JournalError::Unreachable { .. }
+            | JournalError::NotConnected { .. }
+            | JournalError::OtherVersion { .. }
+            | JournalError::Denied { .. }),
         ) = sent
         {
             world
@@ -82,14 +217,20 @@ pub async fn release_own(world: &FleetWorld, holder: &Holder) {
     }
 }
 
-/// Fails while a live process holds the lock; one on another machine is watched for a heartbeat.
+/// Fails while a live process holds the lock; one on another machine is watched for a heartbeat. With `--wait-lock`, waits for
+/// its end.
 pub(super) async fn check_no_live_holder(world: &FleetWorld) -> Result<(), LockError> {
-    match world.lock.read_holder().await? {
-        Some(held) if held.liveness == Liveness::Live => Err(LockError::Locked { lock: Box::new(held) }),
-        Some(held) if held.liveness == Liveness::Remote && !is_silent(world, &held).await? => {
-            Err(LockError::Locked { lock: Box::new(held) })
+    let mut wait = LockWait::new(world);
+    loop {
+        match world.lock.read_holder().await {
+            Ok(None) => return Ok(()),
+            Ok(Some(held)) => {
+                if wait.wait_for_turn(Box::new(held)).await?.is_some() {
+                    return Ok(());
+                }
+            }
+            Err(error) => wait.wait_for_store(error).await?,
         }
-        _ => Ok(()),
     }
 }
 
@@ -167,11 +308,8 @@ pub async fn release(world: &FleetWorld, user: &str, force: Option<&str>) -> Res
 
 /// Judges a holder by its heartbeat alone: the clocks of two machines are not comparable.
 async fn is_silent(world: &FleetWorld, lock: &LockView) -> Result<bool, LockError> {
-    let text = format!(
-        "watching for {} whether {} is alive",
-        crate::model::duration::format(HEARTBEAT_TIMEOUT),
-        lock.holder
-    );
+    let text =
+        format!("watching for {} whether {} is alive", duration::format(HEARTBEAT_TIMEOUT), lock.holder);
     world.reporter.report(&Event::Warning { text });
     tokio::select! {
         () = world.stop.wait() => return Err(LockError::Interrupted { lock: Box::new(lock.clone()) }),

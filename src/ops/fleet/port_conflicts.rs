@@ -44,7 +44,7 @@ pub(super) async fn find_conflicts(
     let lines = futures_util::future::join_all(read).await;
     for (balancer, lines) in world.balancers.iter().zip(lines) {
         let lines = lines.unwrap_or_default();
-        ports.extend(compare_lines(fleet.ports, balancer.spec(), &host.name, &lines));
+        ports.extend(compare_lines(fleet, balancer.spec(), &host.name, &lines));
         addresses.extend(compare_addresses(fleet, balancer.spec(), host, reported, &lines));
     }
     ConfigConflicts { ports, addresses }

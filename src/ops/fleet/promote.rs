@@ -116,10 +116,13 @@ pub async fn run(
     spec: &PromotionSpec,
     actor: &Actor,
 ) -> Result<PromotionReport, PromotionError> {
-    if let Some(progress) = read_unfinished(world).await? {
+    if read_unfinished(world).await?.is_some() {
         // One that is on its way is no business of `--resume`.
         lock::check_no_live_holder(world).await?;
-        return Err(PromotionError::Unfinished { progress: Box::new(progress) });
+        // It may have ended during the wait for its lock.
+        if let Some(progress) = read_unfinished(world).await? {
+            return Err(PromotionError::Unfinished { progress: Box::new(progress) });
+        }
     }
     let hosts = resolve_hosts(fleet, spec)?;
     with_lock(world, spec, actor, async |holder| {
@@ -169,7 +172,7 @@ pub async fn abort(
         })
         .await;
         match ended {
-            Err(PromotionError::Lock(LockError::Locked { lock })) if is_promotion(&lock.holder) => {
+            Err(PromotionError::Lock(LockError::Locked { lock, .. })) if is_promotion(&lock.holder) => {
                 match build_progress(&world.promotions.load(&progress.promotion, 0).await?) {
                     // Another one may hold it by now.
                     Some(ended) if ended.is_finished() && asked => {

@@ -9,9 +9,11 @@ use crate::model::balancer::BackendView;
 use crate::model::fleet::Fleet;
 use crate::model::forward::ServiceRecord;
 use crate::model::host::Host;
+use crate::model::name::HostName;
 use crate::model::port_forward::Switch;
+use crate::plan::host_servers::{find_backup, find_main, find_main_line};
 use crate::world::FleetWorld;
-use crate::world::balancer::BalancerError;
+use crate::world::balancer::{Balancer, BalancerError};
 use crate::world::link::{HostLink, LinkError};
 
 /// The interval between two reads of a host's record.
@@ -58,16 +60,27 @@ pub async fn read_balancers(world: &FleetWorld) -> Vec<Result<Arc<BackendView>, 
 pub async fn list_host_addresses(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Vec<IpAddr> {
     let lines = world.balancers.iter().map(async |balancer| {
         let spec = balancer.spec();
-        let main = spec.servers.main_server_name(&host.name);
         let lines = tokio::time::timeout(LINES_TIMEOUT, balancer.read_lines()).await.ok()?.ok()?;
-        let own = lines.iter().find(|line| line.backend == spec.backend && line.server == main);
-        own.map(|line| line.address.ip().to_canonical())
+        find_main_line(fleet, spec, &host.name, &lines).map(|line| line.address.ip().to_canonical())
     });
     let used = futures_util::future::join_all(lines).await.into_iter().flatten();
     let mut addresses: Vec<IpAddr> = std::iter::once(fleet.main_endpoint(host).ip()).chain(used).collect();
     addresses.sort_unstable();
     addresses.dedup();
     addresses
+}
+
+/// Reads the names that HAProxy's commands have for a host's two servers: the configured ones where the balancer cannot be read.
+pub(super) async fn read_server_names(
+    balancer: &dyn Balancer,
+    fleet: &Fleet,
+    host: &HostName,
+) -> (String, String) {
+    let spec = balancer.spec();
+    match balancer.read().await {
+        Ok(view) => (find_main(fleet, spec, host, &view).name, find_backup(fleet, spec, host, &view).name),
+        Err(_) => (spec.servers.main_server_name(host), spec.servers.backup_server_name(host)),
+    }
 }
 
 /// Off by the record and off in the kernel: what is so already needs no leave.

@@ -74,8 +74,8 @@ pub enum RollError {
     Unfinished { progress: Box<RollProgress> },
     #[error("cannot {verb} a roll: the journal has none")]
     NotFound { verb: &'static str },
-    #[error("cannot {verb} roll {roll}: it is finished")]
-    Finished { roll: RollId, verb: &'static str },
+    #[error("cannot {verb} roll {roll}: it finished at {at:.0} with the result `{result}`")]
+    Finished { roll: RollId, at: jiff::Timestamp, result: RollResult, verb: &'static str },
     #[error("cannot start the roll: {}", join_refusals(.refusals))]
     Refused { refusals: Vec<Refusal> },
     #[error("cannot start the roll: {}", .hosts.iter().map(|(host, reason)| format!("`{host}`: {reason}")).collect::<Vec<_>>().join("; "))]
@@ -161,6 +161,8 @@ pub async fn run(
 ) -> Result<RollReport, RollError> {
     let plan = plan_roll(fleet, spec)?;
     check_no_unfinished_roll(world).await?;
+    // The id has the time of the roll, not that of the wait.
+    lock::wait_until_free(world).await?;
     let id = RollId::new(world.clock.now(), derive_salt(actor));
     let roll = RollRun::new(world, fleet, id, plan, &spec.hosts, actor).await?;
     lock::run_as_holder(world, &roll.holder, async {
@@ -169,7 +171,8 @@ pub async fn run(
             return Err(RollError::Unfinished { progress: Box::new(progress) });
         }
         let overridden = roll.check_start().await?;
-        let (spec, actor) = (spec.clone(), actor.clone());
+        let found_hosts = if fleet.discovery.is_empty() { vec![] } else { fleet.hosts.clone() };
+        let (spec, actor) = (RollSpec { found_hosts, ..spec.clone() }, actor.clone());
         roll.record(None, &RollEntryKind::Began { spec, actor, overridden }).await?;
         let hook = hooks::run(world, fleet, &roll.id, Hook::BeforeRoll, None, &[]).await;
         if let Err(reason) = hook.map_err(|error| error.to_string()) {
@@ -264,10 +267,13 @@ pub async fn read_past(world: &FleetWorld, limit: u32) -> Result<Vec<RollProgres
 }
 
 async fn check_no_unfinished_roll(world: &FleetWorld) -> Result<(), RollError> {
-    if let Some(progress) = read_unfinished(world).await? {
+    if read_unfinished(world).await?.is_some() {
         // One that is being run is no business of `--resume`.
         lock::check_no_live_holder(world).await?;
-        return Err(RollError::Unfinished { progress: Box::new(progress) });
+        // It may have ended during the wait for its lock.
+        if let Some(progress) = read_unfinished(world).await? {
+            return Err(RollError::Unfinished { progress: Box::new(progress) });
+        }
     }
     Ok(())
 }
@@ -283,26 +289,38 @@ async fn lock_last_roll<'a>(
     actor: &Actor,
     verb: &'static str,
 ) -> Result<(RollRun<'a>, RollProgress), RollError> {
-    let progress = read_last(world).await?.ok_or(RollError::NotFound { verb })?;
-    if progress.is_finished() {
-        return Err(RollError::Finished { roll: progress.roll, verb });
-    }
-    let plan = plan_resumed(fleet, &progress.spec);
-    let names = match verb {
-        // A host that was never touched, or is back, may have left the configuration since: a mistyped name, for example.
-        "abort" => list_hosts_to_abort(fleet, &progress),
-        _ => progress.spec.hosts.clone(),
-    };
-    let roll = RollRun::new(world, fleet, progress.roll.clone(), plan, &names, actor).await?;
-    // What another process wrote until it lost the lock counts.
-    match read_last(world).await? {
-        Some(now) if now.roll == progress.roll && !now.is_finished() => {
-            roll.lock_unfinished_commands().extend(now.unfinished_commands().cloned());
-            Ok((roll, now))
+    let mut progress = require_unfinished(world, verb).await?;
+    loop {
+        let plan = plan_resumed(fleet, &progress.spec);
+        let names = match verb {
+            // A host that was never touched, or is back, may have left the configuration since: a mistyped name, for example.
+            "abort" => list_hosts_to_abort(fleet, &progress),
+            _ => progress.spec.hosts.clone(),
+        };
+        let roll = RollRun::new(world, fleet, progress.roll.clone(), plan, &names, actor).await?;
+        // What another process wrote until it lost the lock counts.
+        match require_unfinished(world, verb).await {
+            Ok(now) if now.roll == progress.roll => {
+                roll.lock_unfinished_commands().extend(now.unfinished_commands().cloned());
+                return Ok((roll, now));
+            }
+            // That roll ended during the wait for the lock, and another one began and stopped.
+            Ok(now) => progress = now,
+            Err(error) => {
+                lock::release_own(world, &roll.holder).await;
+                return Err(error);
+            }
         }
-        _ => {
-            lock::release_own(world, &roll.holder).await;
-            Err(RollError::Finished { roll: progress.roll, verb })
+        lock::release_own(world, &roll.holder).await;
+    }
+}
+
+async fn require_unfinished(world: &FleetWorld, verb: &'static str) -> Result<RollProgress, RollError> {
+    let progress = read_last(world).await?.ok_or(RollError::NotFound { verb })?;
+    match progress.result {
+        None => Ok(progress),
+        Some(result) => {
+            Err(RollError::Finished { roll: progress.roll, at: progress.changed_at, result, verb })
         }
     }
 }

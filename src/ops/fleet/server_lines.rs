@@ -7,6 +7,7 @@ use crate::model::balancer::{ServerLine, StatsEndpoint};
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
 use crate::model::name::BalancerName;
+use crate::plan::host_servers::find_main_line;
 use crate::plan::server_lines::find_lines_to_main;
 use crate::world::FleetWorld;
 use crate::world::balancer::Balancer;
@@ -27,24 +28,23 @@ pub(super) async fn list_main_endpoints(world: &FleetWorld, fleet: &Fleet, host:
 /// of its backend reports the error.
 pub(super) async fn read_lines_to_main(
     world: &FleetWorld,
+    fleet: &Fleet,
     host: &Host,
     endpoints: &[SocketAddr],
 ) -> Vec<(BalancerName, ServerLine)> {
     let read = world.balancers.iter().map(async |balancer: &Arc<dyn Balancer>| {
         let spec = balancer.spec();
         let lines = balancer.read_lines().await.unwrap_or_default();
-        let main = spec.servers.main_server_name(&host.name);
-        let found = find_lines_to_main(&lines, (&spec.backend, &main), endpoints);
-        found.into_iter().map(|line| (spec, line.clone())).collect::<Vec<_>>()
+        let own = find_main_line(fleet, spec, &host.name, &lines).map(|line| line.server.clone());
+        let own = own.unwrap_or_else(|| spec.servers.main_server_name(&host.name));
+        let found = find_lines_to_main(&lines, (&spec.backend, &own), endpoints);
+        let found = found.into_iter().map(|line| (spec, line.clone())).collect::<Vec<_>>();
+        ((&spec.stats_endpoint, format!("{}/{own}", spec.backend)), found)
     });
-    let found = futures_util::future::join_all(read).await.concat();
-    let own = world.balancers.iter().map(|balancer| {
-        let spec = balancer.spec();
-        (&spec.stats_endpoint, format!("{}/{}", spec.backend, spec.servers.main_server_name(&host.name)))
-    });
-    let mut listed: Vec<(&Option<StatsEndpoint>, String)> = own.collect();
+    let (own, found): (Vec<_>, Vec<_>) = futures_util::future::join_all(read).await.into_iter().unzip();
+    let mut listed: Vec<(&Option<StatsEndpoint>, String)> = own;
     let mut lines = Vec::new();
-    for (spec, line) in found {
+    for (spec, line) in found.into_iter().flatten() {
         let key = (&spec.stats_endpoint, line.to_string());
         if !listed.contains(&key) {
             listed.push(key);

@@ -15,6 +15,7 @@ use crate::model::percent::Percent;
 use crate::model::port_conflict::PortConflict;
 use crate::model::port_forward::Switch;
 use crate::model::ports::Ports;
+use crate::plan::host_servers::{find_backup, find_main};
 use crate::plan::mains::{MainWeights, MainsDifference, find_cause, find_difference};
 use crate::plan::weights::compute_share;
 use crate::world::FleetWorld;
@@ -133,11 +134,14 @@ async fn read_balancer_status(world: &FleetWorld, fleet: &Fleet, host: &Host) ->
         let servers = match at.and_then(|at| views.get(at)) {
             None => Err(BalancerStatusError::NoAccess),
             Some(Err(error)) => Err(error.clone().into()),
-            Some(Ok(view)) => Ok(HostServers {
-                share: compute_share(view, &spec.servers.main_server_name(&host.name)),
-                main: view.find_server(&spec.servers.main_server_name(&host.name)).cloned(),
-                backup: view.find_server(&spec.servers.backup_server_name(&host.name)).cloned(),
-            }),
+            Some(Ok(view)) => {
+                let main = find_main(fleet, spec, &host.name, view);
+                Ok(HostServers {
+                    share: compute_share(view, &main.name),
+                    main: main.view.cloned(),
+                    backup: find_backup(fleet, spec, &host.name, view).view.cloned(),
+                })
+            }
         };
         BalancerStatus { balancer: spec.name.clone(), servers }
     };

@@ -14,6 +14,7 @@ use super::packet_proof;
 use super::port_sockets;
 use super::rules::{self, ChangeError};
 use super::status::read_view;
+use crate::model::api::journal::{JournalAnswer, JournalRequest};
 use crate::model::api::{
     API_VERSION, ForwardRequest, Hello, HostRelease, HostView, OLDEST_API_VERSION, ProbeRequest, ProbeResult,
     RunOutcome, RunRequest, ServiceActivity, StatusRequest,
@@ -186,6 +187,14 @@ impl HostLink for LocalHost {
             named.filter_map(Result::transpose).collect()
         };
         self.run_blocking(placed).await
+    }
+
+    async fn call_journal(
+        &self,
+        service: &ServiceName,
+        request: &JournalRequest,
+    ) -> LinkResult<JournalAnswer> {
+        Ok(self.world.journals.carry_out(service, request).await)
     }
 }
 

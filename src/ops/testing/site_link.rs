@@ -7,6 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::site::{SharedSite, SiteHost};
+use crate::model::api::journal::{JournalAnswer, JournalRequest};
 use crate::model::api::{
     ForwardRequest, Hello, HostRelease, HostView, ProbeRequest, ProbeResult, RunOutcome, RunRequest,
     ServiceActivity, StatusRequest,
@@ -156,5 +157,13 @@ impl HostLink for SiteLink {
 
     async fn list_releases(&self, service: &ServiceName) -> LinkResult<Vec<HostRelease>> {
         self.call("list_releases", self.host.list_releases(service)).await
+    }
+
+    async fn call_journal(
+        &self,
+        service: &ServiceName,
+        request: &JournalRequest,
+    ) -> LinkResult<JournalAnswer> {
+        self.call("call_journal", self.host.call_journal(service, request)).await
     }
 }

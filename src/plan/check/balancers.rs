@@ -2,7 +2,7 @@
 
 use super::check_code::{explain_failed_check, format_check_command};
 use super::finding::{build_ok, build_problem, build_warning};
-use crate::model::balancer::{BackendView, BalancerSpec, ServerState, ServerView};
+use crate::model::balancer::{AdminState, BackendView, BalancerSpec, ServerState, ServerView};
 use crate::model::deployment::Access;
 use crate::model::finding::Finding;
 use crate::model::fleet::Fleet;
@@ -11,6 +11,7 @@ use crate::model::host::Host;
 use crate::model::name::HostName;
 use crate::model::observation::ObservationError;
 use crate::model::port_forward::Switch;
+use crate::plan::host_servers::{HostServer, find_backup, find_main};
 
 /// Returns the view of a balancer, or the finding that it could not be read.
 pub fn require_view<'a>(
@@ -53,14 +54,14 @@ pub fn check_servers(
     host: &Host,
     expects_main_up: bool,
 ) -> Vec<Finding> {
-    let main = spec.servers.main_server_name(&host.name);
-    let backup = spec.servers.backup_server_name(&host.name);
+    let main = find_main(fleet, spec, &host.name, view);
+    let backup = find_backup(fleet, spec, &host.name, view);
     let mut all = check_server(spec, view, &main, |server| {
         let is_out = matches!(server.state, ServerState::Down | ServerState::Stopping);
-        (expects_main_up && is_out).then(|| check_main_down(fleet, spec, host, server))
+        (expects_main_up && is_out).then(|| check_main_down(fleet, spec, host, &main.label, server))
     });
     all.extend(check_server(spec, view, &backup, |server| {
-        (!server.state.is_up()).then(|| check_backup_not_up(fleet, spec, host, server))
+        (!server.state.is_up()).then(|| check_backup_not_up(fleet, spec, host, &backup.label, server))
     }));
     all
 }
@@ -69,16 +70,22 @@ pub fn check_servers(
 fn check_server(
     spec: &BalancerSpec,
     view: &BackendView,
-    name: &str,
+    found: &HostServer<'_>,
     find_problem: impl FnOnce(&ServerView) -> Option<Finding>,
 ) -> Vec<Finding> {
     let subject = spec.name.as_str();
-    let Some(server) = view.find_server(name) else {
+    let HostServer { name, label, endpoint, view: server } = found;
+    let Some(server) = server else {
+        // The address is worth a word only where the balancer reports addresses.
+        let has_addresses = view.servers().iter().any(|server| server.address.is_some());
+        let address = endpoint
+            .filter(|_| has_addresses)
+            .map(|address| format!(", and none with the address `{address}`"));
         return vec![build_problem(
             "no-server",
             subject,
-            format!("the backend `{}` has no server `{name}`", spec.backend),
-            "name it so, or set `load_balancers[].servers`",
+            format!("the backend `{}` has no server `{name}`{}", spec.backend, address.unwrap_or_default()),
+            "add a server with the address and port of the vhost; `load_balancers[].servers` sets the name",
         )];
     };
     let is_held = match server.admin_state {
@@ -91,7 +98,7 @@ fn check_server(
             "admin-state",
             subject,
             format!(
-                "`{name}` is {} by an operator's command on HAProxy, regardless of its checks",
+                "`{label}` is {} by an operator's command on HAProxy, regardless of its checks",
                 server.status
             ),
             format!("`set server {}/{name} state ready` on its admin socket", spec.backend),
@@ -99,7 +106,7 @@ fn check_server(
     });
     let found: Vec<Finding> = held.into_iter().chain(find_problem(server)).collect();
     if found.is_empty() {
-        return vec![build_ok("server", subject, format!("`{name}` is {}", format_state(server)))];
+        return vec![build_ok("server", subject, format!("`{label}` is {}", format_state(server)))];
     }
     found
 }
@@ -110,14 +117,19 @@ fn format_state(server: &ServerView) -> String {
     format!("{} ({result})", server.status)
 }
 
-fn check_main_down(fleet: &Fleet, spec: &BalancerSpec, host: &Host, server: &ServerView) -> Finding {
+fn check_main_down(
+    fleet: &Fleet,
+    spec: &BalancerSpec,
+    host: &Host,
+    label: &str,
+    server: &ServerView,
+) -> Finding {
     let port = fleet.ports.check;
     build_problem(
         "main-down",
         spec.name.as_str(),
         format!(
-            "`{}` is {} while the forward is on and main is healthy: {}",
-            server.name,
+            "`{label}` is {} while the forward is on and main is healthy: {}",
             format_state(server),
             explain_failed_check(server, port)
         ),
@@ -128,14 +140,19 @@ fn check_main_down(fleet: &Fleet, spec: &BalancerSpec, host: &Host, server: &Ser
     )
 }
 
-fn check_backup_not_up(fleet: &Fleet, spec: &BalancerSpec, host: &Host, server: &ServerView) -> Finding {
+fn check_backup_not_up(
+    fleet: &Fleet,
+    spec: &BalancerSpec,
+    host: &Host,
+    label: &str,
+    server: &ServerView,
+) -> Finding {
     let port = fleet.ports.backup;
     build_problem(
         "backup-not-up",
         spec.name.as_str(),
         format!(
-            "`{}` is {}, so `{}` may not be taken out: {}",
-            server.name,
+            "`{label}` is {}, so `{}` may not be taken out: {}",
             format_state(server),
             host.name,
             explain_failed_check(server, port)
@@ -153,8 +170,10 @@ pub fn check_capacity_floor(
     view: &BackendView,
     host: &HostName,
 ) -> Option<Finding> {
-    let main = spec.servers.main_server_name(host);
-    let mains = view.servers().iter().filter(|server| !server.backup && server.name != main).count();
+    let main = find_main(fleet, spec, host, view).name;
+    let is_empty_slot = |server: &ServerView| server.admin_state.is_some_and(AdminState::is_unresolved);
+    let is_other = |server: &&ServerView| !server.backup && server.name != main && !is_empty_slot(server);
+    let mains = view.servers().iter().filter(is_other).count();
     (mains < usize::try_from(fleet.limits.min_up).unwrap_or(usize::MAX)).then(|| {
         build_warning("floor-never-met",
             spec.name.as_str(),

@@ -6,6 +6,7 @@ use crate::model::finding::Finding;
 use crate::model::fleet::Fleet;
 use crate::model::host_main::HostMain;
 use crate::model::observation::ObservationError;
+use crate::plan::host_servers::find_main;
 use crate::plan::mains::{MainWeights, find_cause, find_difference};
 use crate::plan::promote::PromotionProgress;
 use crate::plan::roll::progress::RollProgress;
@@ -21,7 +22,7 @@ pub fn check_mains(
     let weights = fleet.balancers.iter().zip(balancers).filter_map(|(spec, view)| {
         let view = view.as_ref()?.as_ref().ok()?;
         let weight = |main: &HostMain| {
-            let server = view.find_server(&spec.servers.main_server_name(&main.host))?;
+            let server = find_main(fleet, spec, &main.host, view).view?;
             Some((main.host.clone(), server.weight))
         };
         Some(mains.iter().filter_map(weight).collect::<MainWeights>())

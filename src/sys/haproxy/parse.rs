@@ -21,18 +21,18 @@ pub(super) fn parse_socket_answer(answer: &str, backend: &str) -> Result<Backend
     let truncated = || ReadError::Truncated { received: answer.len() };
     let (state, stat) = answer.split_once("\n\n").ok_or_else(truncated)?;
     let stat = stat.strip_suffix("\n\n").ok_or_else(truncated)?;
-    let admin = parse_admin_states(state)?;
+    let states = parse_states(state)?;
     let mut servers = Vec::new();
     for row in parse_rows(stat)? {
         if row.get_optional("pxname") == Some(backend) {
             row.require_complete()?;
-            servers.push(parse_server(&row, Some(&admin))?);
+            servers.push(parse_server(&row, Some(&states))?);
         }
     }
-    if servers.len() != admin.len() {
+    if servers.len() != states.len() {
         return Err(new_garbled_error(format!(
             "{} servers with a state, {} with statistics",
-            admin.len(),
+            states.len(),
             servers.len()
         )));
     }
@@ -73,15 +73,18 @@ pub(super) fn parse_page(answer: &str, backend: &str) -> Result<BackendView, Rea
 
 fn parse_server(
     row: &StatRow,
-    admin: Option<&BTreeMap<String, AdminState>>,
+    states: Option<&BTreeMap<String, StateOfServer>>,
 ) -> Result<ServerView, ReadError> {
     let name = row.get("svname")?.to_owned();
     let status = row.get("status")?.to_owned();
-    let admin = match admin {
-        Some(states) => Some(
-            *states.get(&name).ok_or_else(|| new_garbled_error(format!("no state of server `{name}`")))?,
-        ),
-        None => None,
+    let (admin_state, address) = match states {
+        Some(states) => {
+            let no_state = || new_garbled_error(format!("no state of server `{name}`"));
+            let state = states.get(&name).ok_or_else(no_state)?;
+            (Some(state.admin), state.address)
+        }
+        // A page without `stats show-legends` leaves the column empty (seen with 2.6.12).
+        None => (None, row.get_optional("addr").and_then(|text| parse_address(text.parse().ok()))),
     };
     Ok(ServerView {
         state: parse_verdict(&status),
@@ -91,8 +94,9 @@ fn parse_server(
         last_check: format_check(row),
         work: parse_counters(row)?,
         name,
+        address,
         status,
-        admin_state: admin,
+        admin_state,
     })
 }
 
@@ -225,7 +229,18 @@ pub fn find_backend_number(answer: &str) -> Result<Option<String>, ReadError> {
     Ok(number.map(str::to_owned))
 }
 
-fn parse_admin_states(text: &str) -> Result<BTreeMap<String, AdminState>, ReadError> {
+/// What `show servers state` adds to the statistics of a server.
+struct StateOfServer {
+    admin: AdminState,
+    address: Option<SocketAddr>,
+}
+
+/// An address that no server has: of a socket, or of a name that did not resolve.
+fn parse_address(address: Option<SocketAddr>) -> Option<SocketAddr> {
+    address.filter(|address| !address.ip().is_unspecified())
+}
+
+fn parse_states(text: &str) -> Result<BTreeMap<String, StateOfServer>, ReadError> {
     let table = StateTable::parse(text)?;
     let missing = |name| new_garbled_error(format!("no column `{name}`"));
     for name in ["srv_name", "srv_admin_state"] {
@@ -239,7 +254,12 @@ fn parse_admin_states(text: &str) -> Result<BTreeMap<String, AdminState>, ReadEr
             return Err(new_garbled_error("a server state line is short"));
         };
         let mask = admin.parse().map_err(|_| new_garbled_error(format!("srv_admin_state is `{admin}`")))?;
-        states.insert((*name).to_owned(), AdminState(mask));
+        let get = |name: &str| row.get(name).copied();
+        let address = get("srv_addr").and_then(|text| text.parse::<IpAddr>().ok());
+        let port = get("srv_port").and_then(|text| text.parse().ok());
+        let address = address.zip(port).map(|(address, port)| SocketAddr::new(address, port));
+        let state = StateOfServer { admin: AdminState(mask), address: parse_address(address) };
+        states.insert((*name).to_owned(), state);
     }
     Ok(states)
 }

@@ -63,6 +63,7 @@ fn parser_reads_rare_states_and_skips_socket_rows() {
     assert_eq!(socket.servers()[0].work.in_flight(), 1);
     assert_eq!(socket.servers()[0].work.connections_used, Some(1));
     assert_eq!(socket.find_server("nameless").unwrap().admin_state, Some(AdminState(0x20)));
+    assert_eq!(socket.find_server("nameless").unwrap().address, None);
     // HAProxy calls it UP all the same.
     assert_eq!(socket.find_server("spare").unwrap().weight, 0);
 }
@@ -107,6 +108,10 @@ fn parser_reads_columns_by_name() {
     assert_eq!(server("main-web2").last_check, "L4CON");
     assert_eq!(server("main-web1").last_check, "L7OK/200");
     assert_eq!(server("main-web1").weight, 100);
+    assert_eq!(server("main-web1").address, "127.0.0.9:18080".parse().ok());
+    // A page has the column without a value, unless it has `stats show-legends`.
+    let page = parse::parse_page(&recorded("down.csv"), "servers").unwrap();
+    assert_eq!(page.find_server("main-web1").unwrap().address, None);
     assert_eq!(server("main-web3").admin_state, Some(AdminState(0x01)));
     assert_eq!(server("main-web5").admin_state, Some(AdminState(0x02)));
     assert_eq!(server("main-web6").admin_state, Some(AdminState(0x08)));

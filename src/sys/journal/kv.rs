@@ -14,8 +14,9 @@ use futures_util::future::BoxFuture;
 use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
 
+use crate::model::journal_record::{LockRecord, Log, StoredEntry};
 use crate::model::lock::{Holder, LockNote, LockPurpose};
-use crate::world::journal_store::{Acquisition, JournalError, JournalStore, LockRecord, Log, StoredEntry};
+use crate::world::journal_store::{Acquisition, JournalError, JournalStore};
 
 /// How long the lock of a process outlives its last heartbeat, of which one comes every 2 s.
 const LEASE: Duration = Duration::from_secs(15);

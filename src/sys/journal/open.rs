@@ -9,30 +9,46 @@ use rustls::pki_types::pem::PemObject;
 
 use super::consul::{Consul, ConsulSettings};
 use super::etcd::{Etcd, EtcdSettings};
+use super::host::{Connect, HostJournal, HostJournalSettings};
 use super::http::TlsFiles;
 use super::kv::KvJournal;
 use super::no_client::client_or_failure;
 use super::postgres::{PostgresJournal, PostgresSettings};
 use super::sqlite::SqliteJournal;
-use crate::model::journal_location::{AccessFiles, ClusterLocation, JournalLocation, PostgresLocation};
+use crate::model::host::Host;
+use crate::model::journal_location::{
+    AccessFiles, ClusterLocation, JournalLocation, PostgresLocation, Secret,
+};
+use crate::model::name::ServiceName;
 use crate::world::journal_store::JournalStore;
 
 /// The certificate authorities that the machine trusts (Debian's ca-certificates).
 const MACHINE_CA: &str = "/etc/ssl/certs/ca-certificates.crt";
 
-/// Opens the journal of a service's fleet; nothing is connected before the first call. `dir` holds a journal that is a file. What
-/// is wrong with the settings is the error of every call.
-pub fn open_journal(location: &JournalLocation, dir: &Path, service: &str) -> Arc<dyn JournalStore> {
-    let kv = |client| Arc::new(KvJournal::new(client, service));
+/// Opens the journal of a service's fleet; nothing is connected before the first call. `dir` holds a journal that is a file,
+/// `connect` makes links to the machine that keeps one. What is wrong with the settings is the error of every call.
+pub fn open_journal(
+    location: &JournalLocation,
+    dir: &Path,
+    service: &ServiceName,
+    connect: impl FnOnce(&Host) -> Connect,
+) -> Arc<dyn JournalStore> {
+    let kv = |client| Arc::new(KvJournal::new(client, service.as_str()));
     let label = |kind: &str| format!("{kind} of `journal`");
     match location {
         JournalLocation::Beside | JournalLocation::Directory(_) => {
             Arc::new(SqliteJournal::new(dir.join(format!("{service}.db"))))
         }
+        JournalLocation::Host(location) => Arc::new(HostJournal::new(HostJournalSettings {
+            machine: location.machine.clone(),
+            service: service.clone(),
+            directory: location.directory.clone(),
+            connect: connect(&location.host),
+        })),
         JournalLocation::Etcd(cluster) => kv(client_or_failure(build_etcd(cluster), label("etcd"))),
         JournalLocation::Consul(cluster) => kv(client_or_failure(build_consul(cluster), label("Consul"))),
         JournalLocation::Postgres(location) => match build_postgres(location) {
-            Ok(settings) => Arc::new(PostgresJournal::new(settings, service)),
+            Ok(settings) => Arc::new(PostgresJournal::new(settings, service.as_str())),
             Err(reason) => kv(client_or_failure(Err::<Etcd, _>(reason), label("PostgreSQL"))),
         },
     }
@@ -81,7 +97,7 @@ fn build_postgres(location: &PostgresLocation) -> Result<PostgresSettings, Strin
     PostgresSettings::new(config, roots)
 }
 
-fn read_tls_files(files: &AccessFiles) -> Result<TlsFiles, String> {
+pub fn read_tls_files(files: &AccessFiles) -> Result<TlsFiles, String> {
     let ca = files.ca.as_deref().map(read_file).transpose()?;
     let identity = match (&files.certificate, &files.key) {
         (Some(certificate), Some(key)) => Some([read_file(certificate)?, read_file(key)?].concat()),
@@ -91,7 +107,10 @@ fn read_tls_files(files: &AccessFiles) -> Result<TlsFiles, String> {
 }
 
 /// The first line of the file.
-fn read_secret(files: &AccessFiles) -> Result<Option<String>, String> {
+pub fn read_secret(files: &AccessFiles) -> Result<Option<String>, String> {
+    if let Some(Secret(secret)) = &files.secret {
+        return Ok(Some(secret.clone()));
+    }
     let Some(path) = &files.secret_file else { return Ok(None) };
     let text = String::from_utf8(read_file(path)?).map_err(|_| format!("`{}` is no text", path.display()))?;
     match text.lines().next().map(str::trim) {

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::Mutex;
 use tokio_postgres::config::Host;
 use tokio_postgres::error::SqlState;
@@ -13,8 +12,10 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Config, IsolationLevel, Row, Transaction};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::token::make_token;
+use crate::model::journal_record::{LockRecord, Log, StoredEntry};
 use crate::model::lock::{Holder, LockNote};
-use crate::world::journal_store::{Acquisition, JournalError, JournalStore, LockRecord, Log, StoredEntry};
+use crate::world::journal_store::{Acquisition, JournalError, JournalStore};
 
 /// Limit of one call, with a new connection where that is needed.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -362,14 +363,6 @@ async fn create_tables(client: &mut Client) -> Result<(), CallError> {
     transaction.batch_execute(TABLES).await?;
     transaction.commit().await?;
     Ok(())
-}
-
-/// 128 random bits: identifies one write, however often it is repeated.
-fn make_token() -> String {
-    let mut bytes = [0; 16];
-    // Without randomness a repeated write could be there twice, which readers of the journal bear.
-    let _ = SystemRandom::new().fill(&mut bytes);
-    u128::from_be_bytes(bytes).to_string()
 }
 
 #[async_trait]

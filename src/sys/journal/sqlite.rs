@@ -3,17 +3,19 @@
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use rusqlite::{Connection, OptionalExtension, Row as SqlRow, Transaction, params};
+use rusqlite::{Connection, Transaction};
 
+use crate::model::journal_record::{LockRecord, Log, StoredEntry};
 use crate::model::lock::{Holder, LockNote};
 use crate::sys::sqlite::{Database, DbError};
-use crate::world::journal_store::{Acquisition, JournalError, JournalStore, LockRecord, Log, StoredEntry};
+use crate::world::journal_store::{Acquisition, JournalError, JournalStore};
 
-mod columns;
-mod entries;
-mod schema;
+pub(super) mod columns;
+pub(super) mod entries;
+pub(super) mod lock;
+pub(super) mod notes;
+pub(super) mod schema;
 
-use columns::{parse_column, parse_json, to_json, to_value_error};
 use schema::SCHEMA;
 
 /// The journals and the lock of one service's fleet. A call blocks for about a millisecond.
@@ -55,32 +57,31 @@ impl JournalStore for SqliteJournal {
         holder: &Holder,
         instead_of: Option<&LockRecord>,
     ) -> Result<Acquisition, JournalError> {
-        Ok(self.database.write("take the lock", |transaction| match read_lock(transaction)? {
+        Ok(self.database.write("take the lock", |transaction| match lock::read(transaction)? {
             Some(held) if held.holder == *holder => Ok(Acquisition::Acquired),
             Some(held) if Some(&held) != instead_of => Ok(Acquisition::Busy(Box::new(held))),
-            _ => {
-                let sql = "INSERT OR REPLACE INTO lock VALUES (1, ?1, 0)";
-                transaction.execute(sql, [to_json(holder)?]).map(|_| Acquisition::Acquired)
-            }
+            _ => lock::replace(transaction, holder).map(|()| Acquisition::Acquired),
         })?)
     }
 
     async fn renew(&self, holder: &Holder) -> Result<(), JournalError> {
-        self.execute_as_holder(holder, "give a sign of life", "UPDATE lock SET beats = beats + 1")
+        self.write_as_holder(holder, "give a sign of life", |transaction| lock::count_heartbeat(transaction))
     }
 
     async fn release(&self, holder: &Holder) -> Result<(), JournalError> {
-        self.execute_as_holder(holder, "release the lock", "DELETE FROM lock")
+        self.write_as_holder(holder, "release the lock", |transaction| lock::delete(transaction))
     }
 
     fn release_at_exit(&self, holder: &Holder) {
-        if let Err(error) = self.execute_as_holder(holder, "release the lock", "DELETE FROM lock") {
+        let released =
+            self.write_as_holder(holder, "release the lock", |transaction| lock::delete(transaction));
+        if let Err(error) = released {
             log::debug!("{error}");
         }
     }
 
     async fn read_lock(&self) -> Result<Option<LockRecord>, JournalError> {
-        Ok(self.database.read("read the lock", read_lock)?)
+        Ok(self.database.read("read the lock", lock::read)?)
     }
 
     async fn append(
@@ -110,34 +111,17 @@ impl JournalStore for SqliteJournal {
     }
 
     async fn add_note(&self, note: &LockNote) -> Result<(), JournalError> {
-        Ok(self.database.write("note what was done to the lock", |transaction| {
-            let values = params![note.at.to_string(), note.user, note.text];
-            transaction.execute("INSERT INTO notes (at, user, text) VALUES (?1, ?2, ?3)", values).map(|_| ())
-        })?)
+        let insert = |transaction: &Transaction<'_>| notes::insert(transaction, note);
+        Ok(self.database.write("note what was done to the lock", insert)?)
     }
 
     async fn load_notes(&self, limit: u32) -> Result<Vec<LockNote>, JournalError> {
-        Ok(self.database.read("read the notes on the lock", |connection| {
-            let sql =
-                "SELECT at, user, text FROM (SELECT * FROM notes ORDER BY id DESC LIMIT ?1) ORDER BY id";
-            let note = |row: &SqlRow<'_>| {
-                Ok(LockNote { at: parse_column(row, 0)?, user: row.get(1)?, text: row.get(2)? })
-            };
-            connection.prepare(sql)?.query_map([limit], note)?.collect()
-        })?)
+        let select = |connection: &Connection| notes::select(connection, limit);
+        Ok(self.database.read("read the notes on the lock", select)?)
     }
 }
 
 impl SqliteJournal {
-    fn execute_as_holder(
-        &self,
-        holder: &Holder,
-        action: &'static str,
-        sql: &str,
-    ) -> Result<(), JournalError> {
-        self.write_as_holder(holder, action, |transaction| transaction.execute(sql, []).map(|_| ()))
-    }
-
     /// Writes in the same transaction in which the lock is found to be the holder's.
     fn write_as_holder(
         &self,
@@ -146,20 +130,13 @@ impl SqliteJournal {
         write: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>,
     ) -> Result<(), JournalError> {
         self.database.write(action, |transaction| {
-            let held = read_lock(transaction)?.map(|held| held.holder);
+            let held = lock::read(transaction)?.map(|held| held.holder);
             if held.as_ref() != Some(holder) {
                 return Ok(Err(JournalError::LockLost { holder: held.map(Box::new) }));
             }
             write(transaction).map(Ok)
         })?
     }
-}
-
-fn read_lock(connection: &Connection) -> rusqlite::Result<Option<LockRecord>> {
-    let beats =
-        |row: &SqlRow<'_>| u64::try_from(row.get::<_, i64>(1)?).map_err(|error| to_value_error(1, &error));
-    let read = |row: &SqlRow<'_>| Ok(LockRecord { holder: parse_json(row, 0)?, heartbeats: beats(row)? });
-    connection.query_row("SELECT holder, beats FROM lock", [], read).optional()
 }
 
 #[cfg(test)]

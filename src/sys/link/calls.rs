@@ -14,9 +14,10 @@ use crate::model::api::deployments::{
 use crate::model::api::endpoint::{Endpoint, NoBody, NoQuery, PathValues};
 use crate::model::api::endpoints::{
     ACCESS, ACTIVITY, ASSIGN, CLOSE_IDLE, DEPLOY, DEPLOYMENTS, EVIDENCE, FORWARD, HELLO, HISTORY,
-    HistoryQuery, KILL, KillQuery, LISTENERS, LOGS, LogsQuery, MERGE, PROBE, PROXY_STATS, PortQuery,
+    HistoryQuery, JOURNAL, KILL, KillQuery, LISTENERS, LOGS, LogsQuery, MERGE, PROBE, PROXY_STATS, PortQuery,
     RELEASES, ROLLBACK, RUN, STATUS, TRAFFIC_SPLIT, UPDATE, WATCH,
 };
+use crate::model::api::journal::{JournalAnswer, JournalRequest};
 use crate::model::api::{
     ForwardRequest, Hello, HostRelease, HostView, ProbeRequest, ProbeResult, RunOutcome, RunRequest,
     ServiceActivity, StatusRequest,
@@ -91,6 +92,14 @@ impl HostLink for HttpLink {
 
     async fn list_releases(&self, service: &ServiceName) -> LinkResult<Vec<HostRelease>> {
         self.get(&RELEASES, service).await
+    }
+
+    async fn call_journal(
+        &self,
+        service: &ServiceName,
+        request: &JournalRequest,
+    ) -> LinkResult<JournalAnswer> {
+        self.call(&JOURNAL, service, &NoQuery {}, request).await
     }
 }
 

@@ -5,11 +5,21 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 
 use crate::model::journal::{RollEntry, RollEntryKind};
+use crate::model::journal_record::{LockRecord, Log, StoredEntry};
 use crate::model::lock::{Holder, Liveness, LockNote, LockPurpose};
 use crate::model::promote::PromotionEntry;
 use crate::world::journal::Record;
-use crate::world::journal_store::{Acquisition, JournalError, JournalStore, LockRecord, Log, StoredEntry};
+use crate::world::journal_store::{Acquisition, JournalError, JournalStore};
 use crate::world::lock::{FleetLock, HolderIdentity};
+
+/// What happens to each call of a store that cannot be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreFault {
+    /// It never arrives.
+    RequestLost,
+    /// It is carried out, and the caller never learns that.
+    AnswerLost,
+}
 
 /// Journals and lock in memory.
 #[derive(Debug, Default)]
@@ -23,6 +33,9 @@ pub struct FakeJournal {
     pub free_entries: Mutex<Option<usize>>,
     /// Something was not written for lack of room.
     pub has_gaps: Mutex<bool>,
+    fault: Mutex<Option<StoreFault>>,
+    /// A call was lost: a lock may be left, although its process has ended.
+    pub has_lost_calls: Mutex<bool>,
 }
 
 impl FakeJournal {
@@ -38,6 +51,32 @@ impl FakeJournal {
     /// Ends the process; what it wrote stays.
     pub fn kill(&self) {
         *self.liveness.lock().unwrap() = Some(Liveness::Dead);
+    }
+
+    /// Lets the store be out of reach from now on, or be reachable again.
+    pub fn set_unreachable(&self, fault: Option<StoreFault>) {
+        *self.fault.lock().unwrap() = fault;
+    }
+
+    /// Calls `read` as if the store could be reached.
+    pub fn read_reachable<T>(&self, read: impl FnOnce() -> T) -> T {
+        let fault = self.fault.lock().unwrap().take();
+        let found = read();
+        *self.fault.lock().unwrap() = fault;
+        found
+    }
+
+    /// Makes a call over a network that may lose it.
+    fn call<T>(
+        &self,
+        action: &'static str,
+        work: impl FnOnce() -> Result<T, JournalError>,
+    ) -> Result<T, JournalError> {
+        let fault = *self.fault.lock().unwrap();
+        let done = if fault == Some(StoreFault::RequestLost) { None } else { Some(work()) };
+        *self.has_lost_calls.lock().unwrap() |= fault.is_some();
+        let (store, reason) = (self.label(), "timed out".to_owned());
+        done.filter(|_| fault.is_none()).unwrap_or(Err(JournalError::Unreachable { action, store, reason }))
     }
 
     pub fn fleet_lock(self: &Arc<Self>) -> FleetLock {
@@ -104,38 +143,46 @@ impl JournalStore for FakeJournal {
         holder: &Holder,
         instead_of: Option<&LockRecord>,
     ) -> Result<Acquisition, JournalError> {
-        match self.read_record() {
+        self.call("take the lock", || match self.read_record() {
+            Some(held) if held.holder == *holder => Ok(Acquisition::Acquired),
             Some(held) if Some(&held) != instead_of => Ok(Acquisition::Busy(Box::new(held))),
             _ => {
                 *self.lock.lock().unwrap() = Some((holder.clone(), 0));
                 *self.liveness.lock().unwrap() = None;
                 Ok(Acquisition::Acquired)
             }
-        }
+        })
     }
 
     async fn renew(&self, holder: &Holder) -> Result<(), JournalError> {
-        self.check_holder(holder)?;
-        if let Some((_, beats)) = &mut *self.lock.lock().unwrap() {
-            *beats += 1;
-        }
-        Ok(())
+        self.call("give a sign of life", || {
+            self.check_holder(holder)?;
+            if let Some((_, beats)) = &mut *self.lock.lock().unwrap() {
+                *beats += 1;
+            }
+            Ok(())
+        })
     }
 
     async fn release(&self, holder: &Holder) -> Result<(), JournalError> {
-        self.check_holder(holder)?;
-        *self.lock.lock().unwrap() = None;
-        Ok(())
+        self.call("release the lock", || {
+            self.check_holder(holder)?;
+            *self.lock.lock().unwrap() = None;
+            Ok(())
+        })
     }
 
     fn release_at_exit(&self, holder: &Holder) {
-        if self.check_holder(holder).is_ok() {
+        // A process whose store is out of reach leaves its lock.
+        let _ = self.call("release the lock", || {
+            self.check_holder(holder)?;
             *self.lock.lock().unwrap() = None;
-        }
+            Ok(())
+        });
     }
 
     async fn read_lock(&self) -> Result<Option<LockRecord>, JournalError> {
-        Ok(self.read_record())
+        self.call("read the lock", || Ok(self.read_record()))
     }
 
     async fn append(
@@ -144,32 +191,43 @@ impl JournalStore for FakeJournal {
         log: Log,
         entry: &StoredEntry,
     ) -> Result<(), JournalError> {
-        if let Some(holder) = holder {
-            self.check_holder(holder)?;
-            self.check_space()?;
-        }
-        match log {
-            Log::Rolls => self.rolls.lock().unwrap().push(restore(entry)),
-            Log::Promotions => self.promotions.lock().unwrap().push(restore(entry)),
-        }
-        Ok(())
+        let appended = self.call("record a step", || {
+            if let Some(holder) = holder {
+                self.check_holder(holder)?;
+                self.check_space()?;
+            }
+            match log {
+                Log::Rolls => self.rolls.lock().unwrap().push(restore(entry)),
+                Log::Promotions => self.promotions.lock().unwrap().push(restore(entry)),
+                Log::Outputs => {}
+            }
+            Ok(())
+        });
+        *self.has_gaps.lock().unwrap() |= matches!(appended, Err(JournalError::Unreachable { .. }));
+        appended
     }
 
     async fn load(&self, log: Log, id: &str, skip: usize) -> Result<Vec<StoredEntry>, JournalError> {
-        let entries: Vec<StoredEntry> = match log {
-            Log::Rolls => self.rolls.lock().unwrap().iter().map(store).collect(),
-            Log::Promotions => self.promotions.lock().unwrap().iter().map(store).collect(),
-        };
+        let entries: Vec<StoredEntry> = self.call("read the journal", || {
+            Ok(match log {
+                Log::Rolls => self.rolls.lock().unwrap().iter().map(store).collect(),
+                Log::Promotions => self.promotions.lock().unwrap().iter().map(store).collect(),
+                Log::Outputs => vec![],
+            })
+        })?;
         Ok(entries.into_iter().filter(|entry| entry.id == id).skip(skip).collect())
     }
 
     async fn list(&self, log: Log, limit: u32) -> Result<Vec<String>, JournalError> {
-        let all: Vec<String> = match log {
-            Log::Rolls => self.rolls.lock().unwrap().iter().map(|entry| entry.id().to_string()).collect(),
-            Log::Promotions => {
-                self.promotions.lock().unwrap().iter().map(|entry| entry.id().to_string()).collect()
-            }
-        };
+        let all: Vec<String> = self.call("list the journal", || {
+            Ok(match log {
+                Log::Rolls => self.rolls.lock().unwrap().iter().map(|entry| entry.id().to_string()).collect(),
+                Log::Promotions => {
+                    self.promotions.lock().unwrap().iter().map(|entry| entry.id().to_string()).collect()
+                }
+                Log::Outputs => vec![],
+            })
+        })?;
         let mut ids: Vec<String> = Vec::new();
         for id in all {
             if !ids.contains(&id) {

@@ -12,6 +12,7 @@ use super::changes::ChangeTracker;
 use super::clock::Clock;
 use super::commands::{CommandError, CommandRunner};
 use super::files::{FileSystem, FilesError};
+use super::journal_keeper::JournalKeeper;
 use super::link::SharedLineSink;
 use super::machine::{ListeningProcess, Machine, MachineError};
 use super::probe::{Probe, ProbeError};
@@ -19,9 +20,11 @@ use super::reporter::{Event, Reporter};
 use super::sockets::{SocketTable, SocketsError};
 use super::stop::{self, StopHandle};
 use super::watch::{RuleSubscription, RuleWatch};
+use crate::model::api::journal::{JournalAnswer, JournalFailure, JournalRequest};
 use crate::model::api::{RunOutcome, RunRequest};
 use crate::model::boot::StartedBy;
 use crate::model::health::Health;
+use crate::model::name::ServiceName;
 use crate::model::ports::{ClientPorts, Port};
 use crate::model::socket::Socket;
 
@@ -100,6 +103,7 @@ pub fn world(balancers: Vec<FakeBalancer>, firewall: Arc<FakeFirewall>) -> FakeW
         clock: host.clone(),
         machine: host.clone(),
         files: host.clone(),
+        journals: host.clone(),
         commands: host.clone(),
         reporter: host.clone(),
         stop,
@@ -122,6 +126,14 @@ pub fn world(balancers: Vec<FakeBalancer>, firewall: Arc<FakeFirewall>) -> FakeW
 impl Clock for FakeHost {
     fn now(&self) -> jiff::Timestamp {
         jiff::Timestamp::UNIX_EPOCH
+    }
+}
+
+/// It keeps no journal.
+#[async_trait]
+impl JournalKeeper for FakeHost {
+    async fn carry_out(&self, _: &ServiceName, _: &JournalRequest) -> JournalAnswer {
+        JournalAnswer::Failed { failure: JournalFailure::Full }
     }
 }
 

@@ -12,7 +12,7 @@ impl Place {
     }
 
     /// A real sshd with one key that it admits; `more` is added to its configuration.
-    pub(super) async fn sshd(&mut self, more: &str) {
+    pub async fn sshd(&mut self, more: &str) {
         self.sshd_by(&[], more).await;
     }
 
@@ -40,7 +40,7 @@ impl Place {
     }
 
     /// The operator's own ssh: `config` comes before the rest of its configuration, where ssh takes the first.
-    pub(super) fn ssh_options(&self, config: &str) -> Vec<String> {
+    pub fn ssh_options(&self, config: &str) -> Vec<String> {
         let dir = self.dir.path().display();
         let text = format!(
             "Host *\n{config}\n HostName 127.0.0.9\n Port 2222\n User root\n IdentityFile {dir}/user\n IdentitiesOnly yes\n \
@@ -60,7 +60,7 @@ impl Place {
         connect(&"web1".parse().unwrap(), &Transport::Ssh("web1".to_owned()), &reach)
     }
 
-    fn remote(&self) -> [String; 3] {
+    pub(super) fn remote(&self) -> [String; 3] {
         [SWITCHMAN.to_owned(), "--state-dir".to_owned(), self.text("state")]
     }
 

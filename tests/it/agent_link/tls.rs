@@ -2,7 +2,7 @@
 
 use super::*;
 
-const TLS: &str = "127.0.0.9:9443";
+pub(super) const TLS: &str = "127.0.0.9:9443";
 
 impl Place {
     fn openssl(&self, args: &[&str]) {
@@ -31,7 +31,7 @@ impl Place {
         self.openssl(&[&sign[..], &out].concat());
     }
 
-    async fn tls_agent(&mut self, admission: &[&str]) {
+    pub(super) async fn tls_agent(&mut self, admission: &[&str]) {
         self.authority("ca");
         self.certificate("agent", "ca", "127.0.0.9", "2");
         let (pem, key) = (self.text("agent.pem"), self.text("agent.key"));

@@ -120,10 +120,19 @@ pub fn list_nested_fields(field: &Value, indent: &str, references: &dyn Referenc
     if any.len() > 1 && any.iter().any(|one| reference_name(one).is_none()) {
         return any.into_iter().map(|one| render_choice(one, indent, references)).collect();
     }
-    let inside =
-        any.into_iter().chain(field["items"].is_object().then(|| &field["items"])).chain(map_values(field));
+    let inside = any.into_iter().chain(field["items"].is_object().then(|| &field["items"]));
     let inside: String = inside.map(|one| list_nested_fields(one, indent, references)).collect();
-    format!("{inside}{}", list_fields(field, indent, references))
+    let own = list_fields(field, indent, references);
+    // A map that has keys of its own too: what its other keys have is below a name that stands for any.
+    let (head, deeper) =
+        if own.is_empty() { ("", indent.to_owned()) } else { ("NAME", format!("{indent}  ")) };
+    let values: String = map_values(field)
+        .map(|one| {
+            let head = if head.is_empty() { String::new() } else { format!("{indent}- {head} (object)\n") };
+            format!("{head}{}", list_nested_fields(one, &deeper, references))
+        })
+        .unwrap_or_default();
+    format!("{inside}{values}{own}")
 }
 
 /// Renders one choice of a `oneOf`: a constant, or an object with its fields.

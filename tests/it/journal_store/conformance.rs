@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use switchman::model::journal::{RollEntry, RollEntryKind};
+use switchman::model::journal_record::{LockRecord, Log, StoredEntry};
 use switchman::model::lock::{Holder, LockNote, LockPurpose};
 use switchman::model::roll::RollId;
 use switchman::world::journal::Journal;
-use switchman::world::journal_store::{
-    Acquisition, JournalError, JournalStore, LockRecord, Log, StoredEntry,
-};
+use switchman::world::journal_store::{Acquisition, JournalError, JournalStore};
 
 const NOW: jiff::Timestamp = jiff::Timestamp::UNIX_EPOCH;
 const FAR: Duration = Duration::from_mins(1);
@@ -37,6 +36,7 @@ pub async fn check_store(open: &impl Open) {
     keeps_notes(open).await;
     keeps_a_persons_lock(open).await;
     stores_typed_entries(open).await;
+    keeps_outputs_beside_the_rolls(open).await;
 }
 
 pub fn make_holder(pid: u32) -> Holder {
@@ -288,4 +288,18 @@ async fn stores_typed_entries(open: &impl Open) {
     journal.append(&me, &entry).await.unwrap();
     assert_eq!(journal.load(&roll, 0).await, Ok(vec![entry]));
     assert_eq!(journal.find_last().await, Ok(Some(roll)));
+}
+
+/// The largest that is kept, of characters that JSON escapes. It needs no lock.
+async fn keeps_outputs_beside_the_rolls(open: &impl Open) {
+    let store = open("outputs");
+    assert_eq!(store.load(Log::Outputs, "r1", 0).await, Ok(vec![]));
+    let entries = ["one".to_owned(), "\"".repeat(64 * 1024)].map(|text| make_entry("r1", &text));
+    for entry in &entries {
+        store.append(None, Log::Outputs, entry).await.unwrap();
+    }
+    assert_eq!(open("outputs").load(Log::Outputs, "r1", 0).await, Ok(entries.to_vec()));
+    assert_eq!(open("outputs").load(Log::Outputs, "r1", 1).await, Ok(entries[1..].to_vec()));
+    assert_eq!(store.list(Log::Outputs, 9).await.unwrap(), ["r1"]);
+    assert_eq!(store.list(Log::Rolls, 9).await, Ok(vec![]));
 }

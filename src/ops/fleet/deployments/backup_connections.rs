@@ -12,6 +12,7 @@ use crate::model::deployment::DeploymentId;
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
 use crate::ops::fleet::reach::{find_link, read_balancers, sleep_or_stop};
+use crate::plan::host_servers::{find_backup, find_main};
 use crate::world::FleetWorld;
 
 /// The interval between two attempts to close connections.
@@ -37,9 +38,8 @@ async fn read_backup_use(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Back
     let (mut all_selected, mut all_idle) = (0, 0);
     for (balancer, view) in world.balancers.iter().zip(read_balancers(world).await) {
         let Ok(view) = view else { return BackupUse::Unknown };
-        let names = &balancer.spec().servers;
-        let main = view.find_server(&names.main_server_name(&host.name));
-        let backup = view.find_server(&names.backup_server_name(&host.name));
+        let main = find_main(fleet, balancer.spec(), &host.name, &view).view;
+        let backup = find_backup(fleet, balancer.spec(), &host.name, &view).view;
         let (Some(main), Some(backup)) = (main, backup) else { return BackupUse::Unknown };
         let Some(idle) = backup.work.idle_connections else { return BackupUse::Unknown };
         if !main.state.is_up() || backup.work.in_flight() > 0 {
@@ -117,7 +117,7 @@ pub(super) async fn close_repeatedly(
             try_to_close(world, fleet, host).await;
         }
         if can_flush {
-            let flushes = flush(world, &host.name).await;
+            let flushes = flush(world, fleet, &host.name).await;
             can_flush = flushes.iter().any(|(_, flush)| flush.is_err() || can_retry_flush(flush));
         }
     }

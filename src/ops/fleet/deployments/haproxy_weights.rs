@@ -5,11 +5,13 @@ use serde::Serialize;
 use super::each_host::report_progress;
 use super::error::FleetDeployError;
 use super::list::{FleetDeployment, Listing};
+use crate::model::fleet::Fleet;
 use crate::model::history::Actor;
 use crate::model::host::Host;
 use crate::model::name::{BalancerName, HostName};
 use crate::model::percent::Percent;
 use crate::ops::fleet::lock::run_under_lock;
+use crate::ops::fleet::reach::read_server_names;
 use crate::plan::weights::{Weights, compute_weights};
 use crate::world::FleetWorld;
 use crate::world::balancer::SetWeightResult;
@@ -34,6 +36,7 @@ pub struct AppliedWeights {
 /// set, the error names it, and those before it are set: the same command sets them all again.
 pub async fn set_canary_weights(
     world: &FleetWorld,
+    fleet: &Fleet,
     hosts: &[Host],
     listing: &Listing,
     canary: &FleetDeployment,
@@ -56,7 +59,7 @@ pub async fn set_canary_weights(
         let mut servers = Vec::new();
         for balancer in &world.balancers {
             for host in hosts {
-                let server = balancer.spec().servers.main_server_name(&host.name);
+                let (server, _) = read_server_names(balancer.as_ref(), fleet, &host.name).await;
                 let weight = if canary.is_main_on(&host.name) { weights.canaries } else { weights.mains };
                 let name = balancer.spec().name.clone();
                 match balancer.set_weight(&server, weight).await {

@@ -11,6 +11,7 @@ use crate::model::deployment::{Deployment, DeploymentId, Stage};
 use crate::model::fleet::Fleet;
 use crate::model::name::{BalancerName, HostName};
 use crate::model::socket::SocketCount;
+use crate::ops::fleet::reach::read_server_names;
 use crate::world::FleetWorld;
 use crate::world::balancer::{Balancer, BalancerError, FlushResult};
 
@@ -89,7 +90,7 @@ pub(super) async fn flush_until_none_remain(
     let deadline = tokio::time::Instant::now() + timeout;
     let mut flushes: Flushes = vec![];
     loop {
-        let round = flush(world, host).await;
+        let round = flush(world, fleet, host).await;
         let can_retry =
             round.len() == fleet.balancers.len() && round.iter().all(|(_, flush)| can_retry_flush(flush));
         // `Closed` in any round is reported, even if the last round had another result.
@@ -122,12 +123,13 @@ fn count_remaining(view: &DeploymentsView, old: &DeploymentId) -> Option<u64> {
 }
 
 /// Closes every balancer's idle connections to both vhosts of a host, once.
-pub(super) async fn flush(world: &FleetWorld, host: &HostName) -> Flushes {
+pub(super) async fn flush(world: &FleetWorld, fleet: &Fleet, host: &HostName) -> Flushes {
     let requests = world.balancers.iter().map(async |balancer: &Arc<dyn Balancer>| {
         let spec = balancer.spec();
-        let main = balancer.close_idle(&spec.servers.main_server_name(host)).await;
+        let (main, backup) = read_server_names(balancer.as_ref(), fleet, host).await;
+        let main = balancer.close_idle(&main).await;
         // The route of the backup vhost has changed as well.
-        let backup = balancer.close_idle(&spec.servers.backup_server_name(host)).await;
+        let backup = balancer.close_idle(&backup).await;
         let both = match (main, backup) {
             (Ok(FlushResult::ClosedAndRestarted), Ok(_)) | (Ok(_), Ok(FlushResult::ClosedAndRestarted)) => {
                 Ok(FlushResult::ClosedAndRestarted)
@@ -150,13 +152,18 @@ const UPDATE_FLUSH_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Flushes for as long as an update of this deployment goes on, once no route has its old instance as target: the connections
 /// that HAProxy keeps to the old instance would hold its drain until the deadline.
-pub(super) async fn flush_repeatedly(world: &FleetWorld, host: &HostName, old: &Deployment) -> Infallible {
+pub(super) async fn flush_repeatedly(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    host: &HostName,
+    old: &Deployment,
+) -> Infallible {
     loop {
         tokio::time::sleep(UPDATE_FLUSH_INTERVAL).await;
         if !has_moved(world, host, old).await {
             continue;
         }
-        if !flush(world, host).await.iter().any(|(_, flush)| can_retry_flush(flush)) {
+        if !flush(world, fleet, host).await.iter().any(|(_, flush)| can_retry_flush(flush)) {
             return std::future::pending().await;
         }
     }

@@ -165,7 +165,7 @@ async fn flush_split_host(
         flush_until_none_remain(world, fleet, &host, timeout, count).await.remaining
     } else {
         // What is kept in the proxy ends with its next answer; there is less to wait for without it.
-        flush(world, &host).await;
+        flush(world, fleet, &host).await;
         Some(0)
     };
     HostSplit { host, traffic_split, is_inserted, is_unchanged, bypassing_connections }

@@ -71,7 +71,7 @@ pub async fn update(
                 updated = wait_until_stopped(world, link, link.update(&request)) => {
                     updated.map_err(|error| explain_lost_release(link, error))
                 }
-                never = flush_repeatedly(world, name, &view.deployment) => match never {},
+                never = flush_repeatedly(world, fleet, name, &view.deployment) => match never {},
             }
         };
         let updated: Result<Deployment, LinkError> = update.await;

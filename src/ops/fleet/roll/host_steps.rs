@@ -346,6 +346,9 @@ impl RollRun<'_> {
     ) -> Result<String, StepError> {
         let mut env = hooks::build_env(self.fleet, &self.id, Some(host), Step::Command.as_str());
         env.insert("SWITCHMAN_ATTEMPT".to_owned(), attempt.to_string());
+        if !remote {
+            env.extend(self.fleet.reach.ssh_files.to_env());
+        }
         let request = RunRequest {
             key: self.command_key(host),
             argv: argv.to_vec(),
@@ -362,7 +365,11 @@ impl RollRun<'_> {
             self.world.commands.run(&request, sink).await?
         };
         self.lock_unfinished_commands().remove(&host.name);
-        check_run_end(ended, timeout.unwrap_or_default()).map_err(|source| StepError::CommandFailed {
+        let ended = check_run_end(ended, timeout.unwrap_or_default());
+        if ended.is_err() {
+            self.world.outputs.share_failure(&self.id, Some(&host.name)).await;
+        }
+        ended.map_err(|source| StepError::CommandFailed {
             source,
             last_line,
             output: self.world.outputs.locate(&self.id, Some(&host.name)),

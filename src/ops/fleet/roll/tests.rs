@@ -1,9 +1,13 @@
 #[cfg(test)]
 mod assign;
 #[cfg(test)]
+mod lock_wait;
+#[cfg(test)]
 mod owner;
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod store_faults;
 #[cfg(test)]
 mod undo;
 use std::time::Duration;
@@ -18,6 +22,7 @@ use crate::plan::roll::progress::StepState;
 use crate::ops::testing::site::{FakeSite, site};
 use crate::ops::testing::site_fault::HostFault;
 use crate::world::fake::MS;
+use crate::world::fake::journal::StoreFault;
 use crate::world::fake::paused::ready;
 
 fn spec(hosts: usize) -> RollSpec {

@@ -8,19 +8,19 @@ use rusqlite::types::Type;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub(super) fn parse_column<T: FromStr<Err: Display>>(row: &SqlRow<'_>, index: usize) -> rusqlite::Result<T> {
+pub fn parse_column<T: FromStr<Err: Display>>(row: &SqlRow<'_>, index: usize) -> rusqlite::Result<T> {
     let text = row.get_ref(index)?.as_str()?;
     text.parse().map_err(|error: T::Err| to_value_error(index, &error))
 }
 
-pub(super) fn parse_json<T: DeserializeOwned>(row: &SqlRow<'_>, index: usize) -> rusqlite::Result<T> {
+pub fn parse_json<T: DeserializeOwned>(row: &SqlRow<'_>, index: usize) -> rusqlite::Result<T> {
     serde_json::from_str(row.get_ref(index)?.as_str()?).map_err(|error| to_value_error(index, &error))
 }
 
-pub(super) fn to_value_error(index: usize, error: &dyn Display) -> rusqlite::Error {
+pub fn to_value_error(index: usize, error: &dyn Display) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(index, Type::Text, error.to_string().into())
 }
 
-pub(super) fn to_json(value: &impl Serialize) -> rusqlite::Result<String> {
+pub fn to_json(value: &impl Serialize) -> rusqlite::Result<String> {
     serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
 }

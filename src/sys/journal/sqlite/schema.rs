@@ -2,8 +2,7 @@
 
 use crate::sys::sqlite::Schema;
 
-pub(super) const SCHEMA: Schema =
-    Schema { version: 3, create: CREATE, upgrades: &[UPGRADE_TO_2, UPGRADE_TO_3] };
+pub const SCHEMA: Schema = Schema { version: 3, create: CREATE, upgrades: &[UPGRADE_TO_2, UPGRADE_TO_3] };
 
 const CREATE: &str = "
     CREATE TABLE journal (

@@ -10,6 +10,7 @@ use crate::model::name::HostName;
 use crate::ops::testing::site::FakeSite;
 use crate::ops::testing::site_fault::HostFault;
 use crate::world::fake::MS;
+use crate::world::fake::journal::StoreFault;
 
 const HOST_FAULTS: [HostFault; 11] = [
     HostFault::CommandFails,
@@ -31,6 +32,8 @@ pub enum Fault {
     BalancerUnread(String),
     /// The number of further rows that fit on the disk.
     JournalFull(usize),
+    /// The server of the journal cannot be reached.
+    StoreUnreachable(StoreFault),
 }
 
 /// A fault begins or ends.
@@ -75,6 +78,12 @@ impl Weather {
             let room = dice.below(fake.fleet.hosts.len());
             add(dice, Fault::JournalFull(room));
         }
+        // Thrown with dice of its own: stories without it stay the same.
+        let mut store_dice = Dice(dice.0 ^ 0x5704);
+        if store_dice.percent(25) {
+            let kind = store_dice.pick(&[StoreFault::RequestLost, StoreFault::AnswerLost]);
+            add(&mut store_dice, Fault::StoreUnreachable(kind));
+        }
         changes.sort_by_key(|change| change.at);
         Self { began: Instant::now(), changes, next: Cell::new(0) }
     }
@@ -93,6 +102,7 @@ impl Weather {
     pub fn ends(&self, fake: &FakeSite, mended: bool) {
         self.next.set(self.changes.len());
         *fake.journal.free_entries.lock().unwrap() = None;
+        fake.journal.set_unreachable(None);
         let mut state = fake.site.lock();
         state.unreadable_balancers.clear();
         for host in state.hosts.values_mut() {
@@ -116,6 +126,7 @@ fn apply(fake: &FakeSite, fault: &Fault, begins: bool) {
         Fault::BalancerUnread(name) => {
             fake.site.lock().unreadable_balancers.remove(name);
         }
+        Fault::StoreUnreachable(kind) => fake.journal.set_unreachable(begins.then_some(*kind)),
         Fault::JournalFull(room) => *fake.journal.free_entries.lock().unwrap() = begins.then_some(*room),
     }
 }

@@ -1,0 +1,74 @@
+//! A store that is out of reach from any entry of a roll on: another operator repairs the rest with one command.
+
+use super::*;
+use crate::world::fake::paused::wait_until;
+
+/// Returns `false` when the roll was over before it had so many entries.
+async fn lose_store_at(entries: usize, fault: StoreFault, verb: &str) -> bool {
+    let fake = site(2, 1);
+    let lost = async {
+        wait_until(MS, || fake.journal.rolls.lock().unwrap().len() >= entries).await;
+        fake.journal.set_unreachable(Some(fault));
+        std::future::pending::<()>().await;
+    };
+    let ended = tokio::select! {
+        ended = roll(&fake, spec(2)) => ended,
+        () = lost => unreachable!("it is pending"),
+    };
+    let case = format!("{fault:?} from entry {entries} on, {verb}");
+    if ended.as_ref().is_ok_and(RollReport::is_complete) {
+        return false;
+    }
+    let error = ended.unwrap_err();
+    assert!(error.to_string().contains("timed out"), "{case}: {error}");
+    fake.journal.set_unreachable(None);
+    // The process has ended, and could not release its lock.
+    fake.journal.kill();
+    let Some(progress) = ready(read_last(&fake.world)).unwrap() else {
+        assert_eq!(in_service(&fake), [true; 2], "{case}: nothing began");
+        return true;
+    };
+    // Every host out of service is one that the journal describes so.
+    for (host, is_in_service) in progress.hosts.iter().zip(in_service(&fake)) {
+        assert!(is_in_service || host.may_be_out(), "{case}: {host:?}");
+    }
+    if progress.is_finished() {
+        assert_eq!(in_service(&fake), [true; 2], "{case}");
+        return true;
+    }
+    let other = crate::model::history::Actor::new("ann", 4711);
+    let repaired = match verb {
+        "resume" => resume(&fake.world, &fake.fleet, &other).await,
+        _ => abort(&fake.world, &fake.fleet, &other).await,
+    };
+    let repaired = repaired.unwrap_or_else(|error| panic!("{case}: {error}"));
+    assert!(repaired.is_complete(), "{case}: {:?}", repaired.progress);
+    assert_eq!(in_service(&fake), [true; 2], "{case}");
+    if verb == "resume" {
+        let state = fake.site.lock();
+        let is_done = |host: &crate::ops::testing::site::SiteHost| host.commands.last() == Some(&"ended");
+        assert!(state.hosts.values().all(is_done), "{case}: {:?}", state.hosts);
+    }
+    true
+}
+
+async fn lose_store_at_every_entry(verb: &str) {
+    for fault in [StoreFault::RequestLost, StoreFault::AnswerLost] {
+        let mut entries = 0;
+        while lose_store_at(entries, fault, verb).await {
+            entries += 1;
+            assert!(entries < 1000, "the roll never ends");
+        }
+        assert!(entries > 20, "{entries} entries are too few for two hosts");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn store_lost_at_any_entry_is_repaired_by_resume_of_another_operator() {
+    lose_store_at_every_entry("resume").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn store_lost_at_any_entry_is_repaired_by_abort_of_another_operator() {
+    lose_store_at_every_entry("abort").await;
+}

@@ -1,0 +1,17 @@
+//! `world::discovery`: Consul's catalogue, and DNS.
+
+use std::sync::Arc;
+
+use crate::model::discovery::{DiscoverySource, HostLookup};
+use crate::world::discovery::HostSource;
+
+mod consul;
+mod dns;
+
+/// Builds the reader of a source. Nothing is connected before the first call.
+pub fn connect(source: &DiscoverySource) -> Arc<dyn HostSource> {
+    match &source.lookup {
+        HostLookup::Consul(lookup) => Arc::new(consul::ConsulSource { lookup: lookup.clone() }),
+        HostLookup::Dns(lookup) => Arc::new(dns::DnsSource { lookup: lookup.clone() }),
+    }
+}
