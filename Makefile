@@ -102,6 +102,7 @@ HOST_TEST_BIN := $(if $(FAST),$(DEBUG),$(STATIC))
 .PHONY: host-test
 host-test: ## Test the package on a real Debian with systemd in a container (root); FAST=1: debug build
 	sh tests/setup.sh host
+	sh tests/journal/consul.sh target/consul
 	$(if $(FAST),$(CARGO) build --locked,$(MAKE) static)
 	tests/nspawn/test.sh "$$($(if $(FAST),COMPRESSION=none) sh packaging/deb.sh $(HOST_TEST_BIN))"
 

@@ -38,7 +38,7 @@ python3:python3-venv npm:npm'
 [ "${1:-}" != bench ] || needed="$needed ansible-community:ansible"
 [ "${1:-}" != bench-proxy ] || needed="$needed python3:python3-venv setpriv:util-linux taskset:util-linux"
 [ "${1:-}" != host ] || needed="debootstrap:debootstrap systemd-nspawn:systemd-container dpkg-deb:dpkg nsenter:util-linux
-haproxy:haproxy ssh:openssh-client"
+haproxy:haproxy ssh:openssh-client etcd:etcd-server pg_ctlcluster:postgresql"
 
 missing=
 for pair in $needed; do

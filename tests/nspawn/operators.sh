@@ -6,7 +6,7 @@ mkdir -p "$OPS"
 program=$OPS/switchman
 dpkg-deb --fsys-tarfile "$deb" | tar -xO ./usr/sbin/switchman > "$program"
 chmod 755 "$program"
-for name in alice bob; do
+for name in alice bob ci; do
     mkdir -p "$OPS/$name"
     ssh-keygen -q -t ed25519 -N '' -C "$name" -f "$OPS/$name/key"
     cat > "$OPS/$name/ssh_config" <<END
@@ -92,7 +92,9 @@ begin_roll() {
 }
 end_roll() { touch "$OPS/go"; roll_status=0; wait "$roll" || roll_status=$?; }
 serve_main() { for address in 13 14; do [ "$(curl -s -m 5 -o /dev/null -w '%{http_code}' "http://10.99.0.$address:8888/health")" = 200 ] || return 1; done; }
-succeeds alice check
+# HAProxy needs its first checks.
+all_well() { operate alice check > "$SWM_HOSTS/output" 2>&1; }
+(until_true all_well) || fail "$(cat "$SWM_HOSTS/output")"
 
 step "two operator machines: the second is refused with the first one's name while its roll works on web3"
 begin_roll alice
@@ -127,6 +129,8 @@ refused ops-bob alice enable-forward --host web4
 succeeds bob enable-forward --host web4
 succeeds alice roll -- true
 until_true serve_main
+
+. "$(dirname "$0")/stores.sh"
 
 touch "$OPS/stop"
 # shellcheck disable=SC2086 # pids
