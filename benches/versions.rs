@@ -83,6 +83,7 @@ fn world(dir: &Path) -> HostWorld {
         machine: Arc::new(sys::machine::LocalMachine),
         commands: Arc::new(sys::commands::LocalCommands::new(dir.join("commands"))),
         files: Arc::new(sys::files::LocalFiles),
+        journals: Arc::new(sys::journal::keeper::DirKeeper::new(dir.join("journals"))),
         rule_watch: Arc::new(sys::rule_watch::KernelRules),
         reporter: Arc::new(Quiet),
         stop,

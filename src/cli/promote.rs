@@ -128,7 +128,7 @@ pub async fn run(args: PromoteArgs, context: &Context) -> Result<(), Failure> {
         return Ok(());
     }
     if args.approve {
-        let progress = promote::approve(&world, &actor).await?;
+        let progress = promote::approve(&world, &fleet, &actor).await?;
         context.renderer.print_approval(&progress);
         return Ok(());
     }
@@ -146,7 +146,8 @@ pub async fn run(args: PromoteArgs, context: &Context) -> Result<(), Failure> {
 }
 
 fn build_spec(args: PromoteArgs, fleet: &Fleet, hosts: &[Host]) -> Result<PromotionSpec, Failure> {
-    let version = args.version.ok_or(PromotionError::NotFound { verb: "begin" })?;
+    let none = || PromotionError::NotFound { service: args.name.clone(), verb: "begin" };
+    let version = args.version.ok_or_else(none)?;
     Ok(PromotionSpec {
         service: args.name,
         version,

@@ -19,11 +19,12 @@ use std::path::{Path, PathBuf};
 use crate::model::deployment::Digest;
 use crate::model::name::ServiceName;
 use crate::model::release::check_release_name;
-use crate::world::releases::{ReleaseError, ReleaseStore};
+use crate::world::releases::{ReleaseError, ReleaseStore, UnreadablePath};
 
 mod error;
 mod members;
 pub(super) mod paths;
+mod readable;
 mod unpack;
 
 use error::to_release_error;
@@ -85,6 +86,15 @@ impl ReleaseStore for DirReleases {
 
     fn run_dir(&self, service: &ServiceName, release: &str) -> PathBuf {
         self.root.join(service.as_str()).join("run").join(release)
+    }
+
+    fn find_unreadable(
+        &self,
+        service: &ServiceName,
+        release: &str,
+        user: Option<&str>,
+    ) -> Option<UnreadablePath> {
+        readable::find_unreadable(&self.dir(service, release), user)
     }
 
     fn place(&self, service: &ServiceName, release: &str, archive: &Path) -> Result<Digest, ReleaseError> {

@@ -8,9 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::model::api::deployments::{
-    AccessRequest, AssignRequest, AssignResponse, DeployRequest, DeployResponse, DeploymentsView,
-    KillRequest, KillResponse, LogsRequest, MergeRequest, RollbackRequest, TrialOutcome, UpdateRequest,
-    WatchRequest,
+    AccessRequest, AssignRequest, AssignResponse, CloseIdleRequest, CloseIdleResponse, DeployRequest,
+    DeployResponse, DeploymentsView, KillRequest, KillResponse, LogsRequest, MergeRequest, RollbackRequest,
+    TrialOutcome, UpdateRequest, WatchRequest,
 };
 use crate::model::api::journal::{JournalAnswer, JournalRequest};
 use crate::model::api::{
@@ -99,6 +99,13 @@ pub trait HostDeployments: Send + Sync {
 
     /// Returns when the watch window of a new main is over.
     async fn watch_trial(&self, service: &ServiceName, request: &WatchRequest) -> LinkResult<TrialOutcome>;
+
+    /// Closes what balancers keep to an old version by the backup port, while none of them uses it.
+    async fn close_idle(
+        &self,
+        service: &ServiceName,
+        request: &CloseIdleRequest,
+    ) -> LinkResult<CloseIdleResponse>;
 
     async fn kill(&self, request: &KillRequest) -> LinkResult<KillResponse>;
 

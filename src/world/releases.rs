@@ -22,6 +22,14 @@ pub enum ReleaseError {
     Failed { action: &'static str, path: PathBuf, reason: String },
 }
 
+/// A directory or a file that the user of a web server cannot read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnreadablePath {
+    pub path: PathBuf,
+    /// Its permission bits.
+    pub mode: u32,
+}
+
 /// `ROOT/SERVICE/releases/NAME`, immutable once it has that name. All calls block: an archive is unpacked on a thread of its own.
 pub trait ReleaseStore: Send + Sync {
     /// The release's directory, whether it exists yet or not.
@@ -41,6 +49,14 @@ pub trait ReleaseStore: Send + Sync {
 
     /// The digest a release was placed with; `None` where there is no such release.
     fn digest(&self, service: &ServiceName, release: &str) -> Result<Option<Digest>, ReleaseError>;
+
+    /// Finds what a web server of this user cannot read of a release; `None` for the user that the server chooses itself.
+    fn find_unreadable(
+        &self,
+        service: &ServiceName,
+        release: &str,
+        user: Option<&str>,
+    ) -> Option<UnreadablePath>;
 
     /// Names of all that are there, the one that was placed first first; half-placed ones not among them.
     fn list(&self, service: &ServiceName) -> Result<Vec<String>, ReleaseError>;

@@ -21,8 +21,8 @@ use crate::model::api::deployments::{
 };
 use crate::model::api::endpoint::{NoBody, NoQuery, SchemaFn, build_schema};
 use crate::model::api::endpoints::{
-    ACCESS, ASSIGN, DEPLOY, DEPLOYMENT, DEPLOYMENTS, EVIDENCE, KILL, KillQuery, LOGS, LogsQuery, MERGE,
-    PATCH_UPDATE, ROLLBACK, SERVICE, SERVICES, TRAFFIC_SPLIT, UPDATE, WATCH,
+    ACCESS, ASSIGN, CLOSE_IDLE, DEPLOY, DEPLOYMENT, DEPLOYMENTS, EVIDENCE, KILL, KillQuery, LOGS, LogsQuery,
+    MERGE, PATCH_UPDATE, ROLLBACK, SERVICE, SERVICES, TRAFFIC_SPLIT, UPDATE, WATCH,
 };
 use crate::model::deployment::{Deployment, DeploymentId, Workload};
 use crate::model::failure::ErrorCode;
@@ -52,6 +52,7 @@ pub(super) fn build_routes() -> Vec<ApiRoute> {
         serve_object(&ASSIGN, (describe_assign_body, true), assign),
         serve_object(&ROLLBACK, (build_schema::<RollbackRequest>, false), roll_back),
         serve(&WATCH, watch),
+        serve(&CLOSE_IDLE, |state, call| async move { state.host.close_idle(&call.path, &call.body).await }),
         serve(&TRAFFIC_SPLIT, |state, call| async move {
             state.host.change_traffic_split(&call.path, &call.body).await
         }),

@@ -86,6 +86,7 @@ fn make_body(row: &Row) -> Value {
         "assign" => json!({"version": "2.0.0"}),
         "rollback" => json!({}),
         "watch" => json!({"id": two.id}),
+        "closeIdle" => json!({"reported": 0}),
         "journal" => json!({"call": {"operation": "read-lock"}}),
         "split" => {
             json!({"change": {"set-mirror": example::make_mirror(&two.id)}, "port_range": [20000, 20010], "actor": actor})

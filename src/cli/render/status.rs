@@ -261,3 +261,26 @@ fn format_server_state(server: &ServerView) -> String {
         server.status.clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::deployment::Access;
+    use crate::model::example;
+    use crate::ops::fleet::status::read_status;
+    use crate::ops::testing::site::site;
+
+    /// The forward of a private service is on by the record, and no port routes to it.
+    #[tokio::test(start_paused = true)]
+    async fn private_service_has_the_command_that_makes_it_public() {
+        let fake = site(1, 1);
+        let mut status = read_status(&fake.world, &fake.fleet, &fake.fleet.hosts[0]).await;
+        assert_eq!(format_summary_row(&status, TimeFormat::Human)[1], "on");
+        let record = ServiceRecord { access: Access::Private, ..example::make_record("shop", Switch::On) };
+        status.view.as_mut().unwrap().record = Ok(Some(record));
+        assert_eq!(format_summary_row(&status, TimeFormat::Human)[1], "private");
+        let text = format_host_status(&status, TimeFormat::Human);
+        assert!(text.contains("before `switchman access shop public --host web1`"), "{text}");
+        assert!(!text.contains("versions "), "no port routes to one: {text}");
+    }
+}

@@ -154,18 +154,20 @@ pub fn promotion_hint(error: &PromotionError) -> String {
             Some((host, error)) => not_ready_hint(host, error),
             None => "nothing was changed; `switchman ls --wide` shows every host".into(),
         },
-        PromotionError::NotWaitingForApproval { .. } | PromotionError::NotEnded { .. } => {
-            "`switchman promote NAME --status` shows its progress".into()
+        PromotionError::NotWaitingForApproval { service, .. } | PromotionError::NotEnded { service, .. } => {
+            format!("`switchman promote {service} --status` shows its progress")
         }
-        PromotionError::NotRunning { .. } => {
-            "`switchman promote NAME --resume` continues, and judges its step again".into()
+        PromotionError::NotRunning { service, .. } => {
+            format!("`switchman promote {service} --resume` continues, and judges its step again")
         }
         PromotionError::Journal(error) => journal_hint(error),
         PromotionError::UnknownHost(_) => UNKNOWN_HOST_HINT.into(),
-        PromotionError::NotFound { .. } => "`switchman promote NAME VERSION` starts one".into(),
-        PromotionError::Finished { .. } => {
-            "`switchman promote NAME --status` shows its result, `switchman promote NAME VERSION` starts another one".into()
+        PromotionError::NotFound { service, .. } => {
+            format!("`switchman promote {service} VERSION` starts one")
         }
+        PromotionError::Finished { service, .. } => format!(
+            "`switchman promote {service} --status` shows its result, `switchman promote {service} VERSION` starts another one"
+        ),
     }
 }
 

@@ -99,14 +99,18 @@ pub(super) fn list_promotion_errors() -> Vec<Sample<PromotionError>> {
     let mut all = samples!(PromotionError {
         Lock: [list_lock_errors().remove(0).1.into()],
         Unfinished: [PromotionError::Unfinished { progress: Box::new(progress) }],
-        NotFound: [PromotionError::NotFound { verb: "resume" }],
-        Finished: [PromotionError::Finished { promotion: promotion(), verb: "abort" }],
+        NotFound: [PromotionError::NotFound { service: name("shop"), verb: "resume" }],
+        Finished: [PromotionError::Finished { service: name("shop"), promotion: promotion(), verb: "abort" }],
         NotReady: [PromotionError::NotReady {
             hosts: vec![(name("web1"), list_link_errors().remove(0).1.into())]
         }],
-        NotWaitingForApproval: [PromotionError::NotWaitingForApproval { promotion: promotion() }],
-        NotRunning: [PromotionError::NotRunning { promotion: promotion() }],
+        NotWaitingForApproval: [PromotionError::NotWaitingForApproval {
+            service: name("shop"),
+            promotion: promotion()
+        }],
+        NotRunning: [PromotionError::NotRunning { service: name("shop"), promotion: promotion() }],
         NotEnded: [PromotionError::NotEnded {
+            service: name("shop"),
             promotion: promotion(),
             waited: std::time::Duration::from_mins(2)
         }],

@@ -335,6 +335,24 @@ pub struct WatchRequest {
     pub actor: Actor,
 }
 
+/// Closes the idle connections that came by the backup port and end at a version that it is no longer routed to. The caller has
+/// read every balancer: each reports the main vhost UP and no request in flight to the backup vhost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CloseIdleRequest {
+    /// The idle connections to the backup vhost that the balancers report. Where the host has more, none is closed.
+    pub reported: u64,
+    /// Everything is checked, nothing is done.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CloseIdleResponse {
+    pub closed: usize,
+    /// Those that are open still.
+    pub remaining: usize,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LogsRequest {
     pub id: DeploymentId,

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::model::api::deployments::{
-    AccessRequest, AssignRequest, AssignResponse, DeployRequest, DeployResponse, DeploymentView,
-    DeploymentsView, KillRequest, KillResponse, MergeRequest, RollbackRequest, TrialOutcome, UpdateRequest,
-    WatchRequest,
+    AccessRequest, AssignRequest, AssignResponse, CloseIdleRequest, CloseIdleResponse, DeployRequest,
+    DeployResponse, DeploymentView, DeploymentsView, KillRequest, KillResponse, MergeRequest,
+    RollbackRequest, TrialOutcome, UpdateRequest, WatchRequest,
 };
 use crate::model::api::endpoint::{
     ANSWER_TIMEOUT, Archive, Endpoint, JsonLines, Method, NoBody, NoQuery, PlainText, Row,
@@ -204,6 +204,10 @@ table! {
         "How the watch window of a new main ended; null while it is open: repeat the request",
     )
     .with_short_path();
+    CLOSE_IDLE: Send<CloseIdleRequest, CloseIdleResponse, ServiceName> = Endpoint::new(Method::Post, "/v1/services/{service}/close-idle",
+        "closeIdle",
+        "Close idle connections by the backup port to versions that it is no longer routed to",
+    );
     TRAFFIC_SPLIT: Send<TrafficSplitRequest, TrafficSplitResponse, ServiceName> = Endpoint::new(Method::Put, "/v1/services/{service}/splits",
         "split",
         "Set mirrors and canary of a service; repeating the request changes nothing",

@@ -161,7 +161,7 @@ pub async fn abort(
     fleet: &Fleet,
     actor: &Actor,
 ) -> Result<PromotionReport, PromotionError> {
-    let progress = require_unfinished(world, "abort").await?;
+    let progress = require_unfinished(world, fleet, "abort").await?;
     let deadline = Instant::now() + ABORT_TIMEOUT;
     let mut asked = false;
     loop {
@@ -193,21 +193,32 @@ pub async fn abort(
             ended => return ended,
         }
         if Instant::now() >= deadline {
-            return Err(PromotionError::NotEnded { promotion: progress.promotion, waited: ABORT_TIMEOUT });
+            let service = progress.spec.service;
+            return Err(PromotionError::NotEnded {
+                service,
+                promotion: progress.promotion,
+                waited: ABORT_TIMEOUT,
+            });
         }
         tokio::time::sleep(ABORT_INTERVAL).await;
     }
 }
 
 /// Approves the step of the last promotion, which waits for approval.
-pub async fn approve(world: &FleetWorld, actor: &Actor) -> Result<PromotionProgress, PromotionError> {
-    let progress = require_unfinished(world, "promote").await?;
+pub async fn approve(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    actor: &Actor,
+) -> Result<PromotionProgress, PromotionError> {
+    let progress = require_unfinished(world, fleet, "promote").await?;
     let Some(step) = progress.awaiting_approval.filter(|_| progress.rolling_back.is_none()) else {
-        return Err(PromotionError::NotWaitingForApproval { promotion: progress.promotion });
+        let (service, promotion) = (progress.spec.service, progress.promotion);
+        return Err(PromotionError::NotWaitingForApproval { service, promotion });
     };
     let held = world.lock.read_holder().await?;
     if !held.is_some_and(|held| held.liveness != Liveness::Dead && is_promotion(&held.holder)) {
-        return Err(PromotionError::NotRunning { promotion: progress.promotion });
+        let (service, promotion) = (progress.spec.service, progress.promotion);
+        return Err(PromotionError::NotRunning { service, promotion });
     }
     send_request(world, &progress.promotion, OperatorRequest::Approve { step }, actor).await?;
     Ok(progress)
@@ -237,11 +248,14 @@ async fn read_unfinished(world: &FleetWorld) -> Result<Option<PromotionProgress>
 
 async fn require_unfinished(
     world: &FleetWorld,
+    fleet: &Fleet,
     verb: &'static str,
 ) -> Result<PromotionProgress, PromotionError> {
-    let progress = read_last(world).await?.ok_or(PromotionError::NotFound { verb })?;
+    let none = || PromotionError::NotFound { service: fleet.service.clone(), verb };
+    let progress = read_last(world).await?.ok_or_else(none)?;
     if progress.is_finished() {
-        return Err(PromotionError::Finished { promotion: progress.promotion, verb });
+        let (service, promotion) = (progress.spec.service, progress.promotion);
+        return Err(PromotionError::Finished { service, promotion, verb });
     }
     Ok(progress)
 }
@@ -277,10 +291,11 @@ async fn continue_last(
     verb: &'static str,
     work: impl AsyncFnOnce(&PromotionRun<'_>) -> Result<PromotionReport, PromotionError>,
 ) -> Result<PromotionReport, PromotionError> {
-    let spec = require_unfinished(world, verb).await?.spec;
+    let spec = require_unfinished(world, fleet, verb).await?.spec;
     with_lock(world, &spec, actor, async |holder| {
         // What another process wrote until it lost the lock counts.
-        let PromotionProgress { promotion, spec, target, .. } = require_unfinished(world, verb).await?;
+        let PromotionProgress { promotion, spec, target, .. } =
+            require_unfinished(world, fleet, verb).await?;
         let hosts = resolve_hosts(fleet, &spec)?;
         work(&PromotionRun::new(world, fleet, (promotion, spec, target), hosts, holder, actor)).await
     })

@@ -6,9 +6,9 @@ use tokio::time::Instant;
 use super::site::SiteHost;
 use super::site_link::SiteLink;
 use crate::model::api::deployments::{
-    AccessRequest, AssignRequest, AssignResponse, AssignScope, DeployRequest, DeployResponse, DeploymentRef,
-    DeploymentView, DeploymentsView, KillRequest, KillResponse, LogsRequest, MergeRequest, RollbackRequest,
-    TrialOutcome, UpdateRequest, WatchRequest,
+    AccessRequest, AssignRequest, AssignResponse, AssignScope, CloseIdleRequest, CloseIdleResponse,
+    DeployRequest, DeployResponse, DeploymentRef, DeploymentView, DeploymentsView, KillRequest, KillResponse,
+    LogsRequest, MergeRequest, RollbackRequest, TrialOutcome, UpdateRequest, WatchRequest,
 };
 use crate::model::deployment::{Access, Deployment, DeploymentStatus, ProcessState, Role, Stage};
 use crate::model::example;
@@ -169,6 +169,11 @@ impl HostDeployments for SiteLink {
             })
         })
         .await
+    }
+
+    /// Nothing is open on these hosts.
+    async fn close_idle(&self, _: &ServiceName, _: &CloseIdleRequest) -> LinkResult<CloseIdleResponse> {
+        self.read("close_idle", |_| Ok(CloseIdleResponse { closed: 0, remaining: 0 })).await
     }
 
     async fn kill(&self, _: &KillRequest) -> LinkResult<KillResponse> {

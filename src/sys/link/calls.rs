@@ -7,15 +7,15 @@ use async_trait::async_trait;
 
 use super::HttpLink;
 use crate::model::api::deployments::{
-    AccessRequest, AssignRequest, AssignResponse, DeployRequest, DeployResponse, DeploymentsView,
-    KillRequest, KillResponse, LogsRequest, MergeRequest, RollbackRequest, TrialOutcome, UpdateRequest,
-    WatchRequest,
+    AccessRequest, AssignRequest, AssignResponse, CloseIdleRequest, CloseIdleResponse, DeployRequest,
+    DeployResponse, DeploymentsView, KillRequest, KillResponse, LogsRequest, MergeRequest, RollbackRequest,
+    TrialOutcome, UpdateRequest, WatchRequest,
 };
 use crate::model::api::endpoint::{Endpoint, NoBody, NoQuery, PathValues};
 use crate::model::api::endpoints::{
-    ACCESS, ACTIVITY, ASSIGN, DEPLOY, DEPLOYMENTS, EVIDENCE, FORWARD, HELLO, HISTORY, HistoryQuery, JOURNAL,
-    KILL, KillQuery, LISTENERS, LOGS, LogsQuery, MERGE, PROBE, PROXY_STATS, PortQuery, RELEASES, ROLLBACK,
-    RUN, STATUS, TRAFFIC_SPLIT, UPDATE, WATCH,
+    ACCESS, ACTIVITY, ASSIGN, CLOSE_IDLE, DEPLOY, DEPLOYMENTS, EVIDENCE, FORWARD, HELLO, HISTORY,
+    HistoryQuery, JOURNAL, KILL, KillQuery, LISTENERS, LOGS, LogsQuery, MERGE, PROBE, PROXY_STATS, PortQuery,
+    RELEASES, ROLLBACK, RUN, STATUS, TRAFFIC_SPLIT, UPDATE, WATCH,
 };
 use crate::model::api::journal::{JournalAnswer, JournalRequest};
 use crate::model::api::{
@@ -132,6 +132,14 @@ impl HostDeployments for HttpLink {
                 return Ok(end);
             }
         }
+    }
+
+    async fn close_idle(
+        &self,
+        service: &ServiceName,
+        request: &CloseIdleRequest,
+    ) -> LinkResult<CloseIdleResponse> {
+        self.call(&CLOSE_IDLE, service, &NoQuery {}, request).await
     }
 
     async fn kill(&self, request: &KillRequest) -> LinkResult<KillResponse> {

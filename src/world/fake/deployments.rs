@@ -16,12 +16,14 @@ use crate::world::archives::{ArchiveError, ArchivePacker, PackedArchive};
 use crate::world::deployments::DeploymentStore;
 use crate::world::flows::{ConnectionTracker, FlowsError, TrackError};
 use crate::world::link::SharedLineSink;
-use crate::world::releases::{ReleaseError, ReleaseStore};
+use crate::world::releases::{ReleaseError, ReleaseStore, UnreadablePath};
 use crate::world::runner::{Runner, RunnerError, StopResult};
 use crate::world::store::{LockGuard, Store, StoreError, StoreResult};
 
 #[derive(Default)]
 pub struct FakeDeployments {
+    /// What the user of a web server cannot read of any release.
+    pub unreadable: Mutex<Option<UnreadablePath>>,
     pub deployments: Mutex<BTreeMap<DeploymentId, Deployment>>,
     /// Service and name -> digest.
     pub releases: Mutex<BTreeMap<(ServiceName, String), Digest>>,
@@ -114,6 +116,10 @@ impl ReleaseStore for FakeDeployments {
 
     fn run_dir(&self, service: &ServiceName, release: &str) -> PathBuf {
         PathBuf::from(format!("/srv/fake/{service}/run/{release}"))
+    }
+
+    fn find_unreadable(&self, _: &ServiceName, _: &str, _: Option<&str>) -> Option<UnreadablePath> {
+        self.unreadable.lock().unwrap().clone()
     }
 
     fn place(&self, service: &ServiceName, release: &str, archive: &Path) -> Result<Digest, ReleaseError> {

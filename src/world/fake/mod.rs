@@ -232,22 +232,22 @@ impl CommandRunner for FakeHost {
     }
 }
 
-/// No operation on a host writes files.
+/// The only files that an operation on a host writes are vhosts, which no test reads.
 impl FileSystem for FakeHost {
     fn exists(&self, _: &Path) -> bool {
         false
     }
 
-    fn write(&self, path: &Path, _: &str) -> Result<(), FilesError> {
-        Err(FilesError { action: "write", path: path.to_owned(), reason: "a fake".to_owned() })
+    fn write(&self, _: &Path, _: &str) -> Result<(), FilesError> {
+        Ok(())
     }
 
     fn link(&self, path: &Path, _: &str) -> Result<(), FilesError> {
-        self.write(path, "")
+        Err(FilesError { action: "change", path: path.to_owned(), reason: "a fake".to_owned() })
     }
 
     fn remove(&self, path: &Path) -> Result<(), FilesError> {
-        self.write(path, "")
+        self.link(path, "")
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::future::maybe_done;
 
 use super::assign_options::{AssignOptions, AssignReport, HostAssigned};
+use super::backup_connections::close_backup_connections;
 use super::deployment_name::DeploymentName;
 use super::each_host::{PerHost, all_or_partial, for_each_host, report_progress, require_owned_hosts};
 use super::error::FleetDeployError;
@@ -88,6 +89,9 @@ pub async fn assign(
         return Err(build_incomplete_error(report, &target.service, recovery));
     }
     finish_watch(watching).await?;
+    if rolled.is_some() {
+        close_backup_connections(world, fleet, hosts).await;
+    }
     Ok(AssignReport { strategy, is_already_main: false, hosts: flipped, roll: rolled })
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::backup_connections::close_repeatedly;
 use super::drain_progress::report_drain;
 use super::each_host::{all_or_partial, for_each_host, require_owned_hosts, wait_until_stopped};
 use super::error::FleetDeployError;
@@ -167,7 +168,8 @@ pub async fn kill(
             let request = request(host);
             tokio::select! {
                 killed = wait_until_stopped(world, link, link.kill(&request)) => killed,
-                never = report_drain(world, fleet, &host.name, row) => match never {},
+                never = report_drain(world, &host.name, row) => match never {},
+                never = close_repeatedly(world, fleet, host, row) => match never {},
             }
         };
         let killed = all_or_partial(for_each_host(world, hosts, kill_on).await)?;

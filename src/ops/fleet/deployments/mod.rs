@@ -3,6 +3,7 @@
 mod access;
 mod assign;
 mod assign_options;
+mod backup_connections;
 mod compare;
 mod deploy;
 mod deploy_options;

@@ -238,3 +238,19 @@ async fn logs_are_read_only_from_hosts_with_the_version() {
     lines.sort();
     assert_eq!(lines, ["web1 writes", "web3 writes"]);
 }
+
+/// A read that takes long names its host while it waits, after one second.
+#[tokio::test(start_paused = true)]
+async fn silent_host_is_named_after_a_second() {
+    let fake = site(1, 0);
+    let web1 = &fake.fleet.hosts[0].name;
+    let waits = || {
+        let events = fake.events.lock().unwrap();
+        let is_wait = |event: &&Event| matches!(event, Event::DeploymentProgress { host: Some(host), text } if host == web1 && text == "waiting for its answer");
+        events.iter().filter(is_wait).count()
+    };
+    super::each_host::report_long_wait(&fake.world, web1, tokio::time::sleep(MS * 900)).await;
+    assert_eq!(waits(), 0);
+    super::each_host::report_long_wait(&fake.world, web1, tokio::time::sleep(MS * 1100)).await;
+    assert_eq!(waits(), 1);
+}

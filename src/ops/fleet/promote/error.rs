@@ -19,20 +19,20 @@ pub enum PromotionError {
     #[error("cannot start a promotion: promotion {} of {} {} is not finished", .progress.promotion, .progress.spec.service, .progress.spec.version)]
     Unfinished { progress: Box<PromotionProgress> },
     #[error("cannot {verb} a promotion: the journal has none")]
-    NotFound { verb: &'static str },
+    NotFound { service: ServiceName, verb: &'static str },
     #[error("cannot {verb} promotion {promotion}: it is finished")]
-    Finished { promotion: PromotionId, verb: &'static str },
+    Finished { service: ServiceName, promotion: PromotionId, verb: &'static str },
     #[error("cannot start the promotion: {}", .hosts.iter().map(|(host, error)| format!("`{host}`: {error}")).collect::<Vec<_>>().join("; "))]
     NotReady { hosts: Vec<(HostName, NotReadyError)> },
     #[error("cannot approve promotion {promotion}: it is not waiting for approval")]
-    NotWaitingForApproval { promotion: PromotionId },
+    NotWaitingForApproval { service: ServiceName, promotion: PromotionId },
     #[error("cannot approve promotion {promotion}: it was interrupted, and no process runs it")]
-    NotRunning { promotion: PromotionId },
+    NotRunning { service: ServiceName, promotion: PromotionId },
     #[error(
         "cannot abort promotion {promotion}: it has not ended after {}",
         duration::format(*waited)
     )]
-    NotEnded { promotion: PromotionId, waited: Duration },
+    NotEnded { service: ServiceName, promotion: PromotionId, waited: Duration },
     #[error("{0}")]
     Journal(#[from] JournalError),
     #[error("cannot continue the promotion: its host `{0}` is not in the configuration any more")]

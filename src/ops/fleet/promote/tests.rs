@@ -249,13 +249,13 @@ async fn require_approval_pauses_each_step() {
                 Some(step),
                 "no approval was given"
             );
-            ready(approve(&fake.world, &actor())).unwrap();
+            ready(approve(&fake.world, &fake.fleet, &actor())).unwrap();
             // Twice is once.
-            ready(approve(&fake.world, &actor())).unwrap();
+            ready(approve(&fake.world, &fake.fleet, &actor())).unwrap();
         }
     });
     assert_eq!(report.unwrap().progress.result, Some(PromotionResult::Promoted));
-    let error = ready(approve(&fake.world, &actor())).unwrap_err();
+    let error = ready(approve(&fake.world, &fake.fleet, &actor())).unwrap_err();
     assert!(matches!(error, PromotionError::Finished { .. }), "{error}");
 }
 
@@ -265,7 +265,7 @@ async fn promotion_rolls_back_on_breach_while_waiting_for_approval() {
     let work = PromotionSpec { require_approval: true, ..spec() };
     let (report, ()) = tokio::join!(roll_out(&fake, work.clone()), async {
         waits(&fake, 0).await;
-        ready(approve(&fake.world, &actor())).unwrap();
+        ready(approve(&fake.world, &fake.fleet, &actor())).unwrap();
         waits(&fake, 1).await;
         tokio::time::sleep(Duration::from_hours(2)).await;
         canary(&fake, |canary| canary.error_every = 10);
@@ -280,12 +280,12 @@ async fn approve_refuses_when_step_is_not_waiting() {
     let work = PromotionSpec { require_approval: true, ..spec() };
     let (_, ()) = tokio::join!(roll_out(&fake, work.clone()), async {
         wait_until(MS * 100, || !list_shares(&fake, "web1").is_empty()).await;
-        let error = ready(approve(&fake.world, &actor())).unwrap_err();
+        let error = ready(approve(&fake.world, &fake.fleet, &actor())).unwrap_err();
         assert!(matches!(error, PromotionError::NotWaitingForApproval { .. }), "{error}");
         waits(&fake, 0).await;
         fake.stopper.stop();
     });
-    let error = ready(approve(&fake.world, &actor())).unwrap_err();
+    let error = ready(approve(&fake.world, &fake.fleet, &actor())).unwrap_err();
     assert!(matches!(error, PromotionError::NotWaitingForApproval { .. }), "no process runs it: {error}");
 }
 

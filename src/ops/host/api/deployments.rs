@@ -5,9 +5,9 @@ use async_trait::async_trait;
 use super::LocalHost;
 use super::caller::run_for_caller;
 use crate::model::api::deployments::{
-    AccessRequest, AssignRequest, AssignResponse, DeployRequest, DeployResponse, DeploymentsView,
-    KillRequest, KillResponse, LogsRequest, MergeRequest, RollbackRequest, TrialOutcome, UpdateRequest,
-    WatchRequest,
+    AccessRequest, AssignRequest, AssignResponse, CloseIdleRequest, CloseIdleResponse, DeployRequest,
+    DeployResponse, DeploymentsView, KillRequest, KillResponse, LogsRequest, MergeRequest, RollbackRequest,
+    TrialOutcome, UpdateRequest, WatchRequest,
 };
 use crate::model::deployment::Deployment;
 use crate::model::forward::ChangeResult;
@@ -49,6 +49,14 @@ impl HostDeployments for LocalHost {
 
     async fn watch_trial(&self, service: &ServiceName, request: &WatchRequest) -> LinkResult<TrialOutcome> {
         Ok(deployments::watch(&self.world, service, request).await?)
+    }
+
+    async fn close_idle(
+        &self,
+        service: &ServiceName,
+        request: &CloseIdleRequest,
+    ) -> LinkResult<CloseIdleResponse> {
+        Ok(deployments::close_backup_connections(&self.world, service, request).await?)
     }
 
     async fn kill(&self, request: &KillRequest) -> LinkResult<KillResponse> {

@@ -1,21 +1,16 @@
 //! Makes another version main on this host: `assign`, `rollback`, and `access`.
 
-use std::time::Duration;
-
 use super::error::HostDeployError;
 use super::health::check_still_healthy;
+use super::idle_connections::close_idle_connections;
 use super::record::list_service_deployments;
 use super::release_links::update_links;
 use crate::model::api::deployments::{
     AccessRequest, AssignRequest, AssignResponse, AssignScope, DeploymentRef, RollbackRequest,
 };
-use crate::model::forward::{ChangeResult, Intent, Route, ServiceRecord};
+use crate::model::forward::{ChangeResult, Intent, ServiceRecord};
 use crate::model::history::Actor;
 use crate::model::name::ServiceName;
-use crate::model::port_forward::Switch;
-use crate::model::ports::Port;
-use crate::model::socket::Socket;
-use crate::ops::host::port_sockets::filter_by_peers;
 use crate::ops::host::proxy;
 use crate::ops::host::rules;
 use crate::plan::versions::{self, DeployRefusal};
@@ -122,48 +117,4 @@ pub async fn set_access(
         proxy::reconcile_after_change(world, service, &request.actor).await?;
     }
     Ok(changed)
-}
-
-/// How often the old connections are looked for, and how long between two looks: a dump of the kernel's tables while they
-/// change may leave one out, so the end is only what two looks in a row do not find.
-const MAX_CLOSE_ATTEMPTS: u32 = 20;
-const CLOSE_INTERVAL: Duration = Duration::from_millis(25);
-
-/// Closes the idle connections that the balancers of a host in maintenance keep to the main that was. They would use them
-/// again when the host is back: HAProxy does not close them when a server is DOWN (docs/design/measurements.md#m32).
-/// Nothing can be in flight on them, for no balancer uses the server; those that came by the backup vhost's port are in use
-/// and left alone. Gives back how many were closed, and whether none is left as far as the kernel shows.
-async fn close_idle_connections(world: &HostWorld, before: Option<&ServiceRecord>) -> (usize, bool) {
-    let Some(ServiceRecord { switch: Switch::Off, routes: Some(routes), .. }) = before else {
-        return (0, true);
-    };
-    let Route { port, target, .. } = routes.main;
-    let (mut closed, mut clean) = (0, 0);
-    for _ in 0..MAX_CLOSE_ATTEMPTS {
-        match find_idle_connections(world, port, target).await {
-            Some(idle) if idle.is_empty() => clean += 1,
-            Some(idle) => {
-                clean = 0;
-                closed += world.sockets.close(target, &idle).await.unwrap_or(0);
-            }
-            None => clean = 0,
-        }
-        if clean == 2 {
-            if closed > 0 {
-                // Until then a new connection from a port of one of these would be routed to the old version
-                // (docs/design/measurements.md#m26).
-                tokio::time::sleep(world.flows.conntrack_timeout() + CLOSE_INTERVAL).await;
-            }
-            return (closed, true);
-        }
-        tokio::time::sleep(CLOSE_INTERVAL).await;
-    }
-    (closed, false)
-}
-
-/// The connections that came by a port, or `None` if the kernel cannot be read now. The others are in use.
-async fn find_idle_connections(world: &HostWorld, port: Port, target: Port) -> Option<Vec<Socket>> {
-    let peers = world.flows.list_peers(port, target).await.ok()?;
-    let open = world.sockets.list_established(target).await.ok()?;
-    Some(filter_by_peers(open, &peers))
 }

@@ -6,10 +6,11 @@ use tokio::time::Instant;
 
 use super::error::HostDeployError;
 use super::instance::{find_port_conflict, read_last_lines};
-use crate::model::deployment::{Deployment, Instance, InstanceId, ProcessState, Workload};
+use crate::model::deployment::{Deployment, Instance, InstanceId, ProcessState, WebServer, Workload};
 use crate::model::plural::Count;
 use crate::plan::versions;
 use crate::world::HostWorld;
+use crate::world::releases::UnreadablePath;
 
 /// Waits for healthy answers as long as a version that has answered before may take.
 pub(super) async fn check_still_healthy(
@@ -28,6 +29,7 @@ pub(super) async fn wait_until_healthy(
     instance: &Instance,
     limit: Duration,
 ) -> Result<(), HostDeployError> {
+    check_readable(world, deployment, instance)?;
     let began_at = Instant::now();
     let deadline = began_at + limit;
     let endpoint = deployment.endpoint(instance);
@@ -71,6 +73,35 @@ pub(super) async fn wait_until_healthy(
         waited: limit.min(began_at.elapsed()),
         reason,
         log: read_last_lines(world, &id).await,
+    })
+}
+
+/// Refuses a release that its web server cannot read: the health check may be answered without any of its files. Caddy runs as
+/// the user that starts it.
+fn check_readable(
+    world: &HostWorld,
+    deployment: &Deployment,
+    instance: &Instance,
+) -> Result<(), HostDeployError> {
+    let user = instance.how.user.as_deref();
+    match instance.how.workload {
+        Workload::Vhost { server: WebServer::Caddy } if matches!(user, None | Some("root")) => return Ok(()),
+        Workload::Vhost { .. } => {}
+        Workload::Command { .. } | Workload::External { .. } => return Ok(()),
+    }
+    let release = deployment.release_name(instance.build);
+    let found = world.releases.find_unreadable(&deployment.service, &release, user);
+    found.map_or(Ok(()), |UnreadablePath { path, mode }| {
+        Err(HostDeployError::Unhealthy {
+            service: deployment.service.clone(),
+            version: deployment.version.to_string(),
+            waited: Duration::ZERO,
+            reason: format!(
+                "its web server cannot read `{0}` (mode {mode:04o}); `chmod o+rX {0}` allows it",
+                path.display()
+            ),
+            log: vec![],
+        })
     })
 }
 

@@ -5,6 +5,7 @@ mod deploy;
 pub mod error;
 mod finish;
 mod health;
+mod idle_connections;
 pub(super) mod instance;
 mod kill;
 mod list;
@@ -22,6 +23,7 @@ mod update;
 
 pub use assign::{assign, check_service, rollback, set_access};
 pub use deploy::deploy;
+pub use idle_connections::close_backup_connections;
 pub use kill::kill;
 pub use list::{read_view, stream_logs};
 pub use merge::merge;

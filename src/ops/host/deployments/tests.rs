@@ -33,12 +33,14 @@ use crate::world::releases::ReleaseStore as _;
 use crate::world::reporter::Event;
 use crate::world::store::StoreError;
 
+mod backup_connections;
 mod dry_run;
 mod history;
 mod owner;
 mod ports;
 mod proxy;
 mod races;
+mod unreadable;
 
 fn shop() -> ServiceName {
     "shop".parse().unwrap()

@@ -88,6 +88,7 @@ async fn call_everything(link: &dyn HostLink, archive: &std::path::Path) -> Vec<
         link.assign(service, &read(assign)).await.map(drop),
         link.rollback(service, &read(json!({}))).await.map(drop),
         link.watch_trial(service, &read(json!({"id": id}))).await.map(drop),
+        link.close_idle(service, &read(json!({"reported": 1}))).await.map(drop),
         link.kill(&read(json!({"id": id}))).await.map(drop),
         link.merge(&read(json!({"id": id, "into": id, "revision": 1}))).await.map(drop),
         link.set_access(service, &read(json!({"public": true}))).await.map(drop),

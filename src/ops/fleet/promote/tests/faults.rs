@@ -139,7 +139,7 @@ async fn approve_after_kill_is_refused() {
     let fake = site(3, 1);
     let work = PromotionSpec { require_approval: true, ..spec() };
     fake.kill_when(roll_out(&fake, work), waits(&fake, 0)).await;
-    let error = ready(approve(&fake.world, &actor())).unwrap_err();
+    let error = ready(approve(&fake.world, &fake.fleet, &actor())).unwrap_err();
     assert!(matches!(error, PromotionError::NotRunning { .. }), "{error}");
 }
 
