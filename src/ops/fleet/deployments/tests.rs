@@ -239,6 +239,25 @@ async fn logs_are_read_only_from_hosts_with_the_version() {
     assert_eq!(lines, ["web1 writes", "web3 writes"]);
 }
 
+/// `logs` prints the lines of the others, and then ends with 3.
+#[tokio::test(start_paused = true)]
+async fn logs_without_the_lines_of_a_silent_host_are_partial() {
+    let fake = site(2, 1);
+    fake.site.with_host("web2", |host| host.is_reachable = false);
+    let listing = list_deployments(&fake.world, &fake.fleet.hosts).await;
+    let request = LogsRequest { id: listing.rows[0].id.clone(), tail: None, follow: false };
+    let lines: Arc<Mutex<Vec<String>>> = Arc::default();
+    let make_sink = |_: &HostName| -> SharedLineSink {
+        let lines = lines.clone();
+        Arc::new(move |line: &str| lines.lock().unwrap().push(line.to_owned()))
+    };
+    stream_logs(&fake.world, &fake.fleet.hosts, &listing.rows[0], &request, make_sink).await.unwrap();
+    assert_eq!(*lines.lock().unwrap(), ["web1 writes"]);
+    let error = listing.require_answers(&fake.fleet.hosts).unwrap_err();
+    let FleetDeployError::PartlyRead { read: 1, unread } = &error else { panic!("{error}") };
+    assert_eq!(unread[0].0.as_str(), "web2");
+}
+
 /// A read that takes long names its host while it waits, after one second.
 #[tokio::test(start_paused = true)]
 async fn silent_host_is_named_after_a_second() {

@@ -61,6 +61,24 @@ async fn deploy_refuses_another_release_under_the_same_version() {
     assert!(fleet.hosts[1].versions.releases.lock().unwrap().is_empty(), "nothing was sent");
 }
 
+/// The operator's file has another check port than the host: the deploy succeeds, and the next switch would be refused.
+#[tokio::test(start_paused = true)]
+async fn deploy_warns_of_ports_that_differ_from_the_host() {
+    let mut fleet = HostFleet::new(1);
+    deploy_on(&fleet, 0, &make_options("1.0.0", "one")).await.unwrap();
+    let list_warnings = |fleet: &HostFleet| -> Vec<String> {
+        let events = fleet.site.events.lock().unwrap();
+        let text =
+            |event: &Event| if let Event::Warning { text } = event { Some(text.clone()) } else { None };
+        events.iter().filter_map(text).collect()
+    };
+    assert_eq!(list_warnings(&fleet), Vec::<String>::new());
+    fleet.site.fleet.ports.check = example::port(8889);
+    deploy_on(&fleet, 0, &make_options("2.0.0", "two")).await.unwrap();
+    let text = "`web1` has check port 8888, and this configuration has `ports.check: 8889`";
+    assert_eq!(list_warnings(&fleet), [text]);
+}
+
 /// `deploy --host w1 --health /a`, then `--host w2 --health /b`: the deployment has one health check.
 #[tokio::test(start_paused = true)]
 async fn deployment_has_one_health_check() {
