@@ -1,6 +1,6 @@
 //! Measures the duration of a roll beyond the time that HAProxy's check settings force, over ssh with a warm connection;
-//! and the same job as an Ansible playbook with its haproxy module, side by side. `make bench`. Not a test: nothing here
-//! fails for being slow.
+//! with the journal in a file and on an etcd of the same network; and the same job as an Ansible playbook with its haproxy
+//! module, side by side. `make bench`. Not a test: nothing here fails for being slow.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -38,23 +38,50 @@ fn main() -> Result<(), Failed> {
 }
 
 async fn measure(lab: &Lab) -> Result<(), Failed> {
+    let mut etcd = start_etcd(lab)?;
+    let measured = measure_rolls(lab, etcd.is_some()).await;
+    if let Some(etcd) = &mut etcd {
+        etcd.kill().await?;
+    }
+    measured
+}
+
+async fn measure_rolls(lab: &Lab, has_etcd: bool) -> Result<(), Failed> {
     // The lab's usual checks (inter 500 ms, fastinter 100 ms, fall 3, rise 2); probes of the real port every 50 ms.
     let operator = Operator::start(lab, LabTransport::Ssh, "roll: {min_up: 1, drain_timeout: 30s}\n").await?;
     faster_probes(operator.dir())?;
     succeeds(&operator.program(&["enable-forward", "--all"])).await?;
     let book = playbook(lab, &operator)?;
-    let have_ansible = switchman::sys::exec::find("ansible-playbook").is_some();
-    let (mut ours, mut theirs, mut beyond) = (vec![], vec![], vec![]);
+    // The haproxy module is in the package of that command.
+    let have_ansible = switchman::sys::exec::find("ansible-community").is_some();
+    let mut rolls = vec![Rolls { store: "a file", journal: None, took: vec![], beyond: vec![] }];
+    if has_etcd {
+        let journal = Some(format!("{{etcd: [\"http://{}:2379\"]}}", lab.targets()[0].ip()));
+        rolls.push(Rolls { store: "etcd", journal, took: vec![], beyond: vec![] });
+    }
+    let mut theirs = vec![];
     for round in 0..=ROUNDS {
-        let watch = Watch::start(lab);
-        let began = Instant::now();
-        let output = succeeds(&operator.program(&["--output", "json", "roll", "--", "true"])).await?;
-        let took = began.elapsed();
-        let seen = watch.stop().await?;
-        // The first round warms the connection and the caches.
-        if round > 0 {
-            ours.push(took);
-            beyond.extend(overheads(&output, &seen));
+        for one in &mut rolls {
+            let mut program = operator.program(&["--output", "json", "roll", "--", "true"]);
+            if let Some(journal) = &one.journal {
+                program = program.env("SWITCHMAN_JOURNAL", journal);
+            }
+            let watch = Watch::start(lab);
+            let began = Instant::now();
+            let output = succeeds(&program).await?;
+            let took = began.elapsed();
+            let seen = watch.stop().await?;
+            let beyond = overheads(&output, &seen);
+            if beyond.len() != usize::from(HOSTS) {
+                return Err(
+                    format!("the roll's result has the times of {} hosts: {output}", beyond.len()).into()
+                );
+            }
+            // The first round warms the connection and the caches.
+            if round > 0 {
+                one.took.push(took);
+                one.beyond.extend(beyond);
+            }
         }
         if have_ansible {
             let began = Instant::now();
@@ -64,28 +91,58 @@ async fn measure(lab: &Lab) -> Result<(), Failed> {
             }
         }
     }
-    report(&mut ours, &mut theirs, &mut beyond);
+    report(&mut rolls, &mut theirs);
     Ok(())
 }
 
+/// The rolls with one journal store.
+struct Rolls {
+    store: &'static str,
+    /// The value of `SWITCHMAN_JOURNAL`; `None` for the default.
+    journal: Option<String>,
+    took: Vec<Duration>,
+    beyond: Vec<Duration>,
+}
+
+/// Starts one etcd on the balancer's machine, with its writes on the disk. `None` where it is not installed.
+fn start_etcd(lab: &Lab) -> Result<Option<tokio::process::Child>, Failed> {
+    if switchman::sys::exec::find("etcd").is_none() {
+        return Ok(None);
+    }
+    let dir = lab.dir().join("etcd");
+    std::fs::create_dir_all(&dir)?;
+    let url = format!("http://{}:2379", lab.targets()[0].ip());
+    let program =
+        lab.program("lb1", "etcd").args(["--listen-client-urls", &url, "--advertise-client-urls", &url]);
+    Ok(Some(program.arg("--data-dir").arg(dir.join("data")).start(std::fs::File::create(dir.join("log"))?)?))
+}
+
 #[allow(clippy::print_stdout, clippy::disallowed_macros, reason = "a benchmark prints its table")]
-fn report(ours: &mut [Duration], theirs: &mut [Duration], beyond: &mut [Duration]) {
-    println!("\nroll of {HOSTS} hosts, command `true`, over ssh with a warm connection, {ROUNDS} rounds");
-    println!("  wall time of the whole command            {:>8.2} s", median(ours).as_secs_f64());
-    let (middle, worst) = (median(beyond), beyond.iter().max().copied().unwrap_or_default());
+fn report(rolls: &mut [Rolls], theirs: &mut [Duration]) {
     println!(
-        "  a host beyond what HAProxy's checks force {:>8.0} ms, worst {:.0} ms  (wanted: under 300 ms)",
-        ms(middle),
-        ms(worst)
+        "\nroll of {HOSTS} hosts, command `true`, over ssh with a warm connection, {ROUNDS} rounds, interleaved"
     );
+    for Rolls { store, took, beyond, .. } in rolls.iter_mut() {
+        println!("journal on {store}");
+        println!("  wall time of the whole command            {:>8.2} s", median(took).as_secs_f64());
+        let (middle, worst) = (median(beyond), beyond.iter().max().copied().unwrap_or_default());
+        println!(
+            "  a host beyond what HAProxy's checks force {:>8.0} ms, worst {:.0} ms  (wanted: under 300 ms)",
+            ms(middle),
+            ms(worst)
+        );
+    }
+    if rolls.len() == 1 {
+        println!("etcd is not installed: sh tests/setup.sh bench");
+    }
     if theirs.is_empty() {
-        println!("  Ansible is not installed: sh tests/setup.sh bench");
+        println!("Ansible is not installed: sh tests/setup.sh bench");
         return;
     }
     let ansible = median(theirs);
-    println!("  the same as an Ansible playbook, serial 1 {:>8.2} s", ansible.as_secs_f64());
-    let ratio = median(ours).as_secs_f64() / ansible.as_secs_f64();
-    println!("  ratio                                     {ratio:>8.2}");
+    println!("the same as an Ansible playbook, serial 1   {:>8.2} s", ansible.as_secs_f64());
+    let ratio = median(&mut rolls[0].took).as_secs_f64() / ansible.as_secs_f64();
+    println!("  a file's roll / Ansible                   {ratio:>8.2}");
 }
 
 fn ms(duration: Duration) -> f64 {
@@ -189,7 +246,7 @@ async fn look(
 fn overheads(output: &str, seen: &[Change]) -> Vec<Duration> {
     let lines = output.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let Some(roll) = lines.rev().find(|line| line["kind"] == "roll") else { return vec![] };
-    let rows = roll["standing"]["hosts"].as_array().cloned().unwrap_or_default();
+    let rows = roll["progress"]["hosts"].as_array().cloned().unwrap_or_default();
     rows.iter().filter_map(|host| overhead(host, seen)).collect()
 }
 

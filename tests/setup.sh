@@ -35,7 +35,7 @@ examples='make:make shellcheck:shellcheck ansible-playbook:ansible-core ansible-
 python3:python3-venv npm:npm'
 [ "${1:-}" != test ] || needed="$needed $others $shells $examples"
 
-[ "${1:-}" != bench ] || needed="$needed ansible-community:ansible"
+[ "${1:-}" != bench ] || needed="$needed ansible-community:ansible etcd:etcd-server"
 [ "${1:-}" != bench-proxy ] || needed="$needed python3:python3-venv setpriv:util-linux taskset:util-linux"
 [ "${1:-}" != host ] || needed="debootstrap:debootstrap systemd-nspawn:systemd-container dpkg-deb:dpkg nsenter:util-linux
 haproxy:haproxy ssh:openssh-client etcd:etcd-server pg_ctlcluster:postgresql"
