@@ -43,7 +43,7 @@ pub mod proxy;
 pub mod release;
 pub mod roll;
 pub mod rules;
-mod run_id;
+pub mod run_id;
 pub mod shell;
 pub mod socket;
 pub mod ssh;

@@ -364,5 +364,10 @@ mod tests {
         assert_eq!(id.as_str(), "r19700101-000000-beef");
         assert_eq!(id.as_str().parse(), Ok(id.clone()));
         assert!("r/../x".parse::<RollId>().is_err() && "x1".parse::<RollId>().is_err());
+        // A client of the API may send anything, and the history has to stay readable.
+        for text in ["", "r/../x", "x1"] {
+            assert!(serde_json::from_value::<RollId>(text.into()).is_err(), "{text}");
+        }
+        assert_eq!(serde_json::from_value::<RollId>(id.as_str().into()).unwrap(), id);
     }
 }

@@ -4,10 +4,9 @@
 macro_rules! run_id {
     ($(#[$doc:meta])* $id:ident, $letter:literal, $noun:literal, $error:ident) => {
         $(#[$doc])*
-        #[derive(
-            Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
-        )]
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, schemars::JsonSchema)]
         #[serde(transparent)]
+        #[schemars(extend("pattern" = concat!("^", $letter, "[0-9a-z-]{0,62}$")))]
         pub struct $id(String);
 
         impl $id {
@@ -23,6 +22,13 @@ macro_rules! run_id {
         impl std::fmt::Display for $id {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.pad(&self.0)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $id {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                let text = <String as serde::Deserialize>::deserialize(from)?;
+                text.parse().map_err(serde::de::Error::custom)
             }
         }
 
@@ -47,3 +53,21 @@ macro_rules! run_id {
     };
 }
 pub(crate) use run_id;
+
+/// The salt distinguishes runs of the same second: also those of one container, whose processes have the same pid each time.
+pub fn derive_salt(now: jiff::Timestamp, pid: u32) -> u16 {
+    let micros = now.subsec_nanosecond().unsigned_abs() / 1000;
+    u16::try_from((pid ^ micros) & 0xffff).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_of_one_second_and_one_pid_have_different_salts() {
+        let at = |micros| jiff::Timestamp::from_microsecond(micros).unwrap();
+        assert_ne!(derive_salt(at(1_000_001), 2), derive_salt(at(1_700_000), 2));
+        assert_ne!(derive_salt(at(1_000_001), 2), derive_salt(at(1_000_001), 3));
+    }
+}

@@ -18,6 +18,7 @@ use crate::model::promote::{
     OperatorRequest, PromotionEntry, PromotionEntryKind, PromotionId, PromotionRequest, PromotionResult,
     PromotionSpec, PromotionTarget, RequestCounts,
 };
+use crate::model::run_id::derive_salt;
 use crate::plan::promote::{PromotionProgress, build_progress};
 use crate::world::FleetWorld;
 use crate::world::journal_store::JournalError;
@@ -131,7 +132,8 @@ pub async fn run(
             return Err(PromotionError::Unfinished { progress: Box::new(progress) });
         }
         let target = check_ready(world, fleet, &hosts, spec, actor).await?;
-        let id = PromotionId::new(world.clock.now(), u16::try_from(actor.pid & 0xffff).unwrap_or(0));
+        let now = world.clock.now();
+        let id = PromotionId::new(now, derive_salt(now, actor.pid));
         let promotion =
             PromotionRun::new(world, fleet, (id, spec.clone(), target.clone()), hosts, holder, actor);
         promotion

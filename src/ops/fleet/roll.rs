@@ -18,6 +18,7 @@ use crate::model::lock::{Holder, LockPurpose};
 use crate::model::name::{HostName, ServiceName};
 use crate::model::owner::Owner;
 use crate::model::roll::{OnFailure, RollId, RollSpec};
+use crate::model::run_id::derive_salt;
 use crate::model::version::Version;
 use crate::plan::roll::progress::{HostProgress, HostTurn, RollProgress, build_progress};
 use crate::plan::roll::{PlanError, RollPlan, plan_resumed, plan_roll};
@@ -163,7 +164,7 @@ pub async fn run(
     check_no_unfinished_roll(world).await?;
     // The id has the time of the roll, not that of the wait.
     lock::wait_until_free(world).await?;
-    let id = RollId::new(world.clock.now(), derive_salt(actor));
+    let id = make_roll_id(world.clock.now(), actor);
     let roll = RollRun::new(world, fleet, id, plan, &spec.hosts, actor).await?;
     lock::run_as_holder(world, &roll.holder, async {
         // Another process may have begun one between the first read and the lock.
@@ -201,7 +202,7 @@ pub async fn check(
     let plan = plan_roll(fleet, spec)?;
     check_no_unfinished_roll(world).await?;
     lock::check_no_live_holder(world).await?;
-    let id = RollId::new(world.clock.now(), derive_salt(actor));
+    let id = make_roll_id(world.clock.now(), actor);
     let holder = world.lock.holder(&actor.user, LockPurpose::Roll { roll: id.clone() }, world.clock.now());
     RollRun::build(world, fleet, holder, id, plan, &spec.hosts, actor)?.check_start().await.map(drop)
 }
@@ -338,9 +339,8 @@ fn find_hosts(fleet: &Fleet, names: &[HostName]) -> Result<Vec<Host>, RollError>
     names.iter().map(host).collect()
 }
 
-/// Distinguishes two rolls of the same second.
-fn derive_salt(actor: &Actor) -> u16 {
-    u16::try_from(actor.pid & 0xffff).unwrap_or(0)
+fn make_roll_id(now: jiff::Timestamp, actor: &Actor) -> RollId {
+    RollId::new(now, derive_salt(now, actor.pid))
 }
 
 impl<'a> RollRun<'a> {
