@@ -4,7 +4,6 @@ pub mod consul;
 pub mod etcd;
 mod exit;
 pub mod host;
-pub mod http;
 pub mod keeper;
 pub mod kv;
 mod no_client;

@@ -1,5 +1,6 @@
 //! The outside world, one adapter each. No decisions here: `plan` makes them.
 
+mod access_files;
 pub mod archive;
 pub mod clock;
 pub mod commands;
@@ -9,6 +10,7 @@ pub mod exec;
 pub mod files;
 pub mod haproxy;
 pub mod haproxy_program;
+mod http_servers;
 pub mod identity;
 pub mod iptables;
 pub mod journal;

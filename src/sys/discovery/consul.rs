@@ -5,17 +5,16 @@ use reqwest::{Method, StatusCode, Url};
 use serde::Deserialize;
 
 use crate::model::discovery::{ConsulLookup, FoundHost};
-use crate::sys::journal::http::HttpServers;
-use crate::sys::journal::kv::KvError;
-use crate::sys::journal::open::{read_secret, read_tls_files};
+use crate::sys::access_files::{read_secret, read_tls_files};
+use crate::sys::http_servers::{HttpServers, NoAnswer};
 use crate::world::discovery::{HostSource, HostSourceError};
 
 pub(super) struct ConsulSource {
     pub(super) lookup: ConsulLookup,
 }
 
-/// The key of a registration's metadata that names its host: `agent --register` writes it. Without it, the name of the node is
-/// the host's, which fails where several hosts are registered at one Consul agent.
+/// The key of a registration's metadata that names its host. Without it, the name of the node is the host's, which fails where
+/// several hosts are registered at one Consul agent.
 const HOST_META: &str = "switchman-host";
 
 #[derive(Deserialize)]
@@ -55,11 +54,8 @@ impl HostSource for ConsulSource {
             Some(token) => request.header("X-Consul-Token", token),
             None => request,
         };
-        let answer =
-            servers.request(Method::GET, &path, authorize, None).await.map_err(|error| match error {
-                KvError::Unreachable(reason) => HostSourceError::Unreachable { reason },
-                KvError::Refused(reason) => HostSourceError::Refused { reason },
-            })?;
+        let answer = servers.request(Method::GET, &path, authorize, None).await;
+        let answer = answer.map_err(|NoAnswer(reason)| HostSourceError::Unreachable { reason })?;
         if answer.status != StatusCode::OK {
             return Err(refused(format!("{} {}", answer.status, answer.text.trim())));
         }

@@ -10,9 +10,9 @@ use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::http::{HttpAnswer, HttpServers, TlsFiles};
 use super::kv::{Expected, KvClient, KvError, KvPage, KvPair, KvTransaction, LeaseId};
 use super::no_client::client_or_failure;
+use crate::sys::http_servers::{HttpAnswer, HttpServers, TlsFiles};
 
 /// The longest blocking query (its limit at Consul is 10 minutes).
 const MAX_WAIT: Duration = Duration::from_secs(30);
@@ -68,7 +68,7 @@ impl Consul {
             }
             request
         };
-        self.servers.request(method, path, build, timeout).await
+        Ok(self.servers.request(method, path, build, timeout).await?)
     }
 
     async fn read_pairs(&self, path: &str) -> Result<Vec<KvPair>, KvError> {

@@ -12,9 +12,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
-use super::http::{HttpServers, TlsFiles};
 use super::kv::{Expected, KvClient, KvError, KvPage, KvPair, KvTransaction, LeaseId};
 use super::no_client::client_or_failure;
+use crate::sys::http_servers::{HttpServers, NoAnswer, TlsFiles};
 
 /// Pairs of one answer.
 const PAGE: usize = 100;
@@ -104,9 +104,7 @@ impl Etcd {
             }
         };
         let answer = self.servers.request(Method::POST, path, build, None).await;
-        let answer = answer.map_err(|error| match error {
-            KvError::Unreachable(reason) | KvError::Refused(reason) => (-1, reason),
-        })?;
+        let answer = answer.map_err(|NoAnswer(reason)| (-1, reason))?;
         let parsed: Value = serde_json::from_str(&answer.text)
             .map_err(|_| (0, format!("{} {}", answer.status, answer.text.trim())))?;
         if answer.status.is_success() {

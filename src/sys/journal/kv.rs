@@ -16,6 +16,7 @@ use tokio::sync::Mutex;
 
 use crate::model::journal_record::{LockRecord, Log, StoredEntry};
 use crate::model::lock::{Holder, LockNote, LockPurpose};
+use crate::sys::http_servers::NoAnswer;
 use crate::world::journal_store::{Acquisition, JournalError, JournalStore};
 
 /// How long the lock of a process outlives its last heartbeat, of which one comes every 2 s.
@@ -33,6 +34,12 @@ pub enum KvError {
     Unreachable(String),
     /// The server's own message.
     Refused(String),
+}
+
+impl From<NoAnswer> for KvError {
+    fn from(NoAnswer(reason): NoAnswer) -> Self {
+        Self::Unreachable(reason)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,5 @@
 //! Opens the journal store that the configuration names.
 
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,16 +9,14 @@ use rustls::pki_types::pem::PemObject;
 use super::consul::{Consul, ConsulSettings};
 use super::etcd::{Etcd, EtcdSettings};
 use super::host::{Connect, HostJournal, HostJournalSettings};
-use super::http::TlsFiles;
 use super::kv::KvJournal;
 use super::no_client::client_or_failure;
 use super::postgres::{PostgresJournal, PostgresSettings};
 use super::sqlite::SqliteJournal;
 use crate::model::host::Host;
-use crate::model::journal_location::{
-    AccessFiles, ClusterLocation, JournalLocation, PostgresLocation, Secret,
-};
+use crate::model::journal_location::{ClusterLocation, JournalLocation, PostgresLocation};
 use crate::model::name::ServiceName;
+use crate::sys::access_files::{read_file, read_secret, read_tls_files};
 use crate::world::journal_store::JournalStore;
 
 /// The certificate authorities that the machine trusts (Debian's ca-certificates).
@@ -95,30 +92,4 @@ fn build_postgres(location: &PostgresLocation) -> Result<PostgresSettings, Strin
         Err(_) => {}
     }
     PostgresSettings::new(config, roots)
-}
-
-pub fn read_tls_files(files: &AccessFiles) -> Result<TlsFiles, String> {
-    let ca = files.ca.as_deref().map(read_file).transpose()?;
-    let identity = match (&files.certificate, &files.key) {
-        (Some(certificate), Some(key)) => Some([read_file(certificate)?, read_file(key)?].concat()),
-        _ => None,
-    };
-    Ok(TlsFiles { ca, identity })
-}
-
-/// The first line of the file.
-pub fn read_secret(files: &AccessFiles) -> Result<Option<String>, String> {
-    if let Some(Secret(secret)) = &files.secret {
-        return Ok(Some(secret.clone()));
-    }
-    let Some(path) = &files.secret_file else { return Ok(None) };
-    let text = String::from_utf8(read_file(path)?).map_err(|_| format!("`{}` is no text", path.display()))?;
-    match text.lines().next().map(str::trim) {
-        Some(secret) if !secret.is_empty() => Ok(Some(secret.to_owned())),
-        _ => Err(format!("`{}` is empty", path.display())),
-    }
-}
-
-fn read_file(path: &Path) -> Result<Vec<u8>, String> {
-    fs::read(path).map_err(|error| format!("cannot read `{}`: {error}", path.display()))
 }

@@ -5,8 +5,6 @@ use std::time::Duration;
 
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 
-use super::kv::KvError;
-
 /// Limit of one request to one server.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -30,6 +28,10 @@ pub struct HttpServers {
     /// Index of the endpoint that has answered last.
     preferred: AtomicUsize,
 }
+
+/// No server of a cluster answered; the reason of each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoAnswer(pub String);
 
 /// An answer of a server.
 #[derive(Debug)]
@@ -65,7 +67,7 @@ impl HttpServers {
         path: &str,
         build: impl Fn(RequestBuilder) -> RequestBuilder,
         timeout: Option<Duration>,
-    ) -> Result<HttpAnswer, KvError> {
+    ) -> Result<HttpAnswer, NoAnswer> {
         let first = self.preferred.load(Ordering::Relaxed);
         let mut reasons = Vec::new();
         for offset in 0..self.endpoints.len() {
@@ -84,7 +86,7 @@ impl HttpServers {
                 Err(reason) => reasons.push(format!("{endpoint}: {reason}")),
             }
         }
-        Err(KvError::Unreachable(reasons.join("; ")))
+        Err(NoAnswer(reasons.join("; ")))
     }
 
     /// Reads an answer that does not end, from the server that answered last, until a part of it is `wanted`.
@@ -94,21 +96,20 @@ impl HttpServers {
         body: &str,
         token: Option<&str>,
         wanted: impl Fn(&str) -> bool,
-    ) -> Result<(), KvError> {
+    ) -> Result<(), NoAnswer> {
         let endpoint = &self.endpoints[self.preferred.load(Ordering::Relaxed) % self.endpoints.len()];
         let mut request = self.client.post(format!("{endpoint}{path}")).body(body.to_owned());
         if let Some(token) = token {
             request = request.header("authorization", token);
         }
-        let failed =
-            |error: reqwest::Error| KvError::Unreachable(format!("{endpoint}: {}", describe(&error)));
+        let failed = |error: reqwest::Error| NoAnswer(format!("{endpoint}: {}", describe(&error)));
         let mut response = request.send().await.map_err(failed)?;
         while let Some(chunk) = response.chunk().await.map_err(failed)? {
             if wanted(&String::from_utf8_lossy(&chunk)) {
                 return Ok(());
             }
         }
-        Err(KvError::Unreachable(format!("{endpoint}: the answer ended")))
+        Err(NoAnswer(format!("{endpoint}: the answer ended")))
     }
 
     pub fn endpoints(&self) -> &[String] {
