@@ -40,15 +40,6 @@ pub async fn run(args: JournalArgs, context: &Context) -> Result<(), Failure> {
     let target = Fleet { journal: location, ..fleet };
     let world = context.build_target_world(&file, &target);
     let moved = move_journal(&from, &world, &env::read_actor().user).await?;
-    let text = format!(
-        "the journal is in {}: {}, read back and compared ({} copied by this run)\n{} is locked, and stays as it is\n\
-         write this line into {} of every operator of this fleet:\njournal: {to}\n",
-        moved.to,
-        moved.all,
-        moved.copied,
-        moved.from,
-        file.display(),
-    );
-    context.renderer.print_text(&text);
+    context.renderer.print_moved_journal(&moved, &to, &file);
     Ok(())
 }

@@ -6,6 +6,7 @@ mod events;
 mod findings;
 mod history;
 mod init;
+mod journal;
 mod lab;
 mod live_table;
 mod promote;

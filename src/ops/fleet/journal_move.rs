@@ -1,5 +1,7 @@
 //! Moves a fleet's journal to another store: everything is copied in order under both locks, and read back.
 
+use serde::Serialize;
+
 use crate::model::journal_record::{LockRecord, Log, StoredEntry};
 use crate::model::lock::{Holder, LockNote, LockPurpose, LockView};
 use crate::model::plural::Count;
@@ -31,7 +33,7 @@ pub enum MoveError {
 }
 
 /// The size of a journal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct JournalCounts {
     pub rolls: usize,
     pub promotions: usize,
@@ -54,7 +56,7 @@ impl std::fmt::Display for JournalCounts {
 }
 
 /// A journal that is in the other store now.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct MovedJournal {
     pub from: String,
     pub to: String,
