@@ -9,7 +9,7 @@ use crate::model::host::Host;
 use crate::model::name::HostName;
 use crate::model::roll::RollSpec;
 use crate::ops::fleet::roll;
-use crate::plan::discovery::describe_change;
+use crate::plan::discovery::{add_recorded_hosts, describe_change};
 use crate::world::reporter::{Event, Reporter as _};
 
 impl Context {
@@ -50,10 +50,4 @@ impl Context {
         };
         self.renderer.report(&Event::Warning { text });
     }
-}
-
-/// The configuration goes before the record: an address may have been corrected since.
-fn add_recorded_hosts(written: &[Host], recorded: Vec<Host>) -> Vec<Host> {
-    let is_new = |host: &Host| written.iter().all(|known| known.name != host.name);
-    written.iter().cloned().chain(recorded.into_iter().filter(is_new)).collect()
 }

@@ -71,6 +71,13 @@ pub fn add_found_hosts(
     Ok(())
 }
 
+/// Returns the hosts of the configuration, then those that a roll recorded. The configuration goes before the record: an address
+/// may have been corrected since.
+pub fn add_recorded_hosts(written: &[Host], recorded: Vec<Host>) -> Vec<Host> {
+    let is_new = |host: &Host| written.iter().all(|known| known.name != host.name);
+    written.iter().cloned().chain(recorded.into_iter().filter(is_new)).collect()
+}
+
 fn fill_pattern(pattern: &TransportPattern, host: &HostName, address: IpAddr) -> Transport {
     let fill =
         |text: &str, address: &str| text.replace("{host}", host.as_str()).replace("{address}", address);
@@ -157,6 +164,14 @@ mod tests {
         assert_eq!(fill(TransportPattern::Ssh("{host}.lan".into()), "10.0.0.2"), "ssh web2.lan");
         let socket = TransportPattern::Socket("/run/{host}.sock".into());
         assert_eq!(fill(socket, "10.0.0.2"), "unix:///run/web2.sock");
+    }
+
+    #[test]
+    fn configuration_goes_before_the_record() {
+        let written = [example::host("web1", "10.0.0.9")];
+        let recorded = vec![example::host("web1", "10.0.0.1"), example::host("web2", "10.0.0.2")];
+        let both = add_recorded_hosts(&written, recorded.clone());
+        assert_eq!(both, [written[0].clone(), recorded[1].clone()]);
     }
 
     #[test]
