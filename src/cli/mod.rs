@@ -187,7 +187,7 @@ enum Command {
     ///
     /// roll, promote, assign, mirror, canary and a switch of several hosts acquire it by themselves; a lock whose process has
     /// ended is taken over. A lock acquired by an operator stays until it is released. Switching a single host only
-    /// prints a warning; deploy, update, kill, access and rollback do not look at it.
+    /// prints a warning; deploy, update, kill and rollback do not look at it.
     Lock(lock::LockArgs),
     /// Move the journal and the lock to another store
     Journal(journal::JournalArgs),

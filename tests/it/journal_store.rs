@@ -125,7 +125,7 @@ async fn write_while_a_server_is_killed(mut servers: Servers, open: &dyn Fn(&str
     let race = join_all(clients.iter().map(async |(store, me)| store.acquire(me, None).await.unwrap()));
     let watcher = open("shop");
     let kill = async {
-        // In the middle of the race: somebody has the lock, and the others do not know it yet.
+        // In the middle of the race: one operator has the lock, and the others have not read it yet.
         while watcher.read_lock().await.unwrap().is_none() {}
         servers.kill(0);
     };

@@ -67,7 +67,7 @@ impl JournalKeeper for DirKeeper {
     }
 }
 
-/// Makes the directory for its user alone: whoever can write there can forge the journal and remove the lock.
+/// Makes the directory for its user alone: a user who can write there can forge the journal and remove the lock.
 fn prepare_dir(dir: &Path) -> Result<(), JournalFailure> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| to_dir_failure(dir, &error))?;
     check_dir(dir)

@@ -123,7 +123,7 @@ pub fn list_nested_fields(field: &Value, indent: &str, references: &dyn Referenc
     let inside = any.into_iter().chain(field["items"].is_object().then(|| &field["items"]));
     let inside: String = inside.map(|one| list_nested_fields(one, indent, references)).collect();
     let own = list_fields(field, indent, references);
-    // A map that has keys of its own too: what its other keys have is below a name that stands for any.
+    // A map that has keys of its own too: what its other keys have is below a placeholder of their names.
     let (head, deeper) =
         if own.is_empty() { ("", indent.to_owned()) } else { ("NAME", format!("{indent}  ")) };
     let values: String = map_values(field)
