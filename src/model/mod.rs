@@ -47,5 +47,6 @@ pub mod run_id;
 pub mod shell;
 pub mod socket;
 pub mod ssh;
+pub mod terminal_text;
 pub mod traffic_split;
 pub mod version;

@@ -12,12 +12,13 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::model::api::endpoint::{ANSWER_TIMEOUT, Endpoint, JsonLines, NoQuery, PathValues, RequestBody};
-use crate::model::api::endpoints::HELLO;
+use crate::model::api::endpoints::{DEPLOYMENTS, HELLO, JOURNAL};
 use crate::model::api::{API_VERSION, ApiError, Hello, OLDEST_API_VERSION, RunEvent, RunOutcome};
 use crate::model::host::{ConnectConfig, Transport};
 use crate::model::name::HostName;
 use crate::world::link::{HostLink, LinkError, LinkResult, SharedLineSink};
 
+mod answer;
 mod calls;
 mod connection;
 mod handshake;
@@ -26,6 +27,7 @@ mod tls;
 mod transport;
 mod upload;
 
+use answer::{Content, MAX_LINE_BYTES, decode, read_body};
 use connection::{Connection, EncodedRequest, RequestFailure, describe_error};
 use handshake::TransportError;
 use transport::Pipe;
@@ -101,7 +103,7 @@ impl HttpLink {
         if status != StatusCode::OK {
             return Err(self.refused_error(status, &body));
         }
-        let hello: Hello = serde_json::from_slice(&body)
+        let hello: Hello = decode(&body, Content::Display)
             .map_err(|_| self.unreachable_error("what answers there is no switchman"))?;
         if hello.api < OLDEST_API_VERSION || hello.oldest_api > API_VERSION {
             return Err(self.skew_error(&hello.version, &format_range(hello.oldest_api, hello.api)));
@@ -120,7 +122,7 @@ impl HttpLink {
     }
 
     fn refused_error(&self, status: StatusCode, body: &[u8]) -> LinkError {
-        match serde_json::from_slice::<ApiError>(body) {
+        match decode::<ApiError>(body, Content::Display) {
             Ok(ApiError { message, code }) => LinkError::Refused { code, message },
             Err(_) => self.broken_error(format!("it answered HTTP status {status}")),
         }
@@ -183,20 +185,22 @@ impl HttpLink {
     ) -> LinkResult<R> {
         let request = self.encode(endpoint, path, query, body)?;
         let (connection, answer) = self.send(endpoint.timeout(body), &request, true).await?;
-        self.read_json(endpoint, connection, answer).await
+        let is_kept = [JOURNAL.row.path, DEPLOYMENTS.row.path].contains(&endpoint.row.path);
+        let content = if is_kept { Content::Data } else { Content::Display };
+        self.read_json(content, connection, answer).await
     }
 
-    async fn read_json<P, Q, B, R: DeserializeOwned>(
+    async fn read_json<R: DeserializeOwned>(
         &self,
-        _: &Endpoint<P, Q, B, R>,
+        content: Content,
         connection: Connection,
         answer: Response<Incoming>,
     ) -> LinkResult<R> {
         let status = answer.status();
-        let body = match self.run_with_timeout(ANSWER_TIMEOUT, answer.into_body().collect()).await? {
-            Ok(body) => body.to_bytes(),
-            Err(error) => {
-                let failure = RequestFailure::Broken(describe_error(&error));
+        let body = match self.run_with_timeout(ANSWER_TIMEOUT, read_body(answer.into_body())).await? {
+            Ok(body) => body,
+            Err(reason) => {
+                let failure = RequestFailure::Broken(reason);
                 return Err(self.broken_error(connection.explain_failure(failure).await));
             }
         };
@@ -204,7 +208,7 @@ impl HttpLink {
         if !status.is_success() {
             return Err(self.refused_error(status, &body));
         }
-        serde_json::from_slice(&body)
+        decode(&body, content)
             .map_err(|error| self.broken_error(format!("its answer is not understood: {error}")))
     }
 }
@@ -237,10 +241,14 @@ impl HttpLink {
                 None => return Err(self.broken_error("the answer ended without its last line")),
             };
             lines.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+            if lines.len() > MAX_LINE_BYTES && !lines.contains(&b'\n') {
+                let limit = MAX_LINE_BYTES / 1024;
+                return Err(self.broken_error(format!("it sent a line of more than {limit} KiB")));
+            }
             while let Some(end) = lines.iter().position(|byte| *byte == b'\n').filter(|_| status.is_success())
             {
                 let line: Vec<u8> = lines.drain(..=end).collect();
-                match serde_json::from_slice(&line) {
+                match decode(&line, Content::Display) {
                     Ok(RunEvent::Line(line)) => heard.write_line(&line).await,
                     Ok(RunEvent::KeepAlive) => {}
                     Ok(RunEvent::Exited(end)) => {
@@ -279,7 +287,6 @@ async fn exchange_hello(connection: &mut Connection) -> Result<(StatusCode, Byte
     let request = EncodedRequest { method: HELLO.row.method, target, body: None };
     let answer = connection.send(&request).await?;
     let status = answer.status();
-    let body =
-        answer.into_body().collect().await.map_err(|error| RequestFailure::Broken(describe_error(&error)))?;
-    Ok((status, body.to_bytes()))
+    let body = read_body(answer.into_body()).await.map_err(RequestFailure::Broken)?;
+    Ok((status, body))
 }

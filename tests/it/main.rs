@@ -18,6 +18,7 @@ mod golden_rules;
 mod haproxy_lint;
 mod haproxy_versions;
 mod host_faults;
+mod hostile_host;
 mod hostile_input;
 mod init;
 mod init_from;

@@ -29,16 +29,16 @@ impl Reporter for Renderer {
         }
         match event {
             Event::Observed { balancer, server, detail, .. } => {
-                self.show_spinner(format!("waiting for {balancer}: {server} is {detail}"));
+                self.show_spinner(&format!("waiting for {balancer}: {server} is {detail}"));
             }
             Event::WaitingForTimeout { balancer, timeout: bound, .. } => {
-                self.show_spinner(format!(
+                self.show_spinner(&format!(
                     "waiting {} for {balancer}, whose state cannot be read",
                     format(*bound)
                 ));
             }
             Event::Draining { in_flight, .. } => {
-                self.show_spinner(format!("draining: {in_flight} in flight"));
+                self.show_spinner(&format!("draining: {in_flight} in flight"));
             }
             _ => {}
         }

@@ -22,7 +22,7 @@ impl ProgressSink for Renderer {
     }
 
     fn report_counts(&self, snapshot: &Snapshot) {
-        self.show_spinner(format!(
+        self.show_spinner(&format!(
             "{} answered, {} failed",
             Count(snapshot.succeeded, "request"),
             snapshot.failed

@@ -9,6 +9,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use crate::model::duration::format;
 use crate::model::name::{BalancerName, HostName};
 use crate::model::roll::{RollId, Step};
+use crate::model::terminal_text::clean_line;
 use crate::world::reporter::{Event, RollEvent};
 
 /// The output that follows a roll.
@@ -104,6 +105,6 @@ impl HostLine {
         if let Some(in_flight) = self.in_flight.filter(|_| self.step == Some(Step::Drained)) {
             let _ = write!(text, " {in_flight} in flight");
         }
-        self.bar.set_message(text);
+        self.bar.set_message(clean_line(&text).into_owned());
     }
 }

@@ -13,6 +13,7 @@ use super::live_table::RollFollower;
 use super::time_format::TimeFormat;
 use crate::error::{ExitStatus, Failure};
 use crate::model::name::ServiceName;
+use crate::model::terminal_text::{clean_json, clean_line, clean_styled};
 
 /// Version of the JSON that `--output json` prints: raised when a field changes its meaning or goes away.
 pub(super) const SCHEMA_VERSION: u32 = 2;
@@ -88,6 +89,7 @@ impl Renderer {
     pub fn flush(&self) -> Result<(), Failure> {
         let text = std::mem::take(&mut *self.buffer.lock().unwrap_or_else(PoisonError::into_inner));
         self.spinner.finish_and_clear();
+        let text = if self.is_json { clean_json(&text) } else { clean_styled(&text) };
         let mut stdout = AutoStream::new(io::stdout(), self.color);
         match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
             Err(source) if source.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Output { source }),
@@ -106,6 +108,7 @@ impl Renderer {
 
     /// Writes a line to stderr, above the spinner if there is one.
     pub(super) fn write_stderr_line(&self, line: &str) {
+        let line = clean_styled(line);
         let write = || {
             // Without stderr there is no channel left for an error.
             let _ = writeln!(AutoStream::new(io::stderr(), self.color), "{line}");
@@ -116,8 +119,8 @@ impl Renderer {
         }
     }
 
-    pub(super) fn show_spinner(&self, message: String) {
-        self.spinner.set_message(message);
+    pub(super) fn show_spinner(&self, message: &str) {
+        self.spinner.set_message(clean_line(message).into_owned());
         self.spinner.enable_steady_tick(Duration::from_millis(120));
     }
 

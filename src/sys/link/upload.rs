@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::HttpLink;
+use super::answer::{Content, read_body};
 use super::connection::{Body, RequestFailure, describe_error};
 use crate::model::api::endpoint::NoQuery;
 use crate::model::api::endpoints::UPLOAD;
@@ -61,11 +62,11 @@ impl HttpLink {
         if !answer.status().is_success() {
             // Refused before all of it was sent: what is left to send ends with the connection.
             let status = answer.status();
-            let refusal = self.run_with_timeout(SILENCE_TIMEOUT, answer.into_body().collect()).await?;
-            let refusal = refusal.map_err(|error| self.broken_error(describe_error(&error)))?;
-            return Err(self.refused_error(status, &refusal.to_bytes()));
+            let refusal = self.run_with_timeout(SILENCE_TIMEOUT, read_body(answer.into_body())).await?;
+            let refusal = refusal.map_err(|reason| self.broken_error(reason))?;
+            return Err(self.refused_error(status, &refusal));
         }
-        self.read_json(&UPLOAD, connection, answer).await
+        self.read_json(Content::Display, connection, answer).await
     }
 
     /// Waits for as long as something moves, then for as long as the host is there.
