@@ -10,6 +10,7 @@ pub mod metrics;
 pub mod packet_proof;
 pub mod port_sockets;
 pub mod proxy;
+pub mod registration;
 pub mod restore;
 pub mod rule_reconciler;
 pub mod rules;
