@@ -4,7 +4,7 @@
 //!
 //! - `shop`: the host itself. The tag is its slot, so that `1.shop.service.consul` is one host. Load balancers resolve this name
 //!   for main and backup alike, so its check never follows the forward. The entry has a check only before the host is ready for
-//!   users, and after an operator took it out of DNS.
+//!   users, and after an operator took it out of DNS. A host that was taken out and runs no version has no entry at all.
 //! - `shop-main` and `shop-backup`: the vhosts, each with its own check.
 //! - `shop-instance`: one entry for each instance, with its role and version.
 
@@ -123,7 +123,11 @@ pub fn list_registrations(
     observed: &[Registration],
     health: &HealthResults,
 ) -> Vec<Registration> {
-    let RegisteredService { catalog_name: name, ports, .. } = facts.registered;
+    let RegisteredService { service, catalog_name: name, ports, .. } = facts.registered;
+    // While a version runs, the operator finds the host by its entry, to kill it.
+    if facts.state.is_withdrawn && facts.deployments.iter().all(|one| one.service != *service) {
+        return vec![];
+    }
     let main = find_result(health, facts.resolve_port(ports.main));
     let backup = find_result(health, facts.resolve_port(ports.backup));
     let mut wanted = vec![build_host_entry(facts, observed, main.is_ok() || backup.is_ok())];

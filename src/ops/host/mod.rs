@@ -16,3 +16,4 @@ pub mod rule_reconciler;
 pub mod rules;
 pub mod status;
 mod warn;
+pub mod withdrawal;

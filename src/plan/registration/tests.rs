@@ -113,7 +113,7 @@ fn entry_of_the_slot_follows_neither_forward_nor_health_once_it_is_in_dns() {
 
 #[test]
 fn host_without_slot_and_withdrawn_host_are_listed_and_not_in_dns() {
-    let mut scene = Scene::new(Switch::On);
+    let mut scene = Scene::managed();
     scene.observed = scene.list();
     scene.slot = None;
     assert_eq!(scene.describe()[0], "shop:8080 [] the host has no slot yet");
@@ -121,6 +121,9 @@ fn host_without_slot_and_withdrawn_host_are_listed_and_not_in_dns() {
     scene.state.is_withdrawn = true;
     assert_eq!(scene.describe()[0], "shop:8080 [] taken out of DNS by `disable-forward --deregister`");
     scene.observed = scene.list();
+    let deployments = std::mem::take(&mut scene.deployments);
+    assert_eq!(scene.describe(), [""; 0], "nothing is left to kill");
+    scene.deployments = deployments;
     scene.state.is_withdrawn = false;
     assert_eq!(scene.describe()[0], "shop:8080 [3] always");
 }

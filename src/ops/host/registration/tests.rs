@@ -245,7 +245,7 @@ async fn host_without_a_slot_is_listed_and_gets_one_that_is_released() {
     // Out of DNS at once, and the slot is free only after HAProxy has forgotten the address.
     withdraw(&one, true);
     pass(&mut holder, SECOND).await;
-    assert_eq!(registry.describe("web1"), "[] taken out of DNS by `disable-forward --deregister`");
+    assert_eq!(registry.describe("web1"), "none");
     pass(&mut waiting, RENEWAL_INTERVAL).await;
     assert_eq!(registry.describe("web2"), format!("[] {taken}"));
     pass(&mut holder, SECOND * 20).await;
@@ -255,7 +255,7 @@ async fn host_without_a_slot_is_listed_and_gets_one_that_is_released() {
     assert_eq!(state(&one).slot, None);
     // An agent that starts again leaves it out; the operator brings it back.
     pass(&mut Registrar::new(&one.world, &registry, &first), SECOND).await;
-    assert!(registry.describe("web1").starts_with("[] taken out"));
+    assert_eq!(registry.describe("web1"), "none");
     withdraw(&one, false);
     let wider = RegistrationSpec { slots: 2, ..first.clone() };
     pass(&mut Registrar::new(&one.world, &registry, &wider), SECOND).await;
@@ -290,4 +290,21 @@ async fn second_machine_of_one_name_changes_nothing_of_the_first() {
     assert_eq!(*registry.registrations.lock().unwrap(), before);
     assert_eq!(count_warnings(&two), 1);
     assert!(state(&two).problem.unwrap().contains("the names of hosts have to differ"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn stop_of_the_agent_keeps_everything_and_stop_of_the_machine_deregisters() {
+    for is_machine_stopping in [false, true] {
+        let (registry, fake, spec) = (FakeRegistry::default(), new_host(), spec("web1", 1, 3));
+        *fake.versions.is_machine_stopping.lock().unwrap() = is_machine_stopping;
+        let stop = async {
+            tokio::time::sleep(SECOND * 3).await;
+            assert_eq!(registry.describe("web1"), "[1] in DNS");
+            fake.stopper.stop();
+        };
+        tokio::join!(run(&fake.world, &registry, &spec), stop);
+        let left = if is_machine_stopping { "none" } else { "[1] in DNS" };
+        assert_eq!(registry.describe("web1"), left);
+        assert_eq!(registry.list_owners(), [(1, "web1".to_owned())], "the slot waits for the host");
+    }
 }
