@@ -24,6 +24,7 @@ use crate::ops::fleet::journal_move::MoveError;
 use crate::ops::fleet::lock::LockError;
 use crate::ops::fleet::promote::PromotionError;
 use crate::ops::fleet::roll::RollError;
+use crate::ops::fleet::withdraw::WithdrawError;
 use crate::ops::host::deployments::error::HostDeployError;
 use crate::ops::host::error_code::{change_code, store_code};
 use crate::ops::host::rules::ChangeError;
@@ -72,6 +73,8 @@ pub enum Failure {
     Machine(#[from] MachineError),
     #[error(transparent)]
     Switch(#[from] SwitchError),
+    #[error(transparent)]
+    Withdraw(#[from] WithdrawError),
     #[error("cannot bring the kernel to the recorded state: {0}")]
     Restore(#[source] ChangeError),
     #[error("{}", message::describe_store(.0))]
@@ -261,6 +264,7 @@ impl Failure {
             Self::Config(error) => hint::config_hint(error).into(),
             Self::HostSelection(error) => hint::selection_hint(error).into(),
             Self::Discovery(error) => hint::discovery_hint(error).into(),
+            Self::Withdraw(error) => hint::withdraw_hint(error),
             Self::Lab(error) => hint::lab_hint(error),
             Self::AnswersDiffer { subject, .. } => subject.fill(ANSWERS_DIFFER_HINT),
             Self::InsufficientSamples { subject, .. } => subject.fill(INSUFFICIENT_SAMPLES_HINT),

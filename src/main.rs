@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         build_host_world,
         build_fleet_world,
         connect_host_source: sys::discovery::connect,
+        connect_registry: sys::registry::connect,
         supervise: sys::supervisor::supervise,
         check_haproxy_config: |program, files| {
             let checked = sys::haproxy_program::check_config(program, files);

@@ -14,7 +14,7 @@ use super::upload::upload_release;
 use crate::model::api::endpoint::{NoBody, NoQuery};
 use crate::model::api::endpoints::{
     ACTIVITY, DESCRIPTION, FORWARD, HEALTH, HELLO, HISTORY, JOURNAL, LISTENERS, METRICS, OPENAPI, PROBE,
-    PROXY_STATS, PortQuery, RELEASES, RUN, STATUS, UPLOAD, VERSION,
+    PROXY_STATS, PortQuery, RELEASES, RUN, STATUS, UPLOAD, VERSION, WITHDRAW,
 };
 use crate::model::api::{ForwardRequest, HealthStatus, ProgramVersion, ServiceActivity};
 use crate::model::failure::ErrorCode;
@@ -101,6 +101,7 @@ fn build_host_routes() -> Vec<ApiRoute> {
         serve(&ACTIVITY, get_activity),
         serve(&LISTENERS, list_listeners),
         serve(&FORWARD, set_forward),
+        serve(&WITHDRAW, |state, call| async move { state.host.withdraw(&call.path, &call.body).await }),
         serve(&RELEASES, |state, call| async move { state.host.list_releases(&call.path).await }),
         serve(&JOURNAL, |state, call| async move { state.host.call_journal(&call.path, &call.body).await }),
         serve_upload(&UPLOAD, upload_release),

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 
 use super::Context;
 use super::failure::fail_file;
+use super::register_args::RegisterArgs;
 use crate::agent::metrics::{self, Metrics};
 use crate::agent::serve::{self, TlsFiles};
 use crate::agent::{agent_check, api};
@@ -22,6 +23,7 @@ use crate::model::history::Actor;
 use crate::ops::host::api::LocalHost;
 use crate::ops::host::deployments;
 use crate::ops::host::proxy;
+use crate::ops::host::registration;
 use crate::ops::host::rule_reconciler;
 use crate::world::HostWorld;
 
@@ -30,7 +32,7 @@ pub struct AgentArgs {
     /// Serve the API on standard input and output, as ssh runs it.
     ///
     /// If an agent is running on this host, the connection is handed over to it.
-    #[arg(long, conflicts_with_all = ["listen", "agent_check", "metrics"])]
+    #[arg(long, conflicts_with_all = ["listen", "agent_check", "metrics", "register"])]
     stdio: bool,
     /// Listen on this unix socket, which only root may use
     #[arg(long, value_name = "PATH", default_value = "/run/switchman/agent.sock")]
@@ -70,6 +72,8 @@ pub struct AgentArgs {
     /// This is plain HTTP without authentication. Nothing else is served on this address.
     #[arg(long, value_name = "ADDR:PORT")]
     metrics: Option<SocketAddr>,
+    #[command(flatten)]
+    registration: RegisterArgs,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -90,6 +94,8 @@ pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
         world.commands.wait_for_all().await;
         return result;
     }
+    // What is wrong with its flags is an error before the agent serves.
+    let registered = args.registration.connect(context)?;
     let stop = context.stop.clone();
     let over_tls = async {
         let (Some(address), Some(certificate), Some(key)) = (args.listen, &args.certificate, &args.key)
@@ -125,8 +131,14 @@ pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
         reconcilers.await;
         Ok(())
     };
+    let registering = async {
+        if let Some(client) = &registered {
+            registration::run(&world, client.registry.as_ref(), &client.spec).await;
+        }
+        Ok(())
+    };
     let checking = serve_agent_check(&args, context, &world);
-    let served = tokio::try_join!(on_socket, over_tls, checking, counting, reconciling);
+    let served = tokio::try_join!(on_socket, over_tls, checking, counting, reconciling, registering);
     world.commands.wait_for_all().await;
     served.map(|_| ())
 }

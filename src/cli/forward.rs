@@ -10,9 +10,13 @@ use super::lock_wait_args::LockWaitArgs;
 use crate::config::env;
 use crate::error::Failure;
 use crate::model::duration;
+use crate::model::fleet::Fleet;
+use crate::model::host::Host;
 use crate::model::port_forward::Switch;
 use crate::ops::fleet::forward::{self, SwitchOptions};
+use crate::ops::fleet::withdraw::withdraw;
 use crate::plan::host_selection::HostSelection;
+use crate::world::FleetWorld;
 use crate::world::reporter::{Event, Reporter};
 
 #[derive(Debug, Args)]
@@ -30,6 +34,11 @@ pub struct DisableArgs {
     /// If requests are still in flight after roll.drain_timeout, the forward is turned on again.
     #[arg(long, conflicts_with = "no_wait")]
     drain: bool,
+    /// After the drain, take the host out of Consul's DNS and release its slot.
+    ///
+    /// HAProxy then sends no user to its backup vhost either. enable-forward registers the host again.
+    #[arg(long, requires = "drain")]
+    deregister: bool,
 }
 
 #[derive(Debug, Args)]
@@ -71,17 +80,18 @@ impl DisableArgs {
 }
 
 pub async fn enable(args: EnableArgs, context: &Context) -> Result<(), Failure> {
-    switch_forwards(&args.common, Switch::On, false, context).await
+    switch_forwards(&args.common, Switch::On, false, false, context).await
 }
 
 pub async fn disable(args: DisableArgs, context: &Context) -> Result<(), Failure> {
-    switch_forwards(&args.common, Switch::Off, args.drain, context).await
+    switch_forwards(&args.common, Switch::Off, args.drain, args.deregister, context).await
 }
 
 async fn switch_forwards(
     args: &CommonArgs,
     switch: Switch,
     drain: bool,
+    deregisters: bool,
     context: &Context,
 ) -> Result<(), Failure> {
     let (file, fleet) = context.load_config().await?;
@@ -93,6 +103,10 @@ async fn switch_forwards(
     let options = SwitchOptions { actor, wait, drain, force, timeout: args.timeout };
     let [host] = hosts.as_slice() else {
         let each = forward::switch_many(&world, &fleet, &hosts, switch, &options).await?;
+        let is_switched = |host: &&Host| each.iter().any(|(name, one)| *name == host.name && one.is_ok());
+        for host in hosts.iter().filter(is_switched).filter(|_| deregisters) {
+            deregister(&world, &fleet, host, &options, context).await?;
+        }
         return context.renderer.print_switches(switch, each);
     };
     if let Ok(Some(lock)) = world.lock.read_holder().await {
@@ -103,5 +117,21 @@ async fn switch_forwards(
         Switch::Off => forward::disable(&world, &fleet, host, &options).await?,
     };
     context.renderer.print_switch(&switched);
+    if deregisters {
+        deregister(&world, &fleet, host, &options, context).await?;
+    }
+    Ok(())
+}
+
+async fn deregister(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    host: &Host,
+    options: &SwitchOptions,
+    context: &Context,
+) -> Result<(), Failure> {
+    withdraw(world, fleet, host, &options.actor).await?;
+    let text = format!("{}: out of DNS, no balancer uses it; its agent releases the slot", host.name);
+    context.renderer.print_remark(&text);
     Ok(())
 }

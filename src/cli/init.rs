@@ -4,11 +4,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::builder::RangedU64ValueParser;
+use clap::{Args, ValueEnum};
 
 use super::Context;
 use super::failure::{fail_file, fail_usage};
 use super::host_address_arg::{HostAddressArg, find_duplicate};
+use super::register_args::{DEFAULT_SLOTS, MAX_SLOTS};
 use super::web_server_arg::WebServerArg;
 use crate::config::parse_config;
 use crate::error::Failure;
@@ -19,7 +21,8 @@ use crate::model::name::ServiceName;
 use crate::model::ports::{Port, Ports};
 use crate::ops::init;
 use crate::plan::init_steps::{NewSet, list_new_set_steps};
-use crate::templates::working_set::{BalancerParams, WorkingSet};
+use crate::plan::registration::derive_catalog_name;
+use crate::templates::working_set::{BalancerParams, SlotParams, WorkingSet};
 use add_host::add_hosts;
 use from::{FromParams, init_from_haproxy};
 
@@ -43,6 +46,14 @@ pub struct InitArgs {
     /// With --from, it gives the address of a host whose server line has a name instead.
     #[arg(long = "host", value_name = "NAME=ADDRESS")]
     hosts: Vec<HostAddressArg>,
+    /// Let hosts come and go: HAProxy resolves slots in Consul, and agents claim them.
+    ///
+    /// haproxy.cfg gets slots instead of hosts, switchman.yaml lists the hosts of Consul, and the agent's unit registers its host.
+    #[arg(long, value_enum, value_name = "SOURCE", conflicts_with_all = ["hosts", "from"])]
+    discovery: Option<DiscoveryKind>,
+    /// Write this number of slots [default: 5]
+    #[arg(long, value_name = "N", requires = "discovery", value_parser = RangedU64ValueParser::<u16>::new().range(1..=MAX_SLOTS))]
+    slots: Option<u16>,
     /// Read HAProxy's state at this address of the load balancer [default: 10.0.0.2]
     ///
     /// With --from, the default is the address of a stats socket of the files.
@@ -72,12 +83,17 @@ pub struct InitArgs {
     #[arg(
         long,
         value_name = "NAME=ADDRESS",
-        conflicts_with_all = ["dir", "name", "server", "hosts", "balancer", "check_port", "main_port", "backup_port", "from", "force"]
+        conflicts_with_all = ["dir", "name", "server", "hosts", "discovery", "balancer", "check_port", "main_port", "backup_port", "from", "force"]
     )]
     add_host: Vec<HostAddressArg>,
     /// Replace existing files
     #[arg(long)]
     force: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum DiscoveryKind {
+    Consul,
 }
 
 /// The address of the load balancer in the example of the README.
@@ -107,8 +123,9 @@ pub async fn run(args: InitArgs, context: &Context) -> Result<(), Failure> {
     let dir = args.dir.unwrap_or_else(|| PathBuf::from(project.as_str()));
     let dir = std::path::absolute(&dir).map_err(fail_file("find", &dir))?;
     let mut hosts: Vec<Host> = args.hosts.iter().map(HostAddressArg::to_host).collect();
-    let has_example_addresses = hosts.is_empty() || args.balancer.is_none();
-    if hosts.is_empty() {
+    let has_example_addresses = (hosts.is_empty() && args.discovery.is_none()) || args.balancer.is_none();
+    let slots = args.discovery.map(|DiscoveryKind::Consul| build_slots(&project, args.slots)).transpose()?;
+    if hosts.is_empty() && slots.is_none() {
         // Addresses for documentation would never be reached; these are what the README's example uses.
         let examples = ["web1=10.0.0.11", "web2=10.0.0.12"].iter().filter_map(|host| host.parse().ok());
         hosts = examples.map(|host: HostAddressArg| host.to_host()).collect();
@@ -120,7 +137,8 @@ pub async fn run(args: InitArgs, context: &Context) -> Result<(), Failure> {
         .zip(port(args.backup_port, 80))
         .map(|((check, main), backup)| Ports { check, main, backup })
         .ok_or_else(|| fail_usage("init", "set the ports", "0 is no port"))?;
-    let site = build_site(project, args.server, hosts, balancer, ports, &dir.to_string_lossy());
+    let nodes = Nodes { hosts, slots };
+    let site = build_site(project, args.server, nodes, balancer, ports, &dir.to_string_lossy());
     // What does not load is not written.
     let yaml = site.render_yaml(&[site.stats_address()]).map_err(|error| Failure::Init(error.into()))?;
     let fleet = parse_config(&dir.join("switchman.yaml"), &yaml)?;
@@ -143,16 +161,31 @@ fn build_from_params(args: InitArgs) -> FromParams {
     FromParams { files: args.from, dir: args.dir, force: args.force, options }
 }
 
+/// The written hosts, or the slots that hosts claim.
+struct Nodes {
+    hosts: Vec<Host>,
+    slots: Option<SlotParams>,
+}
+
+fn build_slots(project: &ServiceName, count: Option<u16>) -> Result<SlotParams, Failure> {
+    let catalog_name = derive_catalog_name(project)
+        .map_err(|error| fail_usage("init", "name the service in Consul", error.to_string()))?;
+    Ok(SlotParams { catalog_name, count: count.unwrap_or(DEFAULT_SLOTS) })
+}
+
 fn build_site(
     project: ServiceName,
     server: WebServerArg,
-    hosts: Vec<Host>,
+    Nodes { hosts, slots }: Nodes,
     balancer: IpAddr,
     ports: Ports,
     dir: &str,
 ) -> WorkingSet {
     let second = Duration::from_secs(1);
+    // With discovery, as it was measured with slots (docs/design/measurements.md#m46).
+    let (inter, rise) = if slots.is_some() { (second / 2, 1) } else { (second, 2) };
     WorkingSet {
+        slots,
         health_host: format!("{}.example", project.as_str().replace('_', "-")),
         server: server.into(),
         ports,
@@ -173,10 +206,10 @@ fn build_site(
             // DOWN in 0.4 to 1.1 s and UP in 0.1 to 0.8 s with such settings, at one check a second at rest
             // (docs/design/measurements.md#m4).
             check: CheckTiming {
-                inter: second,
+                inter,
                 fastinter: Some(Duration::from_millis(200)),
                 fall: 3,
-                rise: 2,
+                rise,
                 timeout: Some(second),
             },
         },

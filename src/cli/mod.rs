@@ -37,6 +37,7 @@ mod metrics;
 mod promote;
 mod proxy;
 mod refresh_args;
+mod register_args;
 pub mod render;
 mod restore;
 mod roll;

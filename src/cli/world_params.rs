@@ -10,10 +10,12 @@ use crate::model::config_check::ConfigCheck;
 use crate::model::discovery::DiscoverySource;
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
+use crate::model::registration::RegistryLocation;
 use crate::world::FleetWorld;
 use crate::world::HostWorld;
 use crate::world::changes::ChangeTracker;
 use crate::world::discovery::HostSource;
+use crate::world::registry::Registry;
 use crate::world::reporter::Reporter;
 use crate::world::runner::SupervisorRole;
 use crate::world::stop::StopToken;
@@ -50,6 +52,8 @@ pub struct WorldFactory {
     pub build_fleet_world: fn(FleetWorldParams) -> FleetWorld,
     /// Builds the reader of a source of hosts.
     pub connect_host_source: fn(&DiscoverySource) -> Arc<dyn HostSource>,
+    /// Builds the client of the catalogue that a host registers in; the error is prose.
+    pub connect_registry: fn(&RegistryLocation) -> Result<Arc<dyn Registry>, String>,
     /// Runs one of the supervisor's roles for the instance of a directory; the error is prose.
     pub supervise: fn(&Path, SupervisorRole) -> Result<(), String>,
     /// Runs `haproxy -c`.

@@ -9,6 +9,7 @@ use crate::ops::fleet::balancer_wait::BalancerWaitError;
 use crate::ops::fleet::discovery::DiscoveryError;
 use crate::ops::fleet::drain::DrainError;
 use crate::ops::fleet::forward::SwitchError;
+use crate::ops::fleet::withdraw::WithdrawError;
 use crate::plan::discovery::HostListError;
 use crate::plan::host_selection::SelectionError;
 use crate::plan::switch::Refusal;
@@ -30,6 +31,23 @@ pub(super) const fn config_hint(error: &ConfigError) -> &'static str {
             "give it to root with `chown` and `chmod go-w`, or read what it runs and give `--trust-config`"
         }
         ConfigError::Invalid { .. } => "`switchman schema` prints the shape of the file for your editor",
+    }
+}
+
+pub(super) fn withdraw_hint(error: &WithdrawError) -> String {
+    match error {
+        WithdrawError::NotRequested { source: LinkError::Refused { code: ErrorCode::Unprocessable, .. }, host } => {
+            format!(
+                "the host is as it was: `switchman status --host {host}` shows its forward; its agent registers it with `switchman \
+                 agent --register consul://127.0.0.1:8500`"
+            )
+        }
+        WithdrawError::NotRequested { source, .. } => host::link_hint(source),
+        WithdrawError::StillUsed { .. } => {
+            "the host stays in maintenance, and its backup vhost answers; look for `cannot register` in the log of its agent, then run the \
+             command again"
+                .into()
+        }
     }
 }
 

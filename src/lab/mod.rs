@@ -219,6 +219,7 @@ impl Lab {
             check: self.options.check,
         };
         Ok(WorkingSet {
+            slots: None,
             project: SERVICE.parse().map_err(|_| to_load_error("no name"))?,
             server: WebServer::Nginx,
             ports: build_ports(8888, 8080, 80)?,

@@ -40,6 +40,7 @@ pub mod port_forward;
 pub mod ports;
 pub mod promote;
 pub mod proxy;
+pub mod registration;
 pub mod release;
 pub mod roll;
 pub mod rules;

@@ -96,7 +96,7 @@ pub fn find_main_line<'a>(
     }
 }
 
-fn find_endpoint(fleet: &Fleet, port: Port, host: &HostName) -> Option<SocketAddr> {
+pub fn find_endpoint(fleet: &Fleet, port: Port, host: &HostName) -> Option<SocketAddr> {
     Some(SocketAddr::new(fleet.find_host(host)?.address?, port.get()))
 }
 

@@ -10,6 +10,7 @@ use crate::model::deployment::WebServer;
 use crate::model::fleet::Fleet;
 use crate::model::host::{Host, Transport};
 use crate::model::ports::Port;
+use crate::templates::working_set::REGISTER_UNIT;
 
 /// A step of the operator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -54,11 +55,10 @@ pub fn list_new_set_steps(fleet: &Fleet, set: &NewSet<'_>) -> Vec<SetupStep> {
         let check = format!("cd {dir} && switchman check --offline --haproxy-cfg haproxy.cfg");
         steps.push(step(OPERATOR, action, vec![check]));
     }
-    let copies = fleet.hosts.iter().map(|host| {
-        format!(
-            "tar -C {above} -cf - {name} | ssh {host} \"mkdir -p {above} && tar -C {above} -xf -\"",
-            host = find_ssh_destination(host)
-        )
+    let is_discovered = !fleet.discovery.is_empty();
+    let destinations = fleet.hosts.iter().map(find_ssh_destination).chain(is_discovered.then_some("HOST"));
+    let copies = destinations.map(|host| {
+        format!("tar -C {above} -cf - {name} | ssh {host} \"mkdir -p {above} && tar -C {above} -xf -\"")
     });
     steps.push(step(
         OPERATOR,
@@ -72,12 +72,19 @@ pub fn list_new_set_steps(fleet: &Fleet, set: &NewSet<'_>) -> Vec<SetupStep> {
              it serves users, keep it, and run `init` again with other ports: `--backup-port`, `--main-port`",
             fleet.ports.backup
         ),
-        vec![
-            format!("systemctl disable --now {program}"),
-            format!("install -m 644 {dir}/systemd/*.service /etc/systemd/system/"),
-            format!("install -D -m 644 {dir}/switchman.yaml /etc/switchman/switchman.yaml"),
-            format!("systemctl daemon-reload && systemctl enable --now {service}-backup {service}-main switchman"),
-        ],
+        [
+            Some(format!("systemctl disable --now {program}")),
+            Some(format!("install -m 644 {dir}/systemd/*.service /etc/systemd/system/")),
+            is_discovered.then(|| format!("install -D -m 644 {dir}/{REGISTER_UNIT} /etc/systemd/system/switchman.service.d/register.conf")),
+            Some(format!("install -D -m 644 {dir}/switchman.yaml /etc/switchman/switchman.yaml")),
+            Some(format!("systemctl daemon-reload && systemctl enable --now {service}-backup {service}-main && systemctl enable switchman && systemctl restart switchman"))
+                .filter(|_| is_discovered),
+            Some(format!("systemctl daemon-reload && systemctl enable --now {service}-backup {service}-main switchman"))
+                .filter(|_| !is_discovered),
+        ]
+        .into_iter()
+        .flatten()
+        .collect(),
     ));
     steps.push(step(
         BALANCER,

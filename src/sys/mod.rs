@@ -22,6 +22,7 @@ pub mod outputs;
 pub mod packet_probe;
 pub mod probe;
 pub mod proxy;
+pub mod registry;
 pub mod releases;
 pub mod rule_watch;
 pub mod runner;

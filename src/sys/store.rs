@@ -16,15 +16,16 @@ use crate::model::deployment::{Deployment, DeploymentId};
 use crate::model::forward::{Intent, ServiceRecord, Trial};
 use crate::model::history::{Actor, HistoryEntry, OperationId};
 use crate::model::name::ServiceName;
+use crate::model::registration::RegistrationState;
 use crate::world::deployments::DeploymentStore;
 use crate::world::store::{ChangeOutcome, HistoryNote, LockGuard, Store, StoreError, StoreResult};
 
 mod rows;
 
 const SCHEMA: Schema = Schema {
-    version: 6,
+    version: 7,
     create: CREATE,
-    upgrades: &[UPGRADE_TO_2, UPGRADE_TO_3, UPGRADE_TO_4, UPGRADE_TO_5, UPGRADE_TO_6],
+    upgrades: &[UPGRADE_TO_2, UPGRADE_TO_3, UPGRADE_TO_4, UPGRADE_TO_5, UPGRADE_TO_6, UPGRADE_TO_7],
 };
 
 const CREATE: &str = "
@@ -47,7 +48,8 @@ const CREATE: &str = "
         BEGIN SELECT RAISE(ABORT, 'history is append-only'); END;
     CREATE INDEX trials ON forwards (service) WHERE trial IS NOT NULL;
     CREATE INDEX places ON forwards (service) WHERE layer7 IS NOT NULL;
-    PRAGMA user_version = 6;";
+    CREATE TABLE registrations (service TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT;
+    PRAGMA user_version = 7;";
 
 /// Versions side by side: routes, access and trial as JSON; deployments.
 const UPGRADE_TO_2: &str = "
@@ -81,6 +83,11 @@ const UPGRADE_TO_6: &str = "
     ALTER TABLE history ADD COLUMN purpose TEXT NOT NULL DEFAULT '';
     ALTER TABLE history ADD COLUMN roll TEXT;
     PRAGMA user_version = 6;";
+
+/// Registrations of services in a catalogue as JSON.
+const UPGRADE_TO_7: &str = "
+    CREATE TABLE registrations (service TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT;
+    PRAGMA user_version = 7;";
 
 /// Interval between two attempts to take the lock of the host.
 const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -241,6 +248,25 @@ impl Store for SqliteStore {
                 Ok((rows::parse_text(row, 0)?, u64::try_from(row.get::<_, i64>(1)?).unwrap_or_default()))
             };
             connection.prepare(rows::COUNT_DONE)?.query_map([action], count)?.collect()
+        })
+    }
+
+    fn load_registrations(&self) -> StoreResult<BTreeMap<ServiceName, RegistrationState>> {
+        self.read("read the registrations", |connection| {
+            let state = |row: &Row<'_>| Ok((rows::parse_text(row, 0)?, rows::parse_json(row, 1)?));
+            connection.prepare(rows::SELECT_REGISTRATIONS)?.query_map([], state)?.collect()
+        })
+    }
+
+    fn update_registration(
+        &self,
+        service: &ServiceName,
+        change: &dyn Fn(&mut RegistrationState),
+    ) -> StoreResult<()> {
+        self.write("record a registration", |transaction| {
+            let mut state = rows::find_registration(transaction, service)?;
+            change(&mut state);
+            rows::put_registration(transaction, service, &state)
         })
     }
 

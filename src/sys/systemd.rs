@@ -235,6 +235,13 @@ impl Runner for Systemd {
         true
     }
 
+    /// `stopping` is the state from the begin of a shutdown on (systemctl(1), `is-system-running`, which then fails).
+    async fn is_machine_stopping(&self) -> bool {
+        let state = Program::new("systemctl").arg("is-system-running").env("LC_ALL", "C");
+        let output = state.run(b"", COMMAND_TIMEOUT).await;
+        output.is_ok_and(|output| output.stdout.trim() == "stopping")
+    }
+
     fn name(&self) -> &'static str {
         "systemd"
     }

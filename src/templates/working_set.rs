@@ -44,6 +44,16 @@ pub struct WorkingSet {
     /// nginx's `worker_processes`.
     pub workers: String,
     pub balancer: BalancerParams,
+    /// Slots that HAProxy resolves instead of written hosts.
+    pub slots: Option<SlotParams>,
+}
+
+/// The slots of a service in Consul.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotParams {
+    /// Name of the service in Consul.
+    pub catalog_name: String,
+    pub count: u16,
 }
 
 #[derive(Debug, Clone)]
@@ -81,13 +91,21 @@ pub struct TemplateError {
     pub placeholder: String,
 }
 
+/// The drop-in with the flags of the agent, in the directory of the set.
+pub const REGISTER_UNIT: &str = "systemd/switchman-register.conf";
+
 const NGINX: &str = include_str!("../../vhosts/nginx/vhost.conf");
 const NGINX_STATIC: &str = include_str!("../../vhosts/nginx/static.conf");
 const NGINX_PROXY: &str = include_str!("../../vhosts/nginx/proxy.conf");
 const APACHE: &str = include_str!("../../vhosts/apache/vhost.conf");
 const CADDY: &str = include_str!("../../vhosts/caddy/Caddyfile");
 const HAPROXY: &str = include_str!("../../vhosts/haproxy.cfg");
+const REGISTER: &str = include_str!("../../vhosts/switchman-register.conf");
+const RESOLVERS: &str = include_str!("../../vhosts/resolvers.cfg");
 const YAML: &str = include_str!("../../vhosts/switchman.yaml");
+
+/// Main and backup of a slot have one address, and a slot without a host has none.
+const SLOT_OPTIONS: &str = " resolvers consul resolve-prefer ipv4 init-addr none resolve-opts allow-dup-ip";
 
 impl WorkingSet {
     /// Renders one vhost of one host. `file` is its future path; `who` goes into the header `X-Switchman-Vhost`.
@@ -160,6 +178,8 @@ impl WorkingSet {
                 ("fastinter", &fastinter),
                 ("fall", &fall),
                 ("rise", &rise),
+                ("resolvers", if self.slots.is_some() { RESOLVERS } else { "" }),
+                ("server_options", if self.slots.is_some() { SLOT_OPTIONS } else { "" }),
                 ("servers", self.render_servers().trim_end()),
             ],
         )
@@ -168,6 +188,9 @@ impl WorkingSet {
     /// switchman.yaml; `access` is how the hosts reach each balancer's statistics: the first is called lb1.
     pub fn render_yaml(&self, access: &[String]) -> Result<String, TemplateError> {
         let mut hosts = String::new();
+        if let Some(SlotParams { catalog_name, .. }) = &self.slots {
+            let _ = writeln!(hosts, "  consul: {{service: {}}}", quote_scalar(catalog_name));
+        }
         for host in &self.hosts {
             if let Some(address) = host.address {
                 let _ = writeln!(hosts, "  {}: {{address: \"{address}\"}}", quote_scalar(host.name.as_str()));
@@ -190,7 +213,8 @@ impl WorkingSet {
                 "  - {{name: lb{number}, haproxy: \"{access}\", backend: {backend}, check: {{{timing}}}}}"
             );
         }
-        let floor = if self.hosts.len() > 1 { "1" } else { "0" };
+        let count = self.slots.as_ref().map_or(self.hosts.len(), |slots| slots.count.into());
+        let floor = if count > 1 { "1" } else { "0" };
         fill_template(
             YAML,
             &[
@@ -218,6 +242,19 @@ impl WorkingSet {
     fn render_servers(&self) -> String {
         let Ports { check, main, backup } = self.ports;
         let mut lines = String::new();
+        if let Some(SlotParams { catalog_name, count }) = &self.slots {
+            lines.push_str("    # A slot is the host that has claimed it, and without one in MAINT. A name has one address: HAProxy shares none.\n");
+            for slot in 1..=*count {
+                let at = |port: Port| format!("{slot}.{catalog_name}.service.consul:{port}");
+                let _ = writeln!(
+                    lines,
+                    "    server main-{slot} {} check port {check} cookie s{slot}\n    \
+                     server backup-{slot} {} check port {backup} cookie s{slot} backup",
+                    at(main),
+                    at(backup)
+                );
+            }
+        }
         for host in &self.hosts {
             let Host { name, address: Some(address), .. } = host else { continue };
             let at = |port: Port| SocketAddr::new(*address, port.get());
@@ -272,6 +309,10 @@ impl WorkingSet {
         files.push(text("site/releases/1.0.0/index.html", page));
         files.push(link("site/main", "releases/1.0.0"));
         files.push(link("site/backup", "releases/1.0.0"));
+        if let Some(slots) = &self.slots {
+            let unit = fill_template(REGISTER, &[("slots", &slots.count.to_string())])?;
+            files.push(text(REGISTER_UNIT, unit));
+        }
         files.push(text("run/.keep", String::new()));
         files.push(text("log/.keep", String::new()));
         Ok(files)

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::model::api::deployments::WithdrawRequest;
 use crate::model::api::deployments::{
     AccessRequest, AssignRequest, AssignResponse, CloseIdleRequest, CloseIdleResponse, DeployRequest,
     DeployResponse, DeploymentsView, KillRequest, KillResponse, LogsRequest, MergeRequest, RollbackRequest,
@@ -25,6 +26,7 @@ use crate::model::history::HistoryEntry;
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
 use crate::model::proxy::ProxyStats;
+use crate::model::registration::RegistrationState;
 use crate::model::ssh::SshAttempt;
 use crate::model::traffic_split::{TrafficSplitRequest, TrafficSplitResponse};
 
@@ -157,6 +159,13 @@ pub trait HostLink: HostDeployments + HostTrafficSplit {
 
     /// Kernel and record together. Idempotent.
     async fn set_forward(&self, request: &ForwardRequest) -> LinkResult<ChangeResult>;
+
+    /// Takes the host out of the DNS of the catalogue in which its agent registers it. Idempotent.
+    async fn withdraw(
+        &self,
+        service: &ServiceName,
+        request: &WithdrawRequest,
+    ) -> LinkResult<RegistrationState>;
 
     async fn run(&self, request: &RunRequest, heard: SharedLineSink) -> LinkResult<RunOutcome>;
 

@@ -29,6 +29,7 @@ pub mod outputs;
 pub mod packet_probe;
 pub mod probe;
 pub mod proxy;
+pub mod registry;
 pub mod releases;
 pub mod reporter;
 pub mod runner;

@@ -56,6 +56,11 @@ pub trait Runner: Send + Sync {
         false
     }
 
+    /// Whether the whole machine is shutting down, as far as its service manager reports that.
+    async fn is_machine_stopping(&self) -> bool {
+        false
+    }
+
     /// The runner's name for people: `systemd`, `supervisor`.
     fn name(&self) -> &'static str;
 

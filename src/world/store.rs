@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use crate::model::forward::{Intent, ServiceRecord, Trial};
 use crate::model::history::{Actor, HistoryEntry, OperationId, Phase};
 use crate::model::name::ServiceName;
+use crate::model::registration::RegistrationState;
 
 /// Why the record could not be read or written. After a failed write nothing of it is recorded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -130,6 +131,16 @@ pub trait Store: Send + Sync {
         }
         Ok(counts)
     }
+
+    /// The registrations of this host's services in a catalogue, for those that an agent registers.
+    fn load_registrations(&self) -> StoreResult<BTreeMap<ServiceName, RegistrationState>>;
+
+    /// Changes what is recorded about a registration, as one transaction.
+    fn update_registration(
+        &self,
+        service: &ServiceName,
+        change: &dyn Fn(&mut RegistrationState),
+    ) -> StoreResult<()>;
 
     /// The latest `limit` rows, oldest first; of one service when given.
     fn load_history(&self, service: Option<&ServiceName>, limit: u32) -> StoreResult<Vec<HistoryEntry>>;

@@ -1,6 +1,7 @@
 //! A real Consul lists the hosts, and a real HAProxy finds them by name in slots: no name of a server is that of a host.
 
 mod exercise9;
+mod registration;
 
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};

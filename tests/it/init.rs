@@ -84,6 +84,37 @@ fn haproxy_accepts_generated_configuration_and_check_finds_nothing() {
     }
 }
 
+/// The set with slots: HAProxy and our own lint accept it, and the agent accepts the flags of its unit.
+#[test]
+fn slots_of_consul_are_accepted_by_haproxy_lint_and_agent() {
+    let dir = tempfile::tempdir().unwrap();
+    let written = init(dir.path(), &["--discovery", "consul", "--slots", "3"]);
+    assert_accepts(&written, "init");
+    assert_accepts(&run(dir.path(), "haproxy", &["-c", "-f", "set/haproxy.cfg"]), "haproxy -c");
+    let args = ["--config", "set/switchman.yaml", "--output", "json", "check", "--offline"];
+    let check = run(dir.path(), SWITCHMAN, &[&args[..], &["--haproxy-cfg", "set/haproxy.cfg"]].concat());
+    let found: serde_json::Value = serde_json::from_slice(&check.stdout).unwrap();
+    let findings = found["findings"].as_array().unwrap();
+    assert!(findings.iter().all(|finding| finding["severity"] == "ok"), "{findings:#?}");
+    let read = |file: &str| std::fs::read_to_string(dir.path().join(file)).unwrap();
+    let cfg = read("set/haproxy.cfg");
+    let line = "    server backup-3 3.shop.service.consul:80 check port 80 cookie s3 backup\n";
+    assert!(cfg.contains(line) && !cfg.contains("main-4") && cfg.contains("hold refused    24h"), "{cfg}");
+    assert!(read("set/switchman.yaml").contains("\n  consul: {service: shop}\n"));
+    let unit = read("set/systemd/switchman-register.conf");
+    let flags: Vec<&str> = unit.trim_end().rsplit('\n').next().unwrap().split(' ').skip(2).collect();
+    assert_eq!(flags[..2], ["--socket", "/run/switchman/agent.sock"]);
+    let agent = [
+        &["--config", "set/switchman.yaml", "--state-dir", "state", "agent"],
+        &flags[2..],
+        &["--socket", "agent.sock", "--register-address", "0.0.0.0"],
+    ]
+    .concat();
+    let refused = run(dir.path(), SWITCHMAN, &agent);
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(error.contains("cannot register this host: `0.0.0.0` is no address"), "{error}");
+}
+
 /// Rows: Z1.
 #[test]
 fn web_servers_accept_generated_vhosts() {

@@ -85,6 +85,7 @@ fn make_body(row: &Row) -> Value {
         "access" => json!({"public": false}),
         "assign" => json!({"version": "2.0.0"}),
         "rollback" => json!({}),
+        "withdraw" => json!({"actor": actor}),
         "watch" => json!({"id": two.id}),
         "closeIdle" => json!({"reported": 0}),
         "journal" => json!({"call": {"operation": "read-lock"}}),
@@ -233,8 +234,12 @@ async fn dry_run_changes_nothing_on_every_changing_route() {
             _ => {}
         }
         let (status, text) = agent.send(row, "", &body).await;
-        // Main cannot be killed: the check is made.
-        let expected = if row.id == "kill" { StatusCode::FORBIDDEN } else { StatusCode::OK };
+        // Main cannot be killed, and an agent that does not register cannot withdraw: the check is made.
+        let expected = match row.id {
+            "kill" => StatusCode::FORBIDDEN,
+            "withdraw" => StatusCode::UNPROCESSABLE_ENTITY,
+            _ => StatusCode::OK,
+        };
         assert_eq!(status, expected, "{}: {text}", row.id);
         assert_eq!(agent.dump(), before, "{} carried it out", row.id);
     }

@@ -2,11 +2,14 @@
 
 use super::{Sample, name, samples, secs, wrap};
 use crate::model::discovery::{ConsulLookup, DnsLookup, DnsRecord, HostLookup};
+use crate::model::failure::ErrorCode;
 use crate::model::journal_location::AccessFiles;
 use crate::model::name::NameError;
 use crate::ops::fleet::discovery::DiscoveryError;
+use crate::ops::fleet::withdraw::WithdrawError;
 use crate::plan::discovery::HostListError;
 use crate::world::discovery::HostSourceError;
+use crate::world::link::LinkError;
 
 pub(super) fn list_discovery_errors() -> Vec<Sample<DiscoveryError>> {
     let unreadable = samples!(HostSourceError {
@@ -49,4 +52,22 @@ pub(super) fn list_discovery_errors() -> Vec<Sample<DiscoveryError>> {
         wrap(unreadable, |error| DiscoveryError::Unreadable { lookup: Box::new(consul.clone()), error });
     let unusable = wrap(unusable, |error| DiscoveryError::Unusable { lookup: Box::new(dns.clone()), error });
     unreadable.into_iter().chain(unusable).collect()
+}
+
+pub(super) fn list_withdraw_errors() -> Vec<Sample<WithdrawError>> {
+    let refused = |message: &str| WithdrawError::NotRequested {
+        host: "web1".into(),
+        source: LinkError::Refused { code: ErrorCode::Unprocessable, message: message.into() },
+    };
+    samples!(WithdrawError {
+        NotRequested: [
+            refused("the agent of this host does not register `shop`"),
+            refused("the forward is on: the host has to be in maintenance"),
+        ],
+        StillUsed: [WithdrawError::StillUsed {
+            host: "web1".into(),
+            users: vec!["`lb1` still has it in `backup-1`".into()],
+            waited: secs(20),
+        }],
+    })
 }

@@ -326,6 +326,16 @@ impl AccessRequest {
     }
 }
 
+/// Takes the host out of the DNS of the catalogue in which its agent registers it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct WithdrawRequest {
+    #[serde(default = "default_actor")]
+    pub actor: Actor,
+    /// Everything is checked, nothing is done.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+}
+
 /// A watcher of a new main.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WatchRequest {

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use crate::model::api::deployments::{
     AccessRequest, AssignRequest, AssignResponse, CloseIdleRequest, CloseIdleResponse, DeployRequest,
     DeployResponse, DeploymentView, DeploymentsView, KillRequest, KillResponse, MergeRequest,
-    RollbackRequest, TrialOutcome, UpdateRequest, WatchRequest,
+    RollbackRequest, TrialOutcome, UpdateRequest, WatchRequest, WithdrawRequest,
 };
 use crate::model::api::endpoint::{
     ANSWER_TIMEOUT, Archive, Endpoint, JsonLines, Method, NoBody, NoQuery, PlainText, Row,
@@ -28,6 +28,7 @@ use crate::model::history::HistoryEntry;
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
 use crate::model::proxy::ProxyStats;
+use crate::model::registration::RegistrationState;
 use crate::model::traffic_split::{TrafficSplitRequest, TrafficSplitResponse};
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -120,6 +121,10 @@ table! {
     FORWARD: Send<ForwardRequest, ChangeResult, ServiceName> = Endpoint::new(Method::Put, "/v1/services/{service}/forward",
         "switchForward",
         "Switch the forward in kernel and record; repeating the request changes nothing",
+    );
+    WITHDRAW: Send<WithdrawRequest, RegistrationState, ServiceName> = Endpoint::new(Method::Post, "/v1/services/{service}/withdraw",
+        "withdraw",
+        "Take this host out of DNS and release its slot; the forward has to be off",
     );
     RELEASES: Get<Vec<HostRelease>, ServiceName> =
         Endpoint::new(Method::Get, "/v1/services/{service}/releases", "releases", "List the complete releases");

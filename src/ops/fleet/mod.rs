@@ -19,3 +19,4 @@ pub mod reach;
 pub mod roll;
 mod server_lines;
 pub mod status;
+pub mod withdraw;

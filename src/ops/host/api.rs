@@ -14,6 +14,8 @@ use super::packet_proof;
 use super::port_sockets;
 use super::rules::{self, ChangeError};
 use super::status::read_view;
+use super::withdrawal;
+use crate::model::api::deployments::WithdrawRequest;
 use crate::model::api::journal::{JournalAnswer, JournalRequest};
 use crate::model::api::{
     API_VERSION, ForwardRequest, Hello, HostRelease, HostView, OLDEST_API_VERSION, ProbeRequest, ProbeResult,
@@ -21,11 +23,13 @@ use crate::model::api::{
 };
 use crate::model::deployment::Digest;
 use crate::model::failure::ErrorCode;
-use crate::model::forward::ChangeResult;
+use crate::model::forward::{ChangeResult, Intent};
 use crate::model::history::HistoryEntry;
 use crate::model::name::ServiceName;
 use crate::model::observation::ObservationError;
+use crate::model::port_forward::Switch;
 use crate::model::ports::Port;
+use crate::model::registration::RegistrationState;
 use crate::model::socket::Socket;
 use crate::plan::drain;
 use crate::plan::drain::peers::list_peers;
@@ -132,7 +136,7 @@ impl HostLink for LocalHost {
     }
 
     async fn set_forward(&self, request: &ForwardRequest) -> LinkResult<ChangeResult> {
-        let intent = request.clone().into();
+        let intent: Intent = request.clone().into();
         if request.dry_run {
             let records = self.world.store.load_records().map_err(|error| from_store_error(&error))?;
             let previewed = rules::preview(&self.world, &records, &intent).await;
@@ -141,9 +145,21 @@ impl HostLink for LocalHost {
         let (world, addresses) = (self.world.clone(), request.addresses.clone());
         run_to_completion(&self.world, async move {
             let changed = packet_proof::change_and_prove(&world, &intent, &addresses).await;
+            // After the switch: in DNS before, the host would have users whose main does not answer.
+            if changed.is_ok() && intent.switch == Switch::On {
+                withdrawal::end_withdrawal(&world, &intent.forward.service);
+            }
             changed.map_err(|error| from_change_error(&error))
         })
         .await
+    }
+
+    async fn withdraw(
+        &self,
+        service: &ServiceName,
+        request: &WithdrawRequest,
+    ) -> LinkResult<RegistrationState> {
+        withdrawal::withdraw(&self.world, service, request)
     }
 
     async fn run(&self, request: &RunRequest, heard: SharedLineSink) -> LinkResult<RunOutcome> {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::site::{SharedSite, SiteHost};
+use crate::model::api::deployments::WithdrawRequest;
 use crate::model::api::journal::{JournalAnswer, JournalRequest};
 use crate::model::api::{
     ForwardRequest, Hello, HostRelease, HostView, ProbeRequest, ProbeResult, RunOutcome, RunRequest,
@@ -18,6 +19,7 @@ use crate::model::forward::ChangeResult;
 use crate::model::history::HistoryEntry;
 use crate::model::name::{HostName, ServiceName};
 use crate::model::ports::Port;
+use crate::model::registration::RegistrationState;
 use crate::ops::host::api::LocalHost;
 use crate::world::fake::MS;
 use crate::world::link::{HostLink, LinkError, LinkResult, SharedLineSink};
@@ -136,6 +138,14 @@ impl HostLink for SiteLink {
         let changed = tokio::spawn(arrives).await.unwrap()?;
         self.simulate_reply().await?;
         Ok(changed)
+    }
+
+    async fn withdraw(
+        &self,
+        service: &ServiceName,
+        request: &WithdrawRequest,
+    ) -> LinkResult<RegistrationState> {
+        self.call("withdraw", self.host.withdraw(service, request)).await
     }
 
     async fn run(&self, request: &RunRequest, heard: SharedLineSink) -> LinkResult<RunOutcome> {

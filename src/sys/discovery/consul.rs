@@ -5,6 +5,7 @@ use reqwest::{Method, StatusCode, Url};
 use serde::Deserialize;
 
 use crate::model::discovery::{ConsulLookup, FoundHost};
+use crate::model::registration::HOST_META;
 use crate::sys::access_files::{read_secret, read_tls_files};
 use crate::sys::http_servers::{HttpServers, NoAnswer};
 use crate::world::discovery::{HostSource, HostSourceError};
@@ -12,10 +13,6 @@ use crate::world::discovery::{HostSource, HostSourceError};
 pub(super) struct ConsulSource {
     pub(super) lookup: ConsulLookup,
 }
-
-/// The key of a registration's metadata that names its host. Without it, the name of the node is the host's, which fails where
-/// several hosts are registered at one Consul agent.
-const HOST_META: &str = "switchman-host";
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -85,6 +82,7 @@ fn parse_entries(text: &str) -> Result<Vec<FoundHost>, String> {
     let to_host = |entry: Entry| {
         let address =
             if entry.service.address.is_empty() { entry.node.address } else { entry.service.address };
+        // Without it, the name of the node is the host's, which fails where several hosts are registered at one Consul agent.
         let named = entry.service.meta.and_then(|mut meta| meta.remove(HOST_META));
         let name = named.unwrap_or(entry.node.node);
         let address = address.parse().map_err(|_| {

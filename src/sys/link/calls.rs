@@ -6,6 +6,7 @@ use std::path::Path;
 use async_trait::async_trait;
 
 use super::HttpLink;
+use crate::model::api::deployments::WithdrawRequest;
 use crate::model::api::deployments::{
     AccessRequest, AssignRequest, AssignResponse, CloseIdleRequest, CloseIdleResponse, DeployRequest,
     DeployResponse, DeploymentsView, KillRequest, KillResponse, LogsRequest, MergeRequest, RollbackRequest,
@@ -15,7 +16,7 @@ use crate::model::api::endpoint::{Endpoint, NoBody, NoQuery, PathValues};
 use crate::model::api::endpoints::{
     ACCESS, ACTIVITY, ASSIGN, CLOSE_IDLE, DEPLOY, DEPLOYMENTS, EVIDENCE, FORWARD, HELLO, HISTORY,
     HistoryQuery, JOURNAL, KILL, KillQuery, LISTENERS, LOGS, LogsQuery, MERGE, PROBE, PROXY_STATS, PortQuery,
-    RELEASES, ROLLBACK, RUN, STATUS, TRAFFIC_SPLIT, UPDATE, WATCH,
+    RELEASES, ROLLBACK, RUN, STATUS, TRAFFIC_SPLIT, UPDATE, WATCH, WITHDRAW,
 };
 use crate::model::api::journal::{JournalAnswer, JournalRequest};
 use crate::model::api::{
@@ -29,6 +30,7 @@ use crate::model::history::HistoryEntry;
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
 use crate::model::proxy::ProxyStats;
+use crate::model::registration::RegistrationState;
 use crate::model::traffic_split::{TrafficSplitRequest, TrafficSplitResponse};
 use crate::world::link::{HostDeployments, HostLink, HostTrafficSplit, LinkResult, SharedLineSink};
 
@@ -70,6 +72,14 @@ impl HostLink for HttpLink {
 
     async fn set_forward(&self, request: &ForwardRequest) -> LinkResult<ChangeResult> {
         self.call(&FORWARD, &request.forward.service, &NoQuery {}, request).await
+    }
+
+    async fn withdraw(
+        &self,
+        service: &ServiceName,
+        request: &WithdrawRequest,
+    ) -> LinkResult<RegistrationState> {
+        self.call(&WITHDRAW, service, &NoQuery {}, request).await
     }
 
     async fn run(&self, request: &RunRequest, heard: SharedLineSink) -> LinkResult<RunOutcome> {

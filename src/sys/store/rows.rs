@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use rusqlite::types::{FromSqlError, Type};
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::model::deployment::{Access, Deployment};
 use crate::model::forward::ServiceRecord;
@@ -15,6 +15,7 @@ use crate::model::name::ServiceName;
 use crate::model::port_forward::{Forward, Switch};
 use crate::model::ports::Port;
 use crate::model::proxy::Layer7;
+use crate::model::registration::RegistrationState;
 use crate::model::roll::RollId;
 
 pub(super) const SELECT_FORWARDS: &str = "SELECT service, check_port, target_port, switch, from_self, generation, changed_at, routes, access, trial, layer7, owner FROM forwards ORDER BY service";
@@ -23,6 +24,8 @@ pub(super) const SELECT_PROXIED: &str = "SELECT service, check_port, target_port
 
 pub(super) const SELECT_TRIALS: &str =
     "SELECT service, trial FROM forwards WHERE trial IS NOT NULL ORDER BY service";
+
+pub(super) const SELECT_REGISTRATIONS: &str = "SELECT service, body FROM registrations ORDER BY service";
 
 /// ?1: service or NULL for all; ?2: how many.
 pub(super) const SELECT_HISTORY: &str = "SELECT * FROM (
@@ -75,6 +78,24 @@ pub(super) fn put_deployment(connection: &Connection, deployment: &Deployment) -
     // A version that is there under another id is an error of the caller: UNIQUE (service, version).
     let sql = "INSERT INTO deployments VALUES (?1, ?2, ?3, ?4) ON CONFLICT (id) DO UPDATE SET body = ?4";
     connection.execute(sql, params![id.as_str(), service.as_str(), version.to_string(), body]).map(|_| ())
+}
+
+pub(super) fn find_registration(
+    connection: &Connection,
+    service: &ServiceName,
+) -> rusqlite::Result<RegistrationState> {
+    let sql = "SELECT body FROM registrations WHERE service = ?1";
+    let found = connection.query_row(sql, [service.as_str()], |row| parse_json(row, 0)).optional()?;
+    Ok(found.unwrap_or_default())
+}
+
+pub(super) fn put_registration(
+    connection: &Connection,
+    service: &ServiceName,
+    state: &RegistrationState,
+) -> rusqlite::Result<()> {
+    let sql = "INSERT OR REPLACE INTO registrations VALUES (?1, ?2)";
+    connection.execute(sql, params![service.as_str(), to_json(state)?]).map(|_| ())
 }
 
 fn to_json<T: Serialize>(value: &T) -> rusqlite::Result<String> {

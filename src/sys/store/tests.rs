@@ -130,7 +130,7 @@ fn store_refuses_newer_schema() {
     store.begin(&intent(Switch::Off), at(1)).unwrap();
     Connection::open(store.dir.join("state.db")).unwrap().pragma_update(None, "user_version", 9).unwrap();
     let error = SqliteStore::new(dir.path()).load_records().unwrap_err();
-    assert_eq!(error, StoreError::Newer { path: store.dir.join("state.db"), found: 9, known: 6 });
+    assert_eq!(error, StoreError::Newer { path: store.dir.join("state.db"), found: 9, known: 7 });
 }
 
 #[test]

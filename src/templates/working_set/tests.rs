@@ -8,6 +8,7 @@ pub(crate) fn make_working_set(server: WebServer, hosts: &[(&str, &str)]) -> Wor
     let check =
         CheckTiming { inter: ms(1000), fastinter: Some(ms(200)), fall: 2, rise: 2, timeout: Some(ms(1000)) };
     WorkingSet {
+        slots: None,
         project: "shop".parse().unwrap(),
         server,
         ports: example::make_ports(),

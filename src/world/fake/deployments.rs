@@ -22,6 +22,8 @@ use crate::world::store::{LockGuard, Store, StoreError, StoreResult};
 
 #[derive(Default)]
 pub struct FakeDeployments {
+    /// Whether the whole machine shuts down.
+    pub is_machine_stopping: Mutex<bool>,
     /// What the user of a web server cannot read of any release.
     pub unreadable: Mutex<Option<UnreadablePath>>,
     pub deployments: Mutex<BTreeMap<DeploymentId, Deployment>>,
@@ -160,6 +162,10 @@ impl ReleaseStore for FakeDeployments {
 
 #[async_trait]
 impl Runner for FakeDeployments {
+    async fn is_machine_stopping(&self) -> bool {
+        *self.is_machine_stopping.lock().unwrap()
+    }
+
     fn name(&self) -> &'static str {
         "fake"
     }

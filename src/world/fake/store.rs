@@ -1,5 +1,6 @@
 //! A store in memory.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use async_trait::async_trait;
 use crate::model::forward::{Intent, ServiceRecord};
 use crate::model::history::{Actor, HistoryEntry, OperationId};
 use crate::model::name::ServiceName;
+use crate::model::registration::RegistrationState;
 use crate::world::store::{ChangeOutcome, HistoryNote, LockGuard, Store, StoreError, StoreResult};
 
 /// A witness of what is read and recorded.
@@ -24,6 +26,7 @@ pub struct FakeStore {
     observer: Option<Box<dyn StoreObserver>>,
     pub records: Mutex<Vec<ServiceRecord>>,
     pub history: Mutex<Vec<HistoryEntry>>,
+    pub registrations: Mutex<BTreeMap<ServiceName, RegistrationState>>,
     /// The next write fails like this; the second next in the same way.
     pub next_error: Mutex<Option<StoreError>>,
     pub later_error: Mutex<Option<StoreError>>,
@@ -151,6 +154,20 @@ impl Store for FakeStore {
         let mut history = self.history.lock().unwrap();
         let operation = OperationId(i64::try_from(history.len()).unwrap() + 1);
         history.push(note.to_entry(operation, now));
+        Ok(())
+    }
+
+    fn load_registrations(&self) -> StoreResult<BTreeMap<ServiceName, RegistrationState>> {
+        Ok(self.registrations.lock().unwrap().clone())
+    }
+
+    fn update_registration(
+        &self,
+        service: &ServiceName,
+        change: &dyn Fn(&mut RegistrationState),
+    ) -> StoreResult<()> {
+        self.check_write()?;
+        change(self.registrations.lock().unwrap().entry(service.clone()).or_default());
         Ok(())
     }
 

@@ -5,9 +5,10 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use switchman::lab::demo::release::write_release;
 use switchman::lab::load::{ClientKind, Load, LoadTarget};
-use switchman::lab::operator::{LabTransport, Operator};
+use switchman::lab::operator::{LabTransport, Operator, start_agent};
 use switchman::lab::process::Process;
 use switchman::lab::{Lab, LabOptions};
 use switchman::sys::exec::Output;
@@ -22,9 +23,11 @@ const LIMIT: Duration = Duration::from_mins(2);
 
 /// Five hosts, Consul, and HAProxy on port 48151 whose configuration has slots and no host.
 struct Course {
+    /// Before the lab, so that they end before it.
+    agents: BTreeMap<String, Process>,
     lab: Lab,
     operator: Operator,
-    consul: Process,
+    consul: Option<Process>,
 }
 
 impl Course {
@@ -32,12 +35,16 @@ impl Course {
         let name = format!("itcourse{}", std::process::id());
         let options = LabOptions::new(name.parse().unwrap(), env!("CARGO_BIN_EXE_switchman").into());
         let mut lab = Lab::start(LabOptions { hosts: SLOTS, ..options }).await.unwrap();
-        let consul = start_consul(&lab).await;
+        let consul = Some(start_consul(&lab).await);
         std::fs::write(lab.dir().join("lb1/haproxy.cfg"), render_haproxy(&lab)).unwrap();
         lab.restart_haproxy(0).await.unwrap();
-        let operator = Operator::start(&lab, LabTransport::Socket, "").await.unwrap();
+        let mut operator = Operator::start(&lab, LabTransport::Socket, "").await.unwrap();
+        // Agents that do not register.
+        for agent in operator.servers.drain(..) {
+            agent.stop(Signal::SIGTERM).await.unwrap();
+        }
         std::fs::write(operator.dir().join("switchman.yaml"), render_yaml(&lab)).unwrap();
-        Self { lab, operator, consul }
+        Self { agents: BTreeMap::new(), lab, operator, consul }
     }
 
     async fn run(&self, args: &[&str]) -> Output {
@@ -59,27 +66,57 @@ impl Course {
         output.stdout
     }
 
-    /// Calls Consul from a replica.
-    async fn call_consul(&self, host: &str, path: &str, body: &str) {
-        let consul = self.lab.targets()[0].ip();
-        let call = format!("curl -sSf -X PUT -d '{body}' 'http://{consul}:8500/v1/agent/service/{path}'");
-        self.run_script(host, &call).await;
+    /// Starts the agent of a replica, which registers it and claims a slot.
+    async fn start_agent(&mut self, host: &str) {
+        std::fs::write(self.lab.dir().join(host).join("switchman.yaml"), render_yaml(&self.lab)).unwrap();
+        let consul = format!("consul://{}:8500", self.lab.targets()[0].ip());
+        let slots = SLOTS.to_string();
+        let flags = ["--register", &consul, "--register-host", host, "--register-slots", &slots];
+        let agent = start_agent(&self.lab, host, &flags.map(ToOwned::to_owned)).await.unwrap();
+        self.agents.insert(host.to_owned(), agent);
     }
 
-    /// Registers a replica that HAProxy does not get yet: Consul's DNS leaves out an instance in maintenance.
-    async fn register(&self, host: &str, slot: u8) {
-        let address = self.run_script(host, "hostname -I | cut -d' ' -f1").await;
-        let body = format!(
-            r#"{{"ID": "shop-{host}", "Name": "shop", "Address": "{}", "Port": 8080, "Tags": ["{slot}"],
-                "Meta": {{"switchman-host": "{host}"}}}}"#,
-            address.trim()
-        );
-        self.call_consul(host, "register", &body).await;
-        self.call_consul(host, &format!("maintenance/shop-{host}?enable=true"), "").await;
+    async fn start_consul(&mut self) {
+        self.consul = Some(start_consul(&self.lab).await);
     }
 
-    async fn publish(&self, host: &str) {
-        self.call_consul(host, &format!("maintenance/shop-{host}?enable=false"), "").await;
+    async fn stop_consul(&mut self) {
+        self.consul.take().unwrap().stop(Signal::SIGKILL).await.unwrap();
+    }
+
+    async fn until_slot(&self, host: &str) -> u8 {
+        until(&format!("{host} has a slot"), async || self.find_slot(host).await.is_some()).await;
+        self.find_slot(host).await.unwrap()
+    }
+
+    /// Waits until the entry of a main vhost has this version and this health.
+    async fn until_main(&self, host: &str, version: &str, is_passing: bool) {
+        let wanted = (vec!["main".to_owned(), version.replace('.', "-")], is_passing);
+        let is_met = async || self.read_entries("shop-main").await.get(host) == Some(&wanted);
+        until(&format!("main of {host} is {wanted:?}"), is_met).await;
+    }
+
+    async fn call_consul(&self, path: &str) -> serde_json::Value {
+        let url = format!("http://127.0.0.1:8500/v1/{path}");
+        let printed = self.run_script("lb1", &format!("curl -sS '{url}'")).await;
+        serde_json::from_str(&printed).unwrap_or_default()
+    }
+
+    /// The entries of a service in Consul, by host: the tags, and whether all checks pass.
+    async fn read_entries(&self, service: &str) -> BTreeMap<String, (Vec<String>, bool)> {
+        let found = self.call_consul(&format!("health/service/{service}")).await;
+        let entry = |entry: &serde_json::Value| {
+            let host = entry["Service"]["Meta"]["switchman-host"].as_str().unwrap().to_owned();
+            let tags = entry["Service"]["Tags"].as_array().unwrap().iter();
+            let tags = tags.map(|tag| tag.as_str().unwrap().to_owned()).collect();
+            let checks = entry["Checks"].as_array().unwrap();
+            (host, (tags, checks.iter().all(|check| check["Status"] == "passing")))
+        };
+        found.as_array().into_iter().flatten().map(entry).collect()
+    }
+
+    async fn find_slot(&self, host: &str) -> Option<u8> {
+        self.read_entries("shop").await.get(host)?.0.first()?.parse().ok()
     }
 
     async fn send_to_haproxy(&self, command: &str) -> String {
@@ -158,9 +195,13 @@ async fn until(what: &str, mut is_met: impl AsyncFnMut() -> bool) {
 }
 
 async fn start_consul(lab: &Lab) -> Process {
-    let args = ["agent", "-dev", "-client=0.0.0.0", "-node=lb1", "-disable-host-node-id"];
+    let data = format!("-data-dir={}", lab.dir().join("consul").display());
+    let address = format!("-bind={}", lab.targets()[0].ip());
+    let args =
+        ["agent", "-server", "-bootstrap-expect=1", "-client=0.0.0.0", "-node=lb1", "-disable-host-node-id"];
     let log = lab.dir().join("consul.log");
-    let consul = Process::start("Consul", &lab.program("lb1", CONSUL).args(args), &log).unwrap();
+    let program = lab.program("lb1", CONSUL).args(args).args([data, address]);
+    let consul = Process::start("Consul", &program, &log).unwrap();
     let has_leader = async || {
         let url = "http://127.0.0.1:8500/v1/status/leader";
         let answer = lab.program("lb1", "curl").args(["-sf", url]).run(b"", LIMIT).await.unwrap();
@@ -218,7 +259,7 @@ fn split(old: usize, new: usize) -> BTreeMap<String, usize> {
     BTreeMap::from([(OLD.to_owned(), old), (NEW.to_owned(), new)])
 }
 
-const FOUR: [(&str, u8); 4] = [("web1", 1), ("web2", 2), ("web3", 3), ("web4", 4)];
+const FOUR: [&str; 4] = ["web1", "web2", "web3", "web4"];
 
 /// Rows: E1, E2, E5, E9, E10.
 #[tokio::test(flavor = "multi_thread")]
@@ -229,42 +270,96 @@ async fn replicas_start_and_stop_and_a_canary_of_four_becomes_main() {
     if !std::path::Path::new(CONSUL).exists() {
         return missing("Consul is not installed");
     }
-    let course = Course::start().await;
+    let mut course = Course::start().await;
     let [old, new] =
         [OLD, NEW].map(|version| write_release(&course.lab, version).unwrap().display().to_string());
-    for (host, slot) in FOUR {
-        course.register(host, slot).await;
-    }
-    course.succeeds(&["deploy", "shop", OLD, &old, "--", "sh", "serve.sh"]).await;
-    for (host, slot) in FOUR {
-        course.publish(host).await;
-        course.until_status(&format!("main-{slot}"), "UP").await;
-    }
-    assert_eq!(course.count_answers("").await, only(OLD));
+    start_four(&mut course, &old).await;
     let process = course.read_haproxy_pid().await;
-    replace_replica(&course, &old).await;
+    restart_agent(&mut course).await;
+    restart_consul(&mut course).await;
+    replace_replica(&mut course, &old).await;
     release_canary(&course, &new).await;
     replace_old_version(&course).await;
     assert_eq!(course.read_haproxy_pid().await, process, "HAProxy was not started again");
-    let Course { lab, operator, consul } = course;
-    drop((operator, consul));
+    let Course { lab, operator, consul, agents } = course;
+    drop((agents, operator, consul));
     lab.tear_down().await.unwrap();
 }
 
-/// web5 starts and web1 stops.
-async fn replace_replica(course: &Course, release: &str) {
+/// The four race for their slots, and each gets one.
+async fn start_four(course: &mut Course, release: &str) {
+    for host in FOUR {
+        course.start_agent(host).await;
+    }
+    let mut slots = Vec::new();
+    for host in FOUR {
+        slots.push(course.until_slot(host).await);
+    }
+    slots.sort_unstable();
+    assert_eq!(slots, [1, 2, 3, 4]);
+    course.succeeds(&["deploy", "shop", OLD, release, "--", "sh", "serve.sh"]).await;
+    for host in FOUR {
+        let slot = course.until_slot(host).await;
+        course.until_status(&format!("main-{slot}"), "UP").await;
+        course.until_main(host, OLD, true).await;
+    }
+    assert_eq!(course.count_answers("").await, only(OLD));
+}
+
+/// An update of an agent moves no user: the registration stays, and so does the slot.
+async fn restart_agent(course: &mut Course) {
     let load = course.start_load();
-    course.register("web5", 5).await;
+    let slot = course.until_slot("web2").await;
+    course.agents.remove("web2").unwrap().stop(Signal::SIGTERM).await.unwrap();
+    assert_eq!(course.find_slot("web2").await, Some(slot));
+    course.start_agent("web2").await;
+    // A maintenance is in the check of main, and the name that HAProxy resolves does not follow it.
+    course.succeeds(&["disable-forward", "--drain", "--host", "web2"]).await;
+    course.until_main("web2", OLD, false).await;
+    let entries = course.read_entries("shop").await;
+    assert_eq!(entries["web2"], (vec![slot.to_string()], true));
+    course.succeeds(&["enable-forward", "--host", "web2"]).await;
+    course.until_main("web2", OLD, true).await;
+    course.end_without_failure(load).await;
+}
+
+/// Consul is killed: users are served, switches work, and what happened in between is registered when Consul is back.
+async fn restart_consul(course: &mut Course) {
+    let load = course.start_load();
+    let before = course.read_entries("shop").await;
+    course.stop_consul().await;
+    let started = load.take_snapshot().started;
+    until("requests without Consul", async || load.take_snapshot().started > started + 500).await;
+    let local = course.lab.switchman_program("web3", &["disable-forward", "--no-wait", "--force"]);
+    let output = local.run(b"", LIMIT).await.unwrap();
+    assert_eq!(output.status, 0, "{}", output.stderr);
+    course.start_consul().await;
+    course.until_main("web3", OLD, false).await;
+    assert_eq!(course.read_entries("shop").await, before);
+    course.succeeds(&["enable-forward", "--host", "web3"]).await;
+    course.until_main("web3", OLD, true).await;
+    course.end_without_failure(load).await;
+}
+
+/// web5 starts and web1 stops.
+async fn replace_replica(course: &mut Course, release: &str) {
+    let load = course.start_load();
+    course.start_agent("web5").await;
+    assert_eq!(course.until_slot("web5").await, 5);
     course.succeeds(&["deploy", "shop", OLD, release, "--host", "web5", "--", "sh", "serve.sh"]).await;
-    course.publish("web5").await;
     course.until_status("main-5", "UP").await;
 
-    course.succeeds(&["disable-forward", "--drain", "--host", "web1"]).await;
-    course.call_consul("web1", "maintenance/shop-web1?enable=true", "").await;
-    course.until_status("main-1", "MAINT (resolution)").await;
-    course.until_status("backup-1", "MAINT (resolution)").await;
+    let slot = course.until_slot("web1").await;
+    course.succeeds(&["disable-forward", "--drain", "--deregister", "--host", "web1"]).await;
+    for line in ["main", "backup"] {
+        let statuses = course.read_statuses().await;
+        assert_eq!(statuses[&format!("{line}-{slot}")], "MAINT (resolution)");
+    }
     course.succeeds(&["kill", "shop", OLD, "--host", "web1", "--yes", "--drain-timeout", "20s"]).await;
-    course.call_consul("web1", "deregister/shop-web1", "").await;
+    let is_removed = async || !course.read_entries("shop").await.contains_key("web1");
+    until("web1 is deregistered", is_removed).await;
+    let claim = format!("kv/switchman/shop/slots/{slot}");
+    until("the slot is released", async || course.call_consul(&claim).await.is_null()).await;
     course.end_without_failure(load).await;
     assert_eq!(course.count_answers("").await, only(OLD));
 }

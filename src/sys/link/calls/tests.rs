@@ -96,6 +96,7 @@ async fn call_everything(link: &dyn HostLink, archive: &std::path::Path) -> Vec<
         link.change_traffic_split(service, &read(split)).await.map(drop),
         link.read_proxy_stats().await.map(drop),
         link.read_evidence(service, id).await.map(drop),
+        link.withdraw(service, &read(json!({}))).await.map(drop),
         link.call_journal(service, &read(json!({"call": {"operation": "read-lock"}}))).await.map(drop),
     ]
 }
