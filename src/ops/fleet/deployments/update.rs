@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::deploy::pack;
+use super::deploy::{join_ports, pack};
 use super::deploy_options::Source;
 use super::each_host::{
     build_host_network, explain_lost_release, report_progress, require_owned_hosts, wait_until_stopped,
@@ -12,11 +12,12 @@ use super::idle_connections::flush_repeatedly;
 use super::list::FleetDeployment;
 
 use crate::model::api::deployments::UpdateRequest;
-use crate::model::deployment::{Deployment, RunSpecChange};
+use crate::model::deployment::{Deployment, Instance, RunSpecChange};
 use crate::model::fleet::Fleet;
 use crate::model::history::Actor;
 use crate::model::host::Host;
 use crate::model::name::HostName;
+use crate::model::ports::Port;
 use crate::ops::fleet::reach;
 use crate::world::FleetWorld;
 use crate::world::link::LinkError;
@@ -47,12 +48,14 @@ pub async fn update(
     for (name, view) in &row.hosts {
         let Some(host) = hosts.iter().find(|host| host.name == *name) else { continue };
         let now = &view.deployment.instance;
-        let build = now.build + 1;
+        let build = view.deployment.next_build();
         let run_spec = options.run_change.clone().apply_to(now.how.clone());
         let update = async {
             let link = reach::find_link(world, host)?;
             if let Some(packed) = &packed {
-                if now.digest.as_ref() == Some(&packed.digest) && now.how == run_spec {
+                let is_new =
+                    |one: &Instance| one.digest.as_ref() == Some(&packed.digest) && one.how == run_spec;
+                if view.deployment.active_instances().all(is_new) {
                     return Ok(view.deployment.clone());
                 }
                 link.upload_release(&row.service, &view.deployment.release_name(build), &packed.path).await?;
@@ -77,8 +80,8 @@ pub async fn update(
         let updated: Result<Deployment, LinkError> = update.await;
         match updated {
             Ok(deployment) => {
-                let text =
-                    format!("build {} on port {}", deployment.instance.build, deployment.instance.port);
+                let ports: Vec<Port> = deployment.active_instances().map(|instance| instance.port).collect();
+                let text = format!("build {} on {}", deployment.instance.build, join_ports(&ports));
                 report_progress(world, Some(name), text);
                 updated_hosts.push((name.clone(), deployment));
             }
