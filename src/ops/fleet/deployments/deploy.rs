@@ -18,7 +18,7 @@ use crate::model::failure::ErrorCode;
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
 use crate::model::name::HostName;
-use crate::model::ports::Port;
+use crate::model::ports::{Port, join_ports};
 use crate::ops::fleet::owner::HostActors;
 use crate::ops::fleet::port_conflicts::find_config_refusals;
 use crate::ops::fleet::reach;
@@ -250,12 +250,6 @@ fn plan_host(host: HostName, deployed: &DeployResponse) -> HostDeployPlan {
 fn format_ports(deployment: &Deployment) -> String {
     let ports: Vec<Port> = deployment.active_instances().map(|instance| instance.port).collect();
     join_ports(&ports)
-}
-
-/// Formats ports: `port 20000`, `ports 20000, 20001`.
-pub(super) fn join_ports(ports: &[Port]) -> String {
-    let noun = if ports.len() == 1 { "port" } else { "ports" };
-    format!("{noun} {}", ports.iter().map(Port::to_string).collect::<Vec<_>>().join(", "))
 }
 
 fn describe_plan(planned: &HostDeployPlan, options: &DeployOptions) -> String {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::deploy::{join_ports, pack};
+use super::deploy::pack;
 use super::deploy_options::Source;
 use super::each_host::{
     build_host_network, explain_lost_release, report_progress, require_owned_hosts, wait_until_stopped,
@@ -17,7 +17,7 @@ use crate::model::fleet::Fleet;
 use crate::model::history::Actor;
 use crate::model::host::Host;
 use crate::model::name::HostName;
-use crate::model::ports::Port;
+use crate::model::ports::{Port, join_ports};
 use crate::ops::fleet::reach;
 use crate::world::FleetWorld;
 use crate::world::link::LinkError;
