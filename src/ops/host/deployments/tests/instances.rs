@@ -96,12 +96,33 @@ async fn failed_update_gives_updated_instances_the_old_code_back() {
     let fake = with_three().await;
     // The second new instance gets the port that the first old one had.
     *fake.versions.unhealthy_port.lock().unwrap() = Some(port(20000));
-    let error = update(&fake.world, &update_of(&fake, "1.0.0")).await.unwrap_err();
-    assert_eq!(error.code(), ErrorCode::Unhealthy);
-    // On the same port as before no instance is healthy, so the undo is not complete, and the error names it.
-    assert!(error.to_string().contains("still run the new code"), "{error}");
+    let request = update_of(&fake, "1.0.0");
+    let is_undone = || {
+        let all = fake.world.deployments.all().unwrap();
+        all[0]
+            .other_instance
+            .as_ref()
+            .is_some_and(|other| other.build == 1 && all[0].stage == Stage::Updating)
+    };
+    let heal = async {
+        wait_until(MS * 10, is_undone).await;
+        *fake.versions.unhealthy_port.lock().unwrap() = None;
+    };
+    let (result, ()) = tokio::join!(update(&fake.world, &request), heal);
+    assert_eq!(result.unwrap_err().code(), ErrorCode::Unhealthy);
+    assert_eq!((list_builds(&fake), is_sound(&fake)), (vec![1, 1, 1], Ok(())));
+    assert_eq!(route_rules(&fake).len(), 3);
+    let releases = fake.versions.releases.lock().unwrap();
+    assert!(!releases.contains_key(&(shop(), "1.0.0~2".to_owned())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn next_update_completes_one_that_could_not_be_taken_back() {
+    let fake = with_three().await;
+    *fake.versions.unhealthy_port.lock().unwrap() = Some(port(20000));
+    let error = update(&fake.world, &update_of(&fake, "1.0.0")).await.unwrap_err().to_string();
+    assert!(error.contains("still run the new code"), "{error}");
     assert_eq!((list_builds(&fake), is_sound(&fake)), (vec![2, 1, 1], Ok(())));
-    // The next update completes it.
     *fake.versions.unhealthy_port.lock().unwrap() = None;
     fake.versions.place(&shop(), "1.0.0~3", Path::new("new code")).unwrap();
     update(&fake.world, &update_of(&fake, "1.0.0")).await.unwrap();
