@@ -125,10 +125,12 @@ fn record(world: &HostWorld, services: u16) -> Result<(), Failed> {
                 stage: Stage::Ready,
                 instance: Instance {
                     build: 1,
+                    number: 1,
                     port: port(40_000 + number * 2 + version)?,
                     how,
                     digest: None,
                 },
+                more_instances: vec![],
                 other_instance: None,
                 health: Health {
                     path: "/".into(),
@@ -145,13 +147,8 @@ fn record(world: &HostWorld, services: u16) -> Result<(), Failed> {
             ids.push(id);
         }
         let target = port(40_000 + number * 2)?;
-        let leg = |at| Ok::<_, Failed>(Route { port: port(at)?, deployment: ids[0].clone(), target });
-        let routes = Routes {
-            main: leg(10_000 + number * 3)?,
-            backup: leg(10_001 + number * 3)?,
-            previous: None,
-            rollback: None,
-        };
+        let leg = |at| Ok::<_, Failed>(Route::new(port(at)?, ids[0].clone(), target));
+        let routes = Routes::new(leg(10_000 + number * 3)?, leg(10_001 + number * 3)?);
         let intent = Intent {
             forward: Forward { service, check: port(10_002 + number * 3)?, target },
             switch: Switch::On,

@@ -201,7 +201,7 @@ pub fn service(
 ) -> Result<ProxiedService, Failed> {
     let upstream = |address: SocketAddr| -> Result<Upstream, Failed> {
         let deployment: DeploymentId = format!("dp_{:010}", address.port()).parse()?;
-        Ok(Upstream { deployment, version: "1.0.0".parse()?, address })
+        Ok(Upstream { deployment, version: "1.0.0".parse()?, address, more_addresses: vec![] })
     };
     let others = shadow.map(upstream).transpose()?.into_iter().collect::<Vec<_>>();
     let mirrors = others.iter().map(|shadow| Mirror {

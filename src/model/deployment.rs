@@ -199,12 +199,26 @@ impl RunSpec {
 pub struct InstanceId {
     pub deployment: DeploymentId,
     pub build: u32,
+    /// 1 is left out, so that older versions of switchman read the ids of deployments with one instance.
+    #[serde(default = "first_number", skip_serializing_if = "is_first_number")]
+    pub number: u32,
+}
+
+const fn first_number() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_first_number(number: &u32) -> bool {
+    *number == 1
 }
 
 impl fmt::Display for InstanceId {
-    /// `dp_…-1`: safe as a file name and as part of a systemd unit's name (systemd.unit(5)).
+    /// `dp_…-1`, and `dp_…-1-2` for the second instance of a build: safe as a file name and as part of a systemd unit's name
+    /// (systemd.unit(5)).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.deployment, self.build)
+        write!(f, "{}-{}", self.deployment, self.build)?;
+        if self.number == 1 { Ok(()) } else { write!(f, "-{}", self.number) }
     }
 }
 
@@ -230,6 +244,9 @@ pub enum Stage {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Instance {
     pub build: u32,
+    /// Number among the instances of its deployment on the host, from 1.
+    #[serde(default = "first_number", skip_serializing_if = "is_first_number")]
+    pub number: u32,
     pub port: Port,
     pub how: RunSpec,
     /// Name of the release that the instance runs from; `None` for a workload that runs already.
@@ -252,7 +269,11 @@ pub struct Deployment {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
     pub stage: Stage,
+    /// The first instance.
     pub instance: Instance,
+    /// The instances from the second on, by number; absent where there is one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more_instances: Vec<Instance>,
     /// The other instance while an update is under way: the new one coming up, then the old one going.
     #[serde(default)]
     #[serde(alias = "next")]
@@ -267,13 +288,43 @@ pub struct Deployment {
 }
 
 impl Deployment {
-    pub fn instance_id(&self, build: u32) -> InstanceId {
-        InstanceId { deployment: self.started_as.as_ref().unwrap_or(&self.id).clone(), build }
+    pub fn instance_id(&self, instance: &Instance) -> InstanceId {
+        let deployment = self.started_as.as_ref().unwrap_or(&self.id).clone();
+        InstanceId { deployment, build: instance.build, number: instance.number }
     }
 
-    /// Returns the deployment's instance, and the other one while an update is under way.
+    /// Returns the deployment's instances by number. The other one of an update is not among them.
+    pub fn active_instances(&self) -> impl Iterator<Item = &Instance> {
+        std::iter::once(&self.instance).chain(&self.more_instances)
+    }
+
+    /// Returns the deployment's instances, and the other one while an update is under way.
     pub fn instances(&self) -> impl Iterator<Item = &Instance> {
-        std::iter::once(&self.instance).chain(&self.other_instance)
+        self.active_instances().chain(&self.other_instance)
+    }
+
+    /// Returns the build of the next update: instances may be of two builds after an update that was cut off.
+    pub fn next_build(&self) -> u32 {
+        self.active_instances().map(|instance| instance.build).max().unwrap_or(0) + 1
+    }
+
+    pub fn has_several_instances(&self) -> bool {
+        !self.more_instances.is_empty()
+    }
+
+    /// Returns the instance whose number another one has, such as the one that it replaces.
+    pub fn find_instance(&self, number: u32) -> Option<&Instance> {
+        self.active_instances().find(|one| one.number == number)
+    }
+
+    /// Returns the deployment with an instance in the place of the one that has its number.
+    #[must_use]
+    pub fn replace_instance(mut self, new: Instance) -> Self {
+        let mut active = std::iter::once(&mut self.instance).chain(&mut self.more_instances);
+        if let Some(place) = active.find(|one| one.number == new.number) {
+            *place = new;
+        }
+        self
     }
 
     /// Returns the address where an instance of the deployment answers.
@@ -293,9 +344,15 @@ impl FromStr for InstanceId {
     /// Reads what `Display` writes.
     fn from_str(text: &str) -> Result<Self, DeploymentIdError> {
         let error = || DeploymentIdError { found: text.to_owned() };
-        let (deployment, build) = text.rsplit_once('-').ok_or_else(error)?;
-        let id = Self { deployment: deployment.parse()?, build: build.parse().map_err(|_| error())? };
-        // `dp_…-+1` and `dp_…-01` are other texts for the same id, and name no instance.
+        let (deployment, rest) = text.split_once('-').ok_or_else(error)?;
+        let (build, number) = rest.split_once('-').unwrap_or((rest, "1"));
+        let parse_number = |text: &str| text.parse().map_err(|_| error());
+        let id = Self {
+            deployment: deployment.parse()?,
+            build: parse_number(build)?,
+            number: parse_number(number)?,
+        };
+        // `dp_…-+1`, `dp_…-01` and `dp_…-1-1` are other texts for the same id, and name no instance.
         if id.to_string() == text { Ok(id) } else { Err(error()) }
     }
 }
@@ -431,15 +488,29 @@ mod tests {
     }
 
     #[test]
+    fn single_instance_is_recorded_as_before() {
+        let one = crate::model::example::deployment("shop", "1.0.0", 20000);
+        let recorded = serde_json::to_value(&one).unwrap();
+        assert!(recorded.get("more_instances").is_none() && recorded["instance"].get("number").is_none());
+        assert_eq!(serde_json::from_value::<Deployment>(recorded).unwrap(), one);
+        let id = serde_json::to_value(one.instance_id(&one.instance)).unwrap();
+        assert_eq!(id.as_object().unwrap().keys().collect::<Vec<_>>(), ["build", "deployment"]);
+    }
+
+    #[test]
     fn deployment_ids_sort_by_time_and_round_trip() {
         let at = |second| jiff::Timestamp::from_second(second).unwrap();
         let (early, late) =
             (DeploymentId::new(at(1_000_000_000), u64::MAX), DeploymentId::new(at(1_900_000_000), 0));
         assert!(early < late);
         assert_eq!(early.as_str().parse(), Ok(early.clone()));
-        let instance = InstanceId { deployment: early, build: 2 };
-        assert_eq!(instance.to_string().parse(), Ok(instance));
-        for bad in ["dp_0123456789", "dp_0123456789-", "dp_0123456789-+1", "dp_0123456789-01", "dp_a/b-1"] {
+        for (number, text) in [(1, "-2"), (3, "-2-3")] {
+            let instance = InstanceId { deployment: early.clone(), build: 2, number };
+            assert_eq!(instance.to_string(), format!("{early}{text}"));
+            assert_eq!(instance.to_string().parse(), Ok(instance));
+        }
+        let bad = ["dp_0123456789", "dp_0123456789-", "dp_0123456789-+1", "dp_0123456789-01", "dp_a/b-1"];
+        for bad in bad.into_iter().chain(["dp_0123456789-1-1", "dp_0123456789-1-02", "dp_0123456789-1-2-3"]) {
             assert!(bad.parse::<InstanceId>().is_err(), "{bad}");
         }
         for bad in ["dp_", "dp_ABCDEFGHIJK", "dp_../../../x", "xx_0123456789", "dp_0123456789-1"] {

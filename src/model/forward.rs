@@ -1,5 +1,7 @@
 //! The recorded state of one service on one host, the changes of it, and the forward that the kernel holds.
 
+use std::collections::BTreeSet;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -18,8 +20,23 @@ pub struct Route {
     /// The port that HAProxy connects to.
     pub port: Port,
     pub deployment: DeploymentId,
-    /// The port where the deployment answers on this host.
+    /// The port where the deployment's first instance answers on this host.
     pub target: Port,
+    /// The ports of its other instances; absent where it has one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more_targets: Vec<Port>,
+}
+
+impl Route {
+    /// Makes the route to a deployment with one instance.
+    pub const fn new(port: Port, deployment: DeploymentId, target: Port) -> Self {
+        Self { port, deployment, target, more_targets: vec![] }
+    }
+
+    /// Returns the ports of all instances of the deployment.
+    pub fn targets(&self) -> impl Iterator<Item = Port> {
+        std::iter::once(self.target).chain(self.more_targets.iter().copied())
+    }
 }
 
 /// The routes of a managed service: both data ports. The two routes may have one deployment as their target.
@@ -34,6 +51,29 @@ pub struct Routes {
     /// The rollback that made main what it is; absent where another change did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback: Option<Box<Rollback>>,
+    /// Ports of instances that do not answer their health check, of versions with several instances: no new connection goes to
+    /// them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unhealthy: BTreeSet<Port>,
+}
+
+impl Routes {
+    /// Makes the routes of a service that had no main before.
+    pub const fn new(main: Route, backup: Route) -> Self {
+        Self { main, backup, previous: None, rollback: None, unhealthy: BTreeSet::new() }
+    }
+
+    /// Returns the ports that get new connections of a route: those of healthy instances, or all if none is healthy.
+    pub fn healthy_targets(&self, route: &Route) -> Vec<Port> {
+        self.choose_healthy(route.targets())
+    }
+
+    /// Returns the healthy ones of the ports of a version's instances, or all if none is healthy.
+    pub fn choose_healthy(&self, ports: impl Iterator<Item = Port>) -> Vec<Port> {
+        let all: Vec<Port> = ports.collect();
+        let healthy: Vec<Port> = all.iter().filter(|port| !self.unhealthy.contains(port)).copied().collect();
+        if healthy.is_empty() { all } else { healthy }
+    }
 }
 
 /// The actor of a rollback, and the reason. A watch of the main that was taken back reports both.
@@ -181,16 +221,43 @@ impl ServiceRecord {
         std::iter::once(self.forward.check).chain(routes).chain(proxy)
     }
 
-    /// Returns the port to which the kernel redirects connections to a port of this service: the proxy's where it is inserted before main.
-    pub fn effective_target(&self, port: Port) -> Port {
+    /// Returns the ports to which the kernel redirects connections to a port of this service: the proxy's where it is inserted before
+    /// main, else those of healthy instances.
+    pub fn effective_targets(&self, port: Port) -> Vec<Port> {
         let to_main = self.routes.as_ref().is_some_and(|routes| routes.main.port == port);
-        self.layer7.inserted().filter(|_| to_main).unwrap_or_else(|| self.instance_port(port))
+        match (self.layer7.inserted().filter(|_| to_main), self.find_route(port)) {
+            (Some(proxy), _) => vec![proxy],
+            (None, Some((routes, route))) => routes.healthy_targets(route),
+            (None, None) => vec![port],
+        }
     }
 
-    /// Returns the port of the instance behind a port of this service: the target of a route, else the port itself.
+    /// Returns the ports to which the kernel redirects health checks while the forward is on.
+    pub fn check_targets(&self) -> Vec<Port> {
+        match (self.layer7.inserted(), &self.routes) {
+            (Some(proxy), _) => vec![proxy],
+            (None, Some(routes)) => routes.healthy_targets(&routes.main),
+            (None, None) => vec![self.forward.target],
+        }
+    }
+
+    /// Returns the port of a healthy instance behind a port of this service: a target of a route, else the port itself.
     pub fn instance_port(&self, port: Port) -> Port {
-        let routes = self.routes.iter().flat_map(|routes| [&routes.main, &routes.backup]);
-        routes.into_iter().find(|route| route.port == port).map_or(port, |route| route.target)
+        let healthy = self.find_route(port).map(|(routes, route)| routes.healthy_targets(route));
+        healthy.and_then(|healthy| healthy.first().copied()).unwrap_or(port)
+    }
+
+    /// Returns the ports of all instances behind a port of this service: requests may be in flight on an unhealthy one.
+    pub fn instance_ports(&self, port: Port) -> Vec<Port> {
+        self.find_route(port).map_or_else(|| vec![port], |(_, route)| route.targets().collect())
+    }
+
+    fn find_route(&self, port: Port) -> Option<(&Routes, &Route)> {
+        let routes = self.routes.as_ref()?;
+        [&routes.main, &routes.backup]
+            .into_iter()
+            .find(|route| route.port == port)
+            .map(|route| (routes, route))
     }
 }
 
@@ -222,6 +289,7 @@ fn derive_layer7(previous: Option<&ServiceRecord>, intent: &Intent) -> Layer7 {
 
 /// The effect of a change on the routes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "one lives at a time, for as long as a change")]
 pub enum RouteChange {
     /// The routes stay as they are recorded, and so does a trial.
     #[default]
@@ -286,5 +354,25 @@ pub struct KernelForward {
 impl KernelForward {
     pub fn switch(&self) -> Switch {
         if self.forward.is_some() && self.hooked { Switch::On } else { Switch::Off }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::example::port;
+
+    /// Older versions of switchman read a record, and this one reads theirs.
+    #[test]
+    fn route_to_one_instance_is_recorded_as_before() {
+        let route = Route::new(port(8080), "dp_0123456789".parse().unwrap(), port(20001));
+        let recorded = r#"{"port":8080,"deployment":"dp_0123456789","target":20001}"#;
+        assert_eq!(serde_json::to_string(&route).unwrap(), recorded);
+        assert_eq!(serde_json::from_str::<Route>(recorded).unwrap(), route);
+        let spread = Route { more_targets: vec![port(20002)], ..route.clone() };
+        let recorded = r#"{"port":8080,"deployment":"dp_0123456789","target":20001,"more_targets":[20002]}"#;
+        assert_eq!(serde_json::to_string(&spread).unwrap(), recorded);
+        let routes = serde_json::to_value(Routes::new(route.clone(), route)).unwrap();
+        assert_eq!(routes.as_object().unwrap().keys().collect::<Vec<_>>(), ["backup", "main", "previous"]);
     }
 }

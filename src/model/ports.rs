@@ -115,6 +115,12 @@ impl ClientPorts {
     }
 }
 
+/// Formats ports: `port 20000`, `ports 20000, 20001`.
+pub fn join_ports(ports: &[Port]) -> String {
+    let noun = if ports.len() == 1 { "port" } else { "ports" };
+    format!("{noun} {}", ports.iter().map(Port::to_string).collect::<Vec<_>>().join(", "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

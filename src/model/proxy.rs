@@ -133,12 +133,21 @@ impl Layer7 {
     }
 }
 
-/// The address where a version answers on this host.
+/// The addresses where a version answers on this host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Upstream {
     pub deployment: DeploymentId,
     pub version: Version,
     pub address: SocketAddr,
+    /// The addresses of further healthy instances; absent where there is one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more_addresses: Vec<SocketAddr>,
+}
+
+impl Upstream {
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        std::iter::once(self.address).chain(self.more_addresses.iter().copied())
+    }
 }
 
 /// The whole configuration of the proxy of a host; every push replaces all of it.

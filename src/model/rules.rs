@@ -1,5 +1,6 @@
 //! Kernel port rules: what a nat table holds, what it should hold, and the transaction between the two.
 
+use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -218,23 +219,53 @@ impl RedirectKind {
 }
 
 /// A redirect of one port to another one of this host.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Redirect {
     pub service: ServiceName,
     pub kind: RedirectKind,
     pub port: Port,
+    /// One in so many connections that reach the rule takes it; 1: every connection. The rules of a port with several targets follow
+    /// each other with 3, 2 and 1, so that each target gets an equal share.
+    pub one_in: u32,
     pub target: Port,
 }
 
 impl Redirect {
-    /// The forward that this is; `None` for a route.
+    /// Builds the redirects of a port that spread its connections evenly over targets. Every connection that the rules before have left
+    /// goes to the first target.
+    pub fn spread(service: &ServiceName, kind: RedirectKind, port: Port, targets: &[Port]) -> Vec<Self> {
+        let redirect = |(one_in, target): (u32, &Port)| Self {
+            service: service.clone(),
+            kind,
+            port,
+            one_in,
+            target: *target,
+        };
+        (1..).zip(targets).map(redirect).collect()
+    }
+
+    /// The forward that this is; `None` for a route, and for the rules of a forward before its last one.
     pub fn to_forward(&self) -> Option<Forward> {
-        let Self { service, kind, port, target } = self;
-        (*kind == RedirectKind::Forward).then(|| Forward {
+        let Self { service, kind, port, one_in, target } = self;
+        (*kind == RedirectKind::Forward && *one_in == 1).then(|| Forward {
             service: service.clone(),
             check: *port,
             target: *target,
         })
+    }
+}
+
+impl Ord for Redirect {
+    /// Orders redirects as the kernel has to try them: the rule for every connection comes last.
+    fn cmp(&self, other: &Self) -> Ordering {
+        let key = |one: &Self| (one.kind, one.port, Reverse(one.one_in), one.target);
+        self.service.cmp(&other.service).then_with(|| key(self).cmp(&key(other)))
+    }
+}
+
+impl PartialOrd for Redirect {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 

@@ -311,7 +311,7 @@ fn check_drift(fleet: &Fleet, facts: &CheckFacts) -> Vec<Finding> {
     }
     if let Some(record) = record
         && (record.forward.check != fleet.ports.check
-            || record.forward.target != record.instance_port(fleet.ports.main))
+            || !record.instance_ports(fleet.ports.main).contains(&record.forward.target))
     {
         all.push(build_warning(
             "ports-changed",

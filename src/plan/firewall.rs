@@ -39,17 +39,16 @@ fn build_redirects(record: &ServiceRecord) -> Vec<Redirect> {
         return vec![];
     }
     let Forward { service, check, .. } = &record.forward;
-    // Checks go where requests go: a proxy that does not answer is a host that is DOWN.
-    let inserted = record.layer7.inserted();
-    let main = |target: Port| inserted.unwrap_or(target);
-    let redirect = |kind, port, target| Redirect { service: service.clone(), kind, port, target };
     let mut redirects = Vec::new();
+    // Checks go where requests go: a proxy that does not answer is a host that is DOWN.
+    let main = record.check_targets();
     if record.switch == Switch::On {
-        redirects.push(redirect(RedirectKind::Forward, *check, main(record.forward.target)));
+        redirects.extend(Redirect::spread(service, RedirectKind::Forward, *check, &main));
     }
     if let Some(routes) = &record.routes {
-        redirects.push(redirect(RedirectKind::Route, routes.main.port, main(routes.main.target)));
-        redirects.push(redirect(RedirectKind::Backup, routes.backup.port, routes.backup.target));
+        redirects.extend(Redirect::spread(service, RedirectKind::Route, routes.main.port, &main));
+        let backup = routes.healthy_targets(&routes.backup);
+        redirects.extend(Redirect::spread(service, RedirectKind::Backup, routes.backup.port, &backup));
     }
     redirects
 }
@@ -221,8 +220,13 @@ fn build_jump_rules(from_self: bool) -> Vec<Rule> {
 fn build_redirect_rule(redirect: &Redirect) -> Rule {
     let (port, target) = (redirect.port.to_string(), redirect.target.to_string());
     let comment = format!("switchman:{}:{}", redirect.service, redirect.kind.as_str());
-    let matches = ["-p", "tcp", "-m", "tcp", "--dport", &port, "-m", "comment", "--comment", &comment];
-    build_rule(CHAIN, &[&matches[..], &["-j", "REDIRECT", "--to-ports", &target]].concat())
+    let every = redirect.one_in.to_string();
+    // Each rule counts for itself: its share of the connections is exact, unlike that of a random choice.
+    let share = ["-m", "statistic", "--mode", "nth", "--every", &every, "--packet", "0"];
+    let share: &[&str] = if redirect.one_in == 1 { &[] } else { &share };
+    let matches = ["-p", "tcp", "-m", "tcp", "--dport", &port];
+    let comment = ["-m", "comment", "--comment", &comment];
+    build_rule(CHAIN, &[&matches[..], share, &comment, &["-j", "REDIRECT", "--to-ports", &target]].concat())
 }
 
 /// Parses the redirect that a rule expresses; `None` when the rule is not exactly one that switchman would write.
@@ -232,6 +236,7 @@ fn parse_redirect(rule: &Rule) -> Option<Redirect> {
         service: service.parse().ok()?,
         kind: RedirectKind::ALL.into_iter().find(|known| known.as_str() == kind)?,
         port: rule.option_value("--dport")?.parse().ok()?,
+        one_in: rule.option_value("--every").map_or(Some(1), |every| every.parse().ok())?,
         target: rule.option_value("--to-ports")?.parse().ok()?,
     };
     (build_redirect_rule(&redirect) == *rule).then_some(redirect)

@@ -11,6 +11,7 @@ pub mod host_selection;
 pub mod host_servers;
 pub mod init_steps;
 pub mod input_filter;
+pub mod instance_health;
 pub mod mains;
 pub mod metrics;
 pub mod owner;

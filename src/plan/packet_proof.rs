@@ -39,7 +39,7 @@ impl Claim {
     pub fn from_record(record: &ServiceRecord) -> Self {
         // No rule routes to a private service.
         let switch = if record.access == Access::Private { Switch::Off } else { record.switch };
-        let target = record.layer7.inserted().unwrap_or(record.forward.target);
+        let target = record.check_targets().first().copied().unwrap_or(record.forward.target);
         Self { role: PortRole::Check, switch, port: record.forward.check, target }
     }
 
@@ -47,12 +47,22 @@ impl Claim {
     pub fn from_data_port(record: &ServiceRecord) -> Option<Self> {
         let is_on = record.access == Access::Public && record.switch == Switch::On;
         let port = record.routes.as_ref().map_or(record.forward.target, |routes| routes.main.port);
-        is_on.then(|| Self::from_open_port(port, record.effective_target(port)))
+        is_on.then(|| {
+            Self::from_open_port(port, record.effective_targets(port).first().copied().unwrap_or(port))
+        })
     }
 
     /// Returns the claim that a data port is open; `target` accepts its packets.
     pub const fn from_open_port(port: Port, target: Port) -> Self {
         Self { role: PortRole::Data, switch: Switch::On, port, target }
+    }
+
+    /// Returns the claim about the instance that answered, where the port is spread over several.
+    #[must_use]
+    pub fn narrow_to(self, targets: &[Port], answer: &PacketAnswer) -> Self {
+        let PacketAnswer::Accepted { by: Some(by) } = answer else { return self };
+        let answering = targets.iter().find(|target| target.get() == by.port());
+        Self { target: answering.copied().unwrap_or(self.target), ..self }
     }
 
     fn describe(self, answer: &PacketAnswer) -> String {

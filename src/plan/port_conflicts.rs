@@ -106,13 +106,9 @@ mod tests {
             ]
         );
         // A managed service: main answers on the port of its instance.
-        let route = |number: u16| Route {
-            port: port(number),
-            deployment: "dp_0123456789".parse().unwrap(),
-            target: port(20001),
-        };
+        let route = |number: u16| Route::new(port(number), "dp_0123456789".parse().unwrap(), port(20001));
         record.forward.target = port(20001);
-        record.routes = Some(Routes { main: route(8080), backup: route(80), previous: None, rollback: None });
+        record.routes = Some(Routes::new(route(8080), route(80)));
         assert_eq!(compare(ports(8888, 8080, 80), &record), [""; 0]);
         assert_eq!(
             compare(ports(8888, 8080, 81), &record),

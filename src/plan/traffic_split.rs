@@ -1,6 +1,8 @@
 //! Shadows and canaries on one host: which changes are allowed, which configuration the proxy receives, and when the rules
 //! route to the proxy.
 
+use std::net::SocketAddr;
+
 use super::versions::{self, DeployRefusal};
 use crate::model::api::deployments::DeploymentRef;
 use crate::model::deployment::{Access, Deployment, DeploymentId};
@@ -225,8 +227,13 @@ fn build_service(record: &ServiceRecord, existing: &[Deployment]) -> Option<Prox
     let service = &record.forward.service;
     let of_service = || existing.iter().filter(|one| one.service == *service);
     let main = of_service().find(|one| one.id == routes.main.deployment)?;
-    let main = Upstream { address: (main.address, routes.main.target.get()).into(), ..build_upstream(main) };
-    let others = of_service().filter(|one| one.id != main.deployment).map(build_upstream).collect();
+    let main = build_upstream(main, routes.healthy_targets(&routes.main))?;
+    let others = of_service().filter(|one| one.id != main.deployment);
+    let others = others.filter_map(|one| {
+        let ports = one.active_instances().map(|instance| instance.port);
+        build_upstream(one, routes.choose_healthy(ports))
+    });
+    let others = others.collect();
     let straight = !matches!(derive_placement(record), DesiredPlacement::Inserted(_));
     let splits = if place.inserted && !straight {
         retain_existing(&record.layer7.traffic_split, existing)
@@ -245,12 +252,15 @@ fn build_service(record: &ServiceRecord, existing: &[Deployment]) -> Option<Prox
     })
 }
 
-fn build_upstream(one: &Deployment) -> Upstream {
-    Upstream {
+/// Builds the upstream of a version that answers at these ports; `None` where there is none.
+fn build_upstream(one: &Deployment, ports: Vec<Port>) -> Option<Upstream> {
+    let mut addresses = ports.into_iter().map(|port| SocketAddr::new(one.address, port.get()));
+    Some(Upstream {
         deployment: one.id.clone(),
         version: one.version.clone(),
-        address: one.endpoint(&one.instance),
-    }
+        address: addresses.next()?,
+        more_addresses: addresses.collect(),
+    })
 }
 
 /// Keeps only the entries whose deployments still exist.

@@ -30,7 +30,7 @@ pub use merge::{
 pub use recovered::project_recovery;
 pub use routes::{
     KILL_BEGUN, KILL_REFUSED, detach, end_trial, find_last_good, find_rollback_target, move_instance,
-    plan_assign, plan_first, plan_rollback, restore_routes,
+    plan_assign, plan_first, plan_rollback, restore_routes, set_unhealthy,
 };
 pub use trial_outcome::judge_trial;
 pub use uri::{UriError, parse_local_port};
@@ -72,6 +72,10 @@ pub enum DeployRefusal {
     IdleConnections { idle: u64 },
     #[error("{service} {version} is still being deployed, updated or killed")]
     InProgress { service: ServiceName, version: String },
+    #[error(
+        "no agent runs on this host: several instances need one that sends no connection to an instance that has ended"
+    )]
+    InstancesNeedAgent,
     #[error("no port is free between {first} and {last}")]
     NoPort { first: Port, last: Port },
     #[error("port {port} is taken{}", .owner.as_ref().map(|by| format!(" by {by}")).unwrap_or_default())]
@@ -122,6 +126,7 @@ pub fn decide_deploy(
             && there.instance.digest == request.digest
             && there.health == request.health
             && request.port.is_none_or(|port| port == there.instance.port)
+            && request.instances.is_none_or(|count| there.active_instances().count() == count as usize)
             && there.stage == Stage::Ready;
         return if same {
             Ok(DeployDecision::Unchanged(Box::new(there.clone())))
@@ -144,10 +149,29 @@ pub fn decide_deploy(
         _ => {}
     }
     check_values(&request.how)?;
+    check_instances(request)?;
     check_metadata(&request.metadata)?;
     check_health(&request.health, &request.how)?;
     let newest = of_service().map(|one| one.revision).max().unwrap_or(0);
     Ok(DeployDecision::New { revision: request.revision.unwrap_or(0).max(newest.saturating_add(1)) })
+}
+
+/// The most instances of a version on a host: more than a host has processors.
+pub const MAX_INSTANCES: u32 = 64;
+
+/// Checks that a version can have as many instances as requested.
+fn check_instances(request: &DeployRequest) -> Result<(), DeployRefusal> {
+    let bad = |reason| Err(DeployRefusal::BadValue { subject: "the number of instances".to_owned(), reason });
+    match request.instances {
+        None | Some(1) => Ok(()),
+        Some(0) => bad("a version has at least one instance"),
+        Some(count) if count > MAX_INSTANCES => bad("a version has at most 64 instances on a host"),
+        Some(_) if matches!(request.how.workload, Workload::External { .. }) => {
+            bad("switchman starts no instance of a program that runs already")
+        }
+        Some(_) if request.port.is_some() => bad("several instances cannot listen on the same port"),
+        Some(_) => Ok(()),
+    }
 }
 
 /// Limits of the metadata of a deployment: a few facts for people, not a store.
@@ -365,7 +389,7 @@ pub fn is_backup(records: &[ServiceRecord], deployment: &Deployment) -> bool {
 pub fn routes_to(records: &[ServiceRecord], deployment: &Deployment, port: Port) -> bool {
     let routes = find_record(records, &deployment.service).and_then(|record| record.routes.as_ref());
     let both = routes.iter().flat_map(|routes| [&routes.main, &routes.backup]).collect::<Vec<_>>();
-    both.iter().any(|route| route.deployment == deployment.id && route.target == port)
+    both.iter().any(|route| route.deployment == deployment.id && route.targets().any(|target| target == port))
 }
 
 /// Seed row R15: what is not main is drained when nothing is at work on it.

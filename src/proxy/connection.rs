@@ -20,6 +20,8 @@ pub struct Connection {
     pub peer: SocketAddr,
     /// HAProxy's health check: main's alone to answer.
     pub is_check: bool,
+    /// Which instance of a version it begins with.
+    pub turn: usize,
     pub protocol: Cell<Protocol>,
     pub pinned_connections: RefCell<Rc<PinnedConnections>>,
     pub head_state: Arc<HeadState>,
@@ -43,6 +45,7 @@ impl Connection {
         is_check: bool,
     ) -> Self {
         Self {
+            turn: worker.take_turn(is_check),
             worker,
             ingress,
             peer,

@@ -1,6 +1,7 @@
 //! The exchange of one request, from its head to the head of its answer.
 
 use std::cell::Cell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -258,15 +259,34 @@ impl Exchange<'_> {
         (request.map(|body| Upload::new(body, tee, gate, is_read)), in_flight)
     }
 
-    /// Sends a request to a target; aborted when the client resets its connection.
+    /// Sends a request to an instance of a target: to another one where an instance does not accept the connection.
     async fn send(
         &self,
         target: &Target,
+        mut request: Request<Upload>,
+    ) -> Result<Response<Incoming>, SendError<Upload>> {
+        let mut addresses = target.addresses.list_from(self.connection.turn).peekable();
+        while let Some(address) = addresses.next() {
+            match self.send_to(address, request).await {
+                Err(SendError::Connect { request: untouched, .. }) if addresses.peek().is_some() => {
+                    request = *untouched;
+                }
+                result => return result,
+            }
+        }
+        let reason = std::io::ErrorKind::AddrNotAvailable.into();
+        Err(SendError::Connect { request: request.into(), reason })
+    }
+
+    /// Sends a request to an address; aborted when the client resets its connection.
+    async fn send_to(
+        &self,
+        address: SocketAddr,
         request: Request<Upload>,
     ) -> Result<Response<Incoming>, SendError<Upload>> {
         let connections = self.connection.pinned_connections.borrow().clone();
         let connect_timeout = Duration::from_millis(self.connection.worker.limits().connect_timeout_ms);
-        let upstream = UpstreamAddr { address: target.address, connect_timeout };
+        let upstream = UpstreamAddr { address, connect_timeout };
         tokio::select! {
             biased;
             result = connections.send(upstream, request, |address| self.connection.can_keep_upstream(address)) => result,
@@ -306,7 +326,7 @@ impl Exchange<'_> {
                 if !self.connection.is_check {
                     service.counts.rejected.add("connect");
                 }
-                log::debug!("{} of {}: {reason}", service.main.address, service.config.service);
+                log::debug!("{} of {}: {reason}", service.main.version, service.config.service);
                 return Ok(respond_text(
                     StatusCode::BAD_GATEWAY,
                     "the service cannot be reached\n",

@@ -121,7 +121,7 @@ fn start_copy(
         guard: CopyGuard::start(&shadow.state),
         started_at: Instant::now(),
         copy: copy.clone(),
-        address: shadow.address,
+        address: shadow.addresses.take_next(),
         protocol,
         limits,
     };
@@ -146,7 +146,7 @@ fn prepare_control_request(
     let size = SizeHint::with_exact(0);
     // Not marked: main is to answer as it answers its users.
     let request = copy_head(request).map(|()| CopyBody { queue, size });
-    let (carried_state, address) = (service.carried_state().clone(), service.main.address);
+    let (carried_state, address) = (service.carried_state().clone(), service.main.addresses.take_next());
     (ControlRequest { carried_state, comparison, address, protocol, limits }, request)
 }
 

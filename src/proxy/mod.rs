@@ -25,6 +25,7 @@ use self::limits::ResourceLimits;
 use crate::model::compare::ComparisonRules;
 use crate::model::proxy::ProxyLimits;
 
+mod addresses;
 mod client_stream;
 mod coalesced_write;
 pub mod collector;

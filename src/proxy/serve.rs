@@ -83,8 +83,14 @@ async fn pass_through(connection: &Connection, client: &ClientStream) {
         service.counts.rejected.add("passed_through");
     }
     let timeout = Duration::from_millis(connection.worker.limits().connect_timeout_ms);
-    let connecting = tokio::time::timeout(timeout, TcpStream::connect(service.main.address));
-    let Ok(Ok(mut main)) = connecting.await else { return };
+    let mut connected = None;
+    for address in service.main.addresses.list_from(connection.turn) {
+        if let Ok(Ok(stream)) = tokio::time::timeout(timeout, TcpStream::connect(address)).await {
+            connected = Some(stream);
+            break;
+        }
+    }
+    let Some(mut main) = connected else { return };
     let rest = ClientStream::new(connection.stream.clone(), connection.head_state.clone());
     let mut rest = rest.without_recording();
     let copied = async {

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use hyper::header::HeaderMap;
 
+use super::addresses::InstanceAddresses;
 use super::collector::{Collector, CollectorHandle};
 use super::counters::{Gauge, ServiceCounts, ShadowCounts, UpstreamCounts, increment};
 use super::upstream::Pool;
@@ -36,7 +37,7 @@ pub struct Service {
 /// A target that answers users.
 #[derive(Clone)]
 pub struct Target {
-    pub address: SocketAddr,
+    pub addresses: Rc<InstanceAddresses>,
     pub version: Version,
     pub counts: Rc<UpstreamCounts>,
 }
@@ -79,7 +80,7 @@ impl Drop for CanaryAttempt<'_> {
 pub struct Shadow {
     pub config: Mirror,
     pub filter: RequestFilter,
-    pub address: SocketAddr,
+    pub addresses: InstanceAddresses,
     pub version: Version,
     /// Handle to the collector, which compares its answers with main's.
     pub collector: Option<CollectorHandle>,
@@ -151,12 +152,12 @@ impl CarriedState {
                 || config.other_upstreams.iter().any(|other| other.deployment == *id)
         };
         self.counts.forget(is_named);
-        self.control_pool.keep_only(config.main.address);
+        self.control_pool.keep_only(|address| config.main.addresses().any(|one| one == address));
         let mut shadows = self.shadows.borrow_mut();
         shadows.retain(|id, _| is_named(id));
         for other in &config.other_upstreams {
             if let Some(shadow) = shadows.get(&other.deployment) {
-                shadow.pool.keep_only(other.address);
+                shadow.pool.keep_only(|address| other.addresses().any(|one| one == address));
             }
         }
         self.canary_breakers.borrow_mut().retain(|id, _| is_named(id));
@@ -194,7 +195,7 @@ impl Service {
     ) -> Result<Self, PatternError> {
         let counts = state.counts.clone();
         let target = |upstream: &Upstream| Target {
-            address: upstream.address,
+            addresses: Rc::new(InstanceAddresses::new(upstream)),
             version: upstream.version.clone(),
             counts: counts.get_or_insert_upstream(&upstream.deployment, &upstream.version),
         };
@@ -211,7 +212,7 @@ impl Service {
                 shadows.push(Shadow {
                     config: mirror.clone(),
                     filter,
-                    address: upstream.address,
+                    addresses: InstanceAddresses::new(upstream),
                     version: upstream.version.clone(),
                     state: state.get_or_create_shadow(upstream, handle.as_ref()),
                     collector: handle,
@@ -260,13 +261,13 @@ impl Service {
 
     /// Whether connections to it may be kept for the next request.
     pub fn routes_to(&self, address: SocketAddr) -> bool {
-        self.main.address == address
-            || self.canary.as_ref().is_some_and(|canary| canary.target.address == address)
+        self.main.addresses.contains(address)
+            || self.canary.as_ref().is_some_and(|canary| canary.target.addresses.contains(address))
     }
 
     /// Whether main or another version listens at this address.
     pub fn has_upstream(&self, address: SocketAddr) -> bool {
-        std::iter::once(&self.main).chain(&self.others).any(|target| target.address == address)
+        std::iter::once(&self.main).chain(&self.others).any(|target| target.addresses.contains(address))
     }
 
     pub fn find_version(&self, version: &Version) -> Option<&Target> {
@@ -289,6 +290,7 @@ mod tests {
             deployment: format!("dp_{number:010}").parse().unwrap(),
             version: format!("{number}.0.0").parse().unwrap(),
             address: ([127, 0, 0, 1], number).into(),
+            more_addresses: vec![],
         }
     }
 

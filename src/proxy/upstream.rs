@@ -242,8 +242,8 @@ const SHADOW_BUFFER_BYTES: usize = 64 << 10;
 #[derive(Default)]
 pub struct Pool {
     idle: RefCell<Vec<(SocketAddr, Instant, Sender<CopyBody>)>>,
-    /// Connection that streams share; since when the last one is on it.
-    shared: RefCell<Option<(SocketAddr, Instant, Sender<CopyBody>)>>,
+    /// Connections that streams share, one to each address; since when the last one is on it.
+    shared: RefCell<Vec<(SocketAddr, Instant, Sender<CopyBody>)>>,
 }
 
 /// A connection of a pool, with a request on it.
@@ -284,7 +284,7 @@ impl Pool {
     fn take(&self, address: SocketAddr, protocol: Protocol) -> Option<Sender<CopyBody>> {
         if protocol == Protocol::Http2 {
             let mut shared = self.shared.borrow_mut();
-            return shared.as_mut().and_then(|(known, since, sender)| match sender {
+            return shared.iter_mut().find_map(|(known, since, sender)| match sender {
                 Sender::Http2(sender) if *known == address && !sender.is_closed() => {
                     *since = Instant::now();
                     Some(Sender::Http2(sender.clone()))
@@ -293,9 +293,10 @@ impl Pool {
             });
         }
         let mut idle = self.idle.borrow_mut();
-        while let Some((known, since, sender)) = idle.pop() {
+        while let Some(at) = idle.iter().rposition(|(known, ..)| *known == address) {
+            let (_, since, sender) = idle.remove(at);
             let usable = matches!(&sender, Sender::Http1(sender) if sender.is_ready());
-            if known == address && since.elapsed() < IDLE_TIMEOUT && usable {
+            if since.elapsed() < IDLE_TIMEOUT && usable {
                 return Some(sender);
             }
         }
@@ -321,7 +322,10 @@ impl Pool {
                 let builder = http2::Builder::new(LocalExecutor);
                 let (sender, connection) = builder.handshake(io).await.map_err(io::Error::other)?;
                 spawn_local(connection);
-                *self.shared.borrow_mut() = Some((address, Instant::now(), Sender::Http2(sender.clone())));
+                let mut shared = self.shared.borrow_mut();
+                shared.retain(|(known, ..)| *known != address);
+                shared.push((address, Instant::now(), Sender::Http2(sender.clone())));
+                drop(shared);
                 Ok(Sender::Http2(sender))
             }
         }
@@ -345,14 +349,13 @@ impl Pool {
     }
 
     /// Closes those to any other address; what is in flight on them is finished.
-    pub fn keep_only(&self, address: SocketAddr) {
-        self.retain(|known, _| known == address);
+    pub fn keep_only(&self, can_keep: impl Fn(SocketAddr) -> bool) {
+        self.retain(|known, _| can_keep(known));
     }
 
     fn retain(&self, can_keep: impl Fn(SocketAddr, Instant) -> bool) {
         self.idle.borrow_mut().retain(|(address, since, _)| can_keep(*address, *since));
-        let mut shared = self.shared.borrow_mut();
-        *shared = shared.take().filter(|(address, since, _)| can_keep(*address, *since));
+        self.shared.borrow_mut().retain(|(address, since, _)| can_keep(*address, *since));
     }
 }
 

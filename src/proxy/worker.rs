@@ -32,6 +32,8 @@ pub struct Worker {
     carried_states: RefCell<HashMap<ServiceName, Rc<CarriedState>>>,
     connections: RefCell<HashMap<u64, Weak<dyn ConfigListener>>>,
     next_number: Cell<u64>,
+    /// The turns of the next connection of a user and of the next health check.
+    next_turns: [Cell<usize>; 2],
     budget: Arc<MirrorBudget>,
     resource_limits: Arc<ResourceLimits>,
     collector: Arc<Collector>,
@@ -68,6 +70,8 @@ impl Worker {
             carried_states: RefCell::default(),
             connections: RefCell::default(),
             next_number: Cell::default(),
+            // Workers begin with different instances.
+            next_turns: [Cell::new(number), Cell::new(number)],
             budget: Arc::default(),
             resource_limits,
             collector,
@@ -220,6 +224,13 @@ impl Worker {
     }
 
     /// Never twice in a process, hardly ever twice at all.
+    /// Returns the instance that a new connection begins with. Health checks have turns of their own: where they alternate with
+    /// users, each kind would reach one instance of two alone.
+    pub fn take_turn(&self, is_check: bool) -> usize {
+        let next = &self.next_turns[usize::from(is_check)];
+        next.replace(next.get().wrapping_add(1))
+    }
+
     pub fn next_request_id(&self) -> HeaderValue {
         self.next_number.set(self.next_number.get() + 1);
         let text =

@@ -27,7 +27,8 @@ fn wanting(forwards: &[(&str, u16, u16)], from_self: bool) -> DesiredRules {
 
 fn redirect(service: &str, kind: RedirectKind, port: u16, target: u16) -> Redirect {
     let port_of = |number| Port::new(number).unwrap();
-    Redirect { service: service.parse().unwrap(), kind, port: port_of(port), target: port_of(target) }
+    let (service, one_in) = (service.parse().unwrap(), 1);
+    Redirect { service, kind, port: port_of(port), one_in, target: port_of(target) }
 }
 
 /// A managed service: main and backup each at the port of its own instance.
@@ -38,6 +39,16 @@ fn managed(main: u16, backup: u16) -> DesiredRules {
         redirect("shop", RedirectKind::Backup, 80, backup),
     ];
     DesiredRules { redirects: redirects.into(), balancer_is_local: false }
+}
+
+/// A managed service with three instances of main, spread over those of these ports.
+fn spread(targets: &[u16]) -> DesiredRules {
+    let targets: Vec<Port> = targets.iter().map(|port| Port::new(*port).unwrap()).collect();
+    let kinds = [(RedirectKind::Forward, 8888), (RedirectKind::Route, 8080), (RedirectKind::Backup, 80)];
+    let redirects = kinds.into_iter().flat_map(|(kind, port)| {
+        Redirect::spread(&"shop".parse().unwrap(), kind, Port::new(port).unwrap(), &targets)
+    });
+    DesiredRules { redirects: redirects.collect(), balancer_is_local: false }
 }
 
 fn scenarios() -> Vec<Scenario> {
@@ -71,6 +82,12 @@ fn scenarios() -> Vec<Scenario> {
             why: "another version becomes main: check port and data port move together, to the instance's own port because \
                   REDIRECT does not chain, and the backup vhost's port follows to the last good main",
             steps: vec![managed(20001, 20001), managed(20002, 20001)],
+        },
+        Scenario {
+            name: "instances",
+            why: "three instances of main: one in three connections, then one in two of the others, then the rest, which gives \
+                  each instance the same share; an instance that does not answer its health check is left out",
+            steps: vec![spread(&[20001, 20002, 20003]), spread(&[20001, 20003])],
         },
         Scenario {
             name: "balancer-on-the-host",

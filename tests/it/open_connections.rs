@@ -22,7 +22,8 @@ const BOUND: Duration = Duration::from_secs(3);
 async fn switch(family: Family, variant: Variant, on: bool) {
     let port = |number| Port::new(number).unwrap();
     let service = "shop".parse().unwrap();
-    let forward = Redirect { service, kind: RedirectKind::Forward, port: port(CHECK), target: port(MAIN) };
+    let forward =
+        Redirect { service, kind: RedirectKind::Forward, one_in: 1, port: port(CHECK), target: port(MAIN) };
     let redirects = on.then_some(forward).into_iter().collect();
     // Both ends are on this host, so the jump from OUTPUT is the one that is used.
     let desired = DesiredRules { redirects, balancer_is_local: true };

@@ -49,6 +49,7 @@ fn build_upstream(port: u16) -> Upstream {
         deployment: deployment_id(port),
         version: format!("1.0.{}", port - MAIN).parse().unwrap(),
         address: ([127, 0, 0, 1], port).into(),
+        more_addresses: vec![],
     }
 }
 

@@ -146,7 +146,13 @@ impl Stage {
     async fn is_as_recorded(&self) -> bool {
         let port = |number| Port::new(number).unwrap();
         let service = "shop".parse().unwrap();
-        let forward = Redirect { service, kind: RedirectKind::Forward, port: port(8888), target: port(8080) };
+        let forward = Redirect {
+            service,
+            kind: RedirectKind::Forward,
+            one_in: 1,
+            port: port(8888),
+            target: port(8080),
+        };
         let redirects = self.on.then_some(forward).into_iter().collect();
         let desired = DesiredRules { redirects, balancer_is_local: false };
         for family in [Family::V4, Family::V6] {

@@ -17,6 +17,7 @@ use crate::testing::can_make_namespaces;
 
 mod backup_connections;
 mod host_by_host;
+mod instances;
 mod killed;
 
 const YAML: &str =

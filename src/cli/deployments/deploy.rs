@@ -24,6 +24,7 @@ use crate::model::name::ServiceName;
 use crate::model::ports::Port;
 use crate::model::version::Version;
 use crate::ops::fleet::deployments::{self, DeployOptions, Source};
+use crate::plan::versions::MAX_INSTANCES;
 
 #[derive(Debug, Args)]
 pub struct DeployArgs {
@@ -42,6 +43,11 @@ pub struct DeployArgs {
     /// Let its instances listen on this port [default: the first free one of versions.ports]
     #[arg(short, long, value_name = "PORT")]
     port: Option<Port>,
+    /// Run this many instances on each host [default: 1].
+    ///
+    /// Each has a port of its own and its number in $SWITCHMAN_INSTANCE. The kernel spreads new connections over them.
+    #[arg(long, value_name = "N", conflicts_with = "port", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_INSTANCES)))]
+    instances: Option<u32>,
     /// Check its health at this path [default: that of the service]
     #[arg(long, value_name = "PATH")]
     health: Option<String>,
@@ -209,6 +215,7 @@ pub async fn deploy(args: DeployArgs, context: &Context) -> Result<(), Failure> 
             .into_change(&source)
             .apply_to(RunSpec::new(Workload::Vhost { server: WebServer::Nginx })),
         port: args.port,
+        instances: args.instances,
         metadata: collect_metadata(args.metadata, env::read_variable),
         health,
         becomes_main: args.assign,

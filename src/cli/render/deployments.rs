@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 
 use super::renderer::Renderer;
 use super::time_format::TimeFormat;
+use crate::model::api::deployments::{DeploymentView, InstanceView};
 use crate::model::deployment::{Access, ProcessState, Workload};
 use crate::model::name::HostName;
 use crate::model::observation::ObservationError;
@@ -142,8 +143,8 @@ fn format_wide_listing(rows: &[FleetDeployment], time: TimeFormat) -> String {
         let created = row.hosts.iter().map(|(_, view)| view.deployment.created_at).min();
         let is_public = row.access == Access::Public || !row.private_on.is_empty();
         let access = if is_public { "🌎" } else { "🔒" };
-        let mut ports: Vec<String> =
-            row.hosts.iter().map(|(_, view)| view.deployment.instance.port.to_string()).collect();
+        let instances = row.hosts.iter().flat_map(|(_, view)| view.deployment.active_instances());
+        let mut ports: Vec<String> = instances.map(|instance| instance.port.to_string()).collect();
         ports.dedup();
         let hosts: Vec<&str> = row.hosts.iter().map(|(host, _)| host.as_str()).collect();
         vec![
@@ -235,6 +236,19 @@ fn find_worst_state(row: &FleetDeployment) -> &'static str {
     row.hosts.iter().map(|(_, view)| rank(&view.process)).max().map_or("unknown", |(_, word)| word)
 }
 
+/// Counts the instances that run and get connections, and all, of a version that has several on a host.
+fn count_instances(row: &FleetDeployment) -> Option<(usize, usize)> {
+    let is_serving =
+        |one: &InstanceView| one.healthy && one.process.as_ref().is_ok_and(ProcessState::is_running);
+    let count = |view: &DeploymentView| match &view.instances[..] {
+        [] => (usize::from(view.process.as_ref().is_ok_and(ProcessState::is_running)), 1),
+        all => (all.iter().filter(|one| is_serving(one)).count(), all.len()),
+    };
+    let has_several = row.hosts.iter().any(|(_, view)| !view.instances.is_empty());
+    let counts = row.hosts.iter().map(|(_, view)| count(view));
+    has_several.then(|| counts.fold((0, 0), |(up, all), one| (up + one.0, all + one.1)))
+}
+
 /// Seed rows D6 and D27 (docs/design/seed-systems.md#mvi-and-daeploy).
 fn format_running(row: &FleetDeployment, time: TimeFormat) -> String {
     let all = row.hosts.len();
@@ -251,6 +265,13 @@ fn format_running(row: &FleetDeployment, time: TimeFormat) -> String {
     let created = row.hosts.iter().map(|(_, view)| view.deployment.created_at).min();
     let since = row.hosts.iter().filter_map(|(_, view)| since(&view.process)).min().or(created);
     let since = since.map(|at| time.format_since(at)).unwrap_or_default();
+    match (count_instances(row), up) {
+        (Some((up, all)), _) if 0 < up && up < all => {
+            return format!("Running, {up} of {} healthy (since {since})", Count(all, "instance"));
+        }
+        (Some((1.., all)), _) => return format!("Running, {} (since {since})", Count(all, "instance")),
+        _ => {}
+    }
     match up {
         0 => format!("Stopped (since {since})"),
         up if up < all => format!("Running on {up} of {} (since {since})", Count(all, "host")),
@@ -304,17 +325,26 @@ fn format_description(row: &FleetDeployment, time: TimeFormat) -> String {
         if let Some(digest) = &deployment.instance.digest {
             line("Digest", digest.shorten());
         }
-        if let Err(reason) = &view.process {
-            line("Process", &reason.to_string());
+        match &view.process {
+            _ if !view.instances.is_empty() => {}
+            Err(reason) => line("Process", &reason.to_string()),
+            Ok(process) => line("Process", &format_process(process)),
         }
-        if let Ok(process) = &view.process {
-            line("Process", &format_process(process));
+        for one in &view.instances {
+            line("Instance", &format_instance(one));
         }
         if view.backup {
             line("Backup", "the backup vhost's port forwards to it");
         }
     }
     text
+}
+
+/// Formats one of several instances: `2 on port 20001: pid 7, restarted 0 times`.
+fn format_instance(one: &InstanceView) -> String {
+    let process = one.process.as_ref().map_or_else(ToString::to_string, format_process);
+    let health = if one.healthy { "" } else { ", unhealthy: gets no new connections" };
+    format!("{} on port {}, build {}: {process}{health}", one.number, one.port, one.build)
 }
 
 fn format_runs(runs: &Workload) -> String {

@@ -14,7 +14,8 @@ use crate::model::api::HostView;
 use crate::model::balancer::ServerView;
 use crate::model::forward::{KernelForward, Route, Routes, ServiceRecord};
 use crate::model::percent::Percent;
-use crate::model::port_forward::Switch;
+use crate::model::port_forward::{Forward, Switch};
+use crate::model::ports::Port;
 use crate::ops::fleet::status::{BalancerStatus, HostStatus};
 use crate::plan::mains::MainsDifference;
 
@@ -82,7 +83,7 @@ fn format_summary_row(status: &HostStatus, time: TimeFormat) -> Vec<String> {
             (
                 format_summary_forward(status, view),
                 view.main_version.as_ref().map_or("vhost".to_owned(), ToString::to_string),
-                record.map_or(status.ports.main, |record| record.forward.target).to_string(),
+                record.map_or_else(|| status.ports.main.to_string(), format_targets),
                 owner.map_or("-".to_owned(), |owner| owner.describe(|since| time.format(since))),
             )
         }
@@ -129,8 +130,14 @@ fn format_host_status(status: &HostStatus, time: TimeFormat) -> String {
 }
 
 fn write_host_side(text: &mut String, status: &HostStatus, view: &HostView, time: TimeFormat) {
-    let main = view.record.as_ref().ok().and_then(Option::as_ref).map(|record| record.forward.target);
-    let main = main.unwrap_or(status.ports.main);
+    let record = view.record.as_ref().ok().and_then(Option::as_ref);
+    let ports = match record {
+        Some(record) if record.routes.is_some() => record.instance_ports(status.ports.main),
+        record => vec![record.map_or(status.ports.main, |record| record.forward.target)],
+    };
+    let all_ports = ports.iter().map(Port::to_string).collect::<Vec<_>>().join(", ");
+    let main = record.filter(|_| ports.len() > 1).map(|record| record.instance_port(status.ports.main));
+    let main = main.or_else(|| ports.first().copied()).unwrap_or(status.ports.main);
     let _ = writeln!(text, "forward   {}", format_forward(status, view, time));
     let _ = writeln!(text, "rules     {}", format_rules(view));
     if let Ok(Some(ServiceRecord { routes: Some(routes), .. })) = &view.record
@@ -150,7 +157,7 @@ fn write_host_side(text: &mut String, status: &HostStatus, view: &HostView, time
     let _ = writeln!(text, "health    {health}");
     let sockets = match &view.main_sockets {
         Ok(count) => {
-            format!("{} busy, {} idle, {} ambiguous on {main}", count.busy, count.idle, count.ambiguous)
+            format!("{} busy, {} idle, {} ambiguous on {all_ports}", count.busy, count.idle, count.ambiguous)
         }
         Err(reason) => reason.to_string(),
     };
@@ -202,7 +209,14 @@ fn format_forward(status: &HostStatus, view: &HostView, time: TimeFormat) -> Str
 
 /// The data ports that deployed versions have: what else listens on them is not reached.
 fn format_routes(routes: &Routes) -> String {
-    let format = |route: &Route| format!("{} -> {} ({})", route.port, route.target, route.deployment);
+    let format = |route: &Route| {
+        let target = |port: Port| {
+            let is_out = routes.unhealthy.contains(&port);
+            if is_out { format!("{port} unhealthy") } else { port.to_string() }
+        };
+        let targets: Vec<String> = route.targets().map(target).collect();
+        format!("{} -> {} ({})", route.port, targets.join(", "), route.deployment)
+    };
     format!("{}, {}", format(&routes.main), format(&routes.backup))
 }
 
@@ -211,7 +225,21 @@ fn format_ports(view: &HostView) -> String {
     let kernel = view.kernel.as_deref().unwrap_or_default();
     let forward = kernel.iter().find_map(|family| family.forward.as_ref());
     let version = view.main_version.as_ref().map(|version| format!(" ({version})")).unwrap_or_default();
-    forward.map(|forward| format!("{} -> {}{version}", forward.check, forward.target)).unwrap_or_default()
+    let record = view.record.as_ref().ok().and_then(Option::as_ref);
+    let targets = |forward: &Forward| match record.filter(|record| record.check_targets().len() > 1) {
+        Some(record) => format_targets(record),
+        None => forward.target.to_string(),
+    };
+    forward.map(|forward| format!("{} -> {}{version}", forward.check, targets(forward))).unwrap_or_default()
+}
+
+/// Formats the ports of main's instances that get connections.
+fn format_targets(record: &ServiceRecord) -> String {
+    let ports = match &record.routes {
+        Some(routes) => routes.healthy_targets(&routes.main),
+        None => vec![record.forward.target],
+    };
+    ports.iter().map(Port::to_string).collect::<Vec<_>>().join(",")
 }
 
 fn format_rules(view: &HostView) -> String {

@@ -121,6 +121,7 @@ fn list_refusals() -> Vec<Sample<DeployRefusal>> {
         NotDrained: [DeployRefusal::NotDrained { invocations: 3 }],
         IdleConnections: [DeployRefusal::IdleConnections { idle: 2 }],
         InProgress: [DeployRefusal::InProgress { service: service(), version: version() }],
+        InstancesNeedAgent: [DeployRefusal::InstancesNeedAgent],
         NoPort: [DeployRefusal::NoPort { first: port(20000), last: port(20009) }],
         PortTaken: [
             DeployRefusal::PortTaken { port: port(20000), owner: Some("nginx (pid 4711)".into()) },
@@ -147,7 +148,7 @@ fn list_refusals() -> Vec<Sample<DeployRefusal>> {
 }
 
 fn list_runner_errors() -> Vec<Sample<RunnerError>> {
-    let instance = || InstanceId { deployment: make_id(), build: 1 };
+    let instance = || InstanceId { deployment: make_id(), build: 1, number: 1 };
     samples!(RunnerError {
         Missing: [RunnerError::Missing { program: "./serve".into() }],
         NoUser: [RunnerError::NoUser { user: "shop".into() }],
@@ -239,6 +240,10 @@ pub(super) fn list_host_errors() -> Vec<Sample<HostDeployError>> {
             waited: secs(60),
             reason: "it ended 3 times, last with status 1".into(),
             log: vec!["Error: no such table: orders".into()],
+        }],
+        HalfUpdated: [HostDeployError::HalfUpdated {
+            update: Box::new(HostDeployError::Interrupted),
+            undo: Box::new(ChangeError::Interrupted.into()),
         }],
         Change: [ChangeError::Interrupted.into()],
         Store: [list_store_errors().remove(0).1.into()],

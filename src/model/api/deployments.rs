@@ -86,6 +86,9 @@ pub struct DeployRequest {
     /// Port of the deployment; allocated where absent.
     #[serde(default)]
     pub port: Option<Port>,
+    /// Instances on the host, each with a port of its own; where absent, as many as the host has of the version, or one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instances: Option<u32>,
     pub health: Health,
     /// Time limit for becoming healthy.
     #[serde(rename = "health_timeout_ms", with = "duration::ms")]
@@ -298,6 +301,26 @@ pub struct DeploymentView {
     #[schemars(with = "observation::ValueOrError<SocketCount>")]
     #[serde(alias = "by_main")]
     pub via_main_port: Result<SocketCount, ObservationError>,
+    /// Each instance by itself; absent where the deployment has one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub instances: Vec<InstanceView>,
+}
+
+/// The state of one of several instances of a deployment on a host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct InstanceView {
+    pub number: u32,
+    pub build: u32,
+    pub port: Port,
+    /// Whether it is among the instances that get new connections.
+    pub healthy: bool,
+    #[serde(with = "observation")]
+    #[schemars(with = "observation::ValueOrError<ProcessState>")]
+    pub process: Result<ProcessState, ObservationError>,
+    /// Requests in flight on its port.
+    #[serde(with = "observation")]
+    #[schemars(with = "observation::ValueOrError<SocketCount>")]
+    pub sockets: Result<SocketCount, ObservationError>,
 }
 
 /// The deployments of a host and the targets of its services' ports.

@@ -111,7 +111,7 @@ async fn send_packets(
     };
     let mut packets = Vec::new();
     // Redirects of a managed service are compared with the record: a difference is drift, and no filter.
-    let is_direct = |port| record.is_none_or(|record| record.effective_target(port) == port);
+    let is_direct = |port| record.is_none_or(|record| record.effective_targets(port) == [port]);
     for (vhost, port, _) in vhosts.into_iter().filter(|(_, port, answers)| *answers && is_direct(*port)) {
         let proof = packet_proof::prove_data_port(world, port, port, &addresses).await;
         packets.push(VhostPacket { vhost, proof });

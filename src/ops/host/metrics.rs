@@ -4,7 +4,7 @@
 //! long on a busy host. What is read is a few rows, the sockets of each version's port, and what the proxy has counted.
 
 use super::deployments::error::HostDeployError;
-use super::deployments::instance::read_process;
+use super::deployments::instance::read_worst_process;
 use super::deployments::open_connections::count_sockets;
 use super::proxy;
 use crate::plan::metrics::host::{DeploymentSnapshot, HostMetrics};
@@ -34,7 +34,7 @@ async fn read_deployments(world: &HostWorld) -> Result<Vec<DeploymentSnapshot>, 
     let mut placed = Vec::new();
     for deployment in world.deployments.all()? {
         let sockets = count_sockets(world, &deployment).await.map_err(|error| error.to_string());
-        let process = read_process(world, &deployment).await.map_err(|error| error.to_string());
+        let process = read_worst_process(world, &deployment).await.map_err(|error| error.to_string());
         placed.push(DeploymentSnapshot { deployment, process, sockets });
     }
     Ok(placed)

@@ -8,7 +8,7 @@ use crate::model::packet_proof::{DataPortProof, FamilyProof, PacketAnswer, Packe
 use crate::model::port_forward::Switch;
 use crate::model::ports::Port;
 use crate::model::rules::Family;
-use crate::plan::packet_proof::{Claim, PacketFacts, explain_answer, judge_answer};
+use crate::plan::packet_proof::{Claim, PacketFacts, PortRole, explain_answer, judge_answer};
 use crate::world::HostWorld;
 use crate::world::packet_probe::PacketProbeError;
 
@@ -32,7 +32,12 @@ pub async fn change_and_prove(
 pub async fn prove_forward(world: &HostWorld, record: &ServiceRecord, addresses: &[IpAddr]) -> PacketProof {
     let check = Claim::from_record(record);
     let data = Claim::from_data_port(record);
-    let claims: Vec<Claim> = std::iter::once(check).chain(data).collect();
+    let spread = |claim: Claim| match claim.role {
+        PortRole::Check => record.check_targets(),
+        PortRole::Data => record.effective_targets(claim.port),
+    };
+    let claims: Vec<(Claim, Vec<Port>)> =
+        std::iter::once(check).chain(data).map(|claim| (claim, spread(claim))).collect();
     let mut proofs = prove_claims(world, &claims, addresses).await.into_iter();
     let families = proofs.next().unwrap_or_default();
     let data = data.zip(proofs.next()).map(|(claim, families)| DataPortProof { port: claim.port, families });
@@ -46,13 +51,18 @@ pub async fn prove_data_port(
     target: Port,
     addresses: &[IpAddr],
 ) -> DataPortProof {
-    let claims = [Claim::from_open_port(port, target)];
+    let claims = [(Claim::from_open_port(port, target), vec![target])];
     let families = prove_claims(world, &claims, addresses).await.into_iter().next().unwrap_or_default();
     DataPortProof { port, families }
 }
 
-/// Sends a packet to each address for each claim, all of them at once. Returns the verdicts of each claim.
-async fn prove_claims(world: &HostWorld, claims: &[Claim], wanted: &[IpAddr]) -> Vec<Vec<FamilyProof>> {
+/// Sends a packet to each address for each claim, all of them at once. A claim is proven by any of its targets. Returns the verdicts
+/// of each claim.
+async fn prove_claims(
+    world: &HostWorld,
+    claims: &[(Claim, Vec<Port>)],
+    wanted: &[IpAddr],
+) -> Vec<Vec<FamilyProof>> {
     let unverified = |reason: String| {
         let verdict = PacketVerdict::Unverified { reason };
         vec![vec![FamilyProof { family: Family::V4, address: None, verdict }]; claims.len()]
@@ -64,19 +74,20 @@ async fn prove_claims(world: &HostWorld, claims: &[Claim], wanted: &[IpAddr]) ->
     if addresses.is_empty() {
         return unverified("this host has no address but loopback".to_owned());
     }
-    let sent: Vec<(Claim, SocketAddr)> = claims
+    let sent: Vec<(&(Claim, Vec<Port>), SocketAddr)> = claims
         .iter()
-        .flat_map(|claim| {
-            addresses.iter().map(|address| (*claim, SocketAddr::new(*address, claim.port.get())))
+        .flat_map(|spread| {
+            addresses.iter().map(move |address| (spread, SocketAddr::new(*address, spread.0.port.get())))
         })
         .collect();
-    let targets: Vec<SocketAddr> = sent.iter().map(|(_, address)| *address).collect();
-    let answers = match world.packets.connect(&targets).await {
+    let destinations: Vec<SocketAddr> = sent.iter().map(|(_, address)| *address).collect();
+    let answers = match world.packets.connect(&destinations).await {
         Ok(answers) => answers,
         Err(error) => return unverified(error.to_string()),
     };
     let mut verdicts = Vec::new();
-    for ((claim, address), answer) in sent.into_iter().zip(answers) {
+    for (((claim, targets), address), answer) in sent.into_iter().zip(answers) {
+        let claim = answer.as_ref().map_or(*claim, |answer| claim.narrow_to(targets, answer));
         let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
         let verdict = judge(world, claim, family, address, answer).await;
         verdicts.push(FamilyProof { family, address: Some(address.ip()), verdict });

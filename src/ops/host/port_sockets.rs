@@ -10,22 +10,26 @@ use crate::world::HostWorld;
 use crate::world::sockets::SocketsError;
 
 /// The established connections that clients made to a data port of a service. Where it is routed, the sockets are found at
-/// the route's target, among others: conntrack knows which of them came by this port. Where conntrack cannot be read, all
+/// the route's targets, among others: conntrack knows which of them came by this port. Where conntrack cannot be read, all
 /// of the target's sockets count: more work than there is, never less.
 pub async fn read_port_sockets(
     world: &HostWorld,
     record: Option<&ServiceRecord>,
     port: Port,
 ) -> Result<Vec<Socket>, SocketsError> {
-    let real = record.map_or(port, |record| record.instance_port(port));
-    let all = world.sockets.list_established(real).await?;
-    if real == port {
-        return Ok(all);
+    let mut found = Vec::new();
+    for real in record.map_or_else(|| vec![port], |record| record.instance_ports(port)) {
+        let all = world.sockets.list_established(real).await?;
+        if real == port {
+            found.extend(all);
+            continue;
+        }
+        found.extend(match world.flows.list_peers(port, real).await {
+            Ok(peers) => filter_by_peers(all, &peers),
+            Err(_) => all,
+        });
     }
-    Ok(match world.flows.list_peers(port, real).await {
-        Ok(peers) => filter_by_peers(all, &peers),
-        Err(_) => all,
-    })
+    Ok(found)
 }
 
 /// The sockets whose peers are among those that conntrack knows. It knows an IPv4 client of a dual-stack listener as IPv4.

@@ -41,6 +41,7 @@ fn build_view(host: &SiteHost) -> DeploymentsView {
         process: Ok(ProcessState::External),
         sockets: count_sockets(host),
         via_main_port: count_sockets(host),
+        instances: vec![],
     };
     let mut deployments: Vec<DeploymentView> = INSTALLED.iter().map(view).collect();
     if host.update_has_traffic.is_some() {
@@ -55,8 +56,8 @@ fn build_record(host: &SiteHost) -> ServiceRecord {
     let (_, at) = INSTALLED.iter().find(|(version, _)| host.main == *version).unwrap();
     let target = example::port(if host.update_has_traffic == Some(true) { 20009 } else { *at });
     let (ports, deployment) = (example::make_ports(), example::deployment("shop", &host.main, *at));
-    let leg = |port| Route { port, deployment: deployment.id.clone(), target };
-    let routes = Routes { main: leg(ports.main), backup: leg(ports.backup), previous: None, rollback: None };
+    let leg = |port| Route::new(port, deployment.id.clone(), target);
+    let routes = Routes::new(leg(ports.main), leg(ports.backup));
     ServiceRecord {
         forward: Forward { target, ..example::make_forward("shop") },
         generation: host.generation,

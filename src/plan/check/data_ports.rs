@@ -137,7 +137,7 @@ pub(super) mod tests {
     use crate::plan::firewall;
 
     fn make_route(number: u16) -> Route {
-        Route { port: port(number), deployment: make_deployment_id(), target: port(20001) }
+        Route::new(port(number), make_deployment_id(), port(20001))
     }
 
     fn make_deployment_id() -> DeploymentId {
@@ -151,8 +151,7 @@ pub(super) mod tests {
         behind: &[&str],
     ) {
         let mut record = recorded(Switch::On);
-        record.routes =
-            Some(Routes { main: make_route(8080), backup: make_route(80), previous: None, rollback: None });
+        record.routes = Some(Routes::new(make_route(8080), make_route(80)));
         record.forward.target = port(20001);
         let tables =
             Tables { nf_tables: Some(Table::empty_nat()), ..facts.tables.clone().unwrap()[0].1.clone() };

@@ -42,7 +42,8 @@ fn check_packets(facts: &CheckFacts, record: Option<&ServiceRecord>) -> Vec<Find
         let contradicted = |one: &&FamilyProof| matches!(one.verdict, PacketVerdict::Contradicted { .. });
         let Some(first) = proof.families.iter().find(contradicted) else { continue };
         let text = proof.describe_contradiction().unwrap_or_default();
-        let port = record.map_or(proof.port, |record| record.effective_target(proof.port));
+        let targets = record.map_or_else(Vec::new, |record| record.effective_targets(proof.port));
+        let port = targets.first().copied().unwrap_or(proof.port);
         all.push(build_problem(
             "port-not-open",
             &format!("{vhost} vhost"),
@@ -83,8 +84,11 @@ fn check_input_filter(
         }
     };
     let mut all = Vec::new();
-    for (vhost, data) in [("main", fleet.ports.main), ("backup", fleet.ports.backup)] {
-        let port = record.map_or(data, |record| record.effective_target(data));
+    let targets = |data| record.map_or_else(|| vec![data], |record| record.effective_targets(data));
+    let ports = [("main", fleet.ports.main), ("backup", fleet.ports.backup)];
+    let ports =
+        ports.into_iter().flat_map(|(vhost, data)| targets(data).into_iter().map(move |port| (vhost, port)));
+    for (vhost, port) in ports {
         match evaluate_filter(table, port) {
             FilterVerdict::Accepted => {}
             FilterVerdict::Refused(RefusingRule { text, .. }) => all.push(build_problem(

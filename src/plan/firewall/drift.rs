@@ -74,14 +74,11 @@ fn find_differences(desired: &DesiredRules, tables: &Tables, family: Family) -> 
 }
 
 fn compare_chain(desired: &DesiredRules, table: &Table) -> Vec<Difference> {
-    let of = |redirect: &Redirect, state: &str| Difference {
-        service: Some(redirect.service.clone()),
-        description: format!(
-            "the {} {} -> {} was {state}",
-            redirect.kind.as_str(),
-            redirect.port,
-            redirect.target
-        ),
+    let of = |redirect: &Redirect, state: &str| {
+        let Redirect { service, kind, port, one_in, target } = redirect;
+        let share = if *one_in == 1 { String::new() } else { format!(" of one in {one_in} connections") };
+        let description = format!("the {} {port} -> {target}{share} was {state}", kind.as_str());
+        Difference { service: Some(service.clone()), description }
     };
     let holds = |rule: &Rule| table.rules_in_chain(CHAIN).any(|other| other == rule);
     let mut all = Vec::new();
@@ -118,6 +115,7 @@ mod tests {
             service: service.parse().unwrap(),
             kind: RedirectKind::Forward,
             port: port(check),
+            one_in: 1,
             target: port(8080),
         }
     }

@@ -23,7 +23,7 @@ fn wanting(forwards: &[Forward], from_self: bool) -> DesiredRules {
 
 fn redirect(forward: &Forward, kind: RedirectKind) -> Redirect {
     let Forward { service, check, target } = forward.clone();
-    Redirect { service, kind, port: check, target }
+    Redirect { service, kind, port: check, one_in: 1, target }
 }
 
 fn only_nft(table: Table) -> Tables {
@@ -87,16 +87,46 @@ fn unrecorded_forward_is_kept() {
     assert_eq!(desired.redirects, BTreeSet::from([redirect(&both[0], RedirectKind::Forward)]));
 }
 
-fn managed() -> ServiceRecord {
-    let leg = |at: u16, id: &str, target: u16| Route {
-        port: port(at),
-        deployment: id.parse().unwrap(),
-        target: port(target),
+/// Main has three instances, of which some get no connection.
+fn with_instances(unhealthy: &[u16]) -> ServiceRecord {
+    let mut record = managed();
+    let routes = record.routes.as_mut().unwrap();
+    routes.main.more_targets = vec![port(20002), port(20003)];
+    routes.unhealthy = unhealthy.iter().map(|at| port(*at)).collect();
+    record
+}
+
+#[test]
+fn connections_are_spread_over_healthy_instances() {
+    let targets = |unhealthy: &[u16]| {
+        let desired = build_desired_rules(&[with_instances(unhealthy)], []);
+        let of_main = desired.redirects.into_iter().filter(|one| one.kind == RedirectKind::Route);
+        of_main.map(|one| (one.one_in, one.target.get())).collect::<Vec<_>>()
     };
+    assert_eq!(targets(&[]), [(3, 20003), (2, 20002), (1, 20001)]);
+    assert_eq!(targets(&[20002]), [(2, 20003), (1, 20001)]);
+    assert_eq!(targets(&[20001, 20003]), [(1, 20002)]);
+    assert_eq!(targets(&[20001, 20002, 20003]).len(), 3, "no port leads nowhere because a check is wrong");
+}
+
+#[test]
+fn spread_rules_are_read_back_as_they_were_written() {
+    let desired = build_desired_rules(&[with_instances(&[])], []);
+    let mut table = Table::empty_nat();
+    for step in plan_transactions(&desired, &only_nft(table.clone()), Family::V4) {
+        table.apply_transaction(&step).unwrap();
+    }
+    assert!(plan_transactions(&desired, &only_nft(table.clone()), Family::V4).is_empty());
+    assert_eq!(read_redirects(&table).into_iter().collect::<BTreeSet<_>>(), desired.redirects);
+    assert_eq!(read_forwards(&table), [forward("shop", 8888, 20001)]);
+}
+
+fn managed() -> ServiceRecord {
+    let leg = |at: u16, id: &str, target: u16| Route::new(port(at), id.parse().unwrap(), port(target));
     let (main, backup) = (leg(8080, "dp_0000000002", 20001), leg(80, "dp_0000000001", 20000));
     ServiceRecord {
         forward: forward("shop", 8888, 20001),
-        routes: Some(Routes { main, backup, previous: None, rollback: None }),
+        routes: Some(Routes::new(main, backup)),
         ..make_record("shop", Switch::On)
     }
 }

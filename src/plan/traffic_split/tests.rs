@@ -4,11 +4,11 @@ use crate::model::forward::{Route, Routes};
 use crate::model::port_forward::{Forward, Switch};
 
 fn record(main: &Deployment) -> ServiceRecord {
-    let leg = |at| Route { port: port(at), deployment: main.id.clone(), target: main.instance.port };
+    let leg = |at| Route::new(port(at), main.id.clone(), main.instance.port);
     let service = main.service.clone();
     ServiceRecord {
         forward: Forward { service, check: port(8888), target: main.instance.port },
-        routes: Some(Routes { main: leg(8080), backup: leg(80), previous: None, rollback: None }),
+        routes: Some(Routes::new(leg(8080), leg(80))),
         ..example::make_record("shop", Switch::On)
     }
 }

@@ -72,6 +72,7 @@ pub fn build_uri_deploy(
         how: known.map_or(how, |one| one.instance.how.clone()),
         digest: None,
         port: None,
+        instances: None,
         health,
         health_timeout: Duration::from_mins(1),
         site: build_network(find_record(records, &service), address),

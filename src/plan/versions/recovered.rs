@@ -23,9 +23,11 @@ pub fn project_recovery(
             Some(Recovery::FinishKill) => remove_routes(&mut records, deployment, actor),
             Some(Recovery::MarkReady | Recovery::RemoveNext) => left.push(mark_ready(deployment)),
             Some(Recovery::FinishUpdate) => {
-                let mut updated = mark_ready(deployment);
-                updated.instance = deployment.other_instance.clone().unwrap_or(updated.instance);
-                left.push(updated);
+                let updated = mark_ready(deployment);
+                left.push(match deployment.other_instance.clone() {
+                    Some(next) => updated.replace_instance(next),
+                    None => updated,
+                });
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Routes of a service's ports: the changes that a deploy, an assign, a rollback, an update and a kill make to them.
 
+use std::collections::BTreeSet;
+
 use super::{DeployRefusal, find_ready, find_record, find_role};
 use crate::model::api::deployments::{
     AssignRequest, AssignScope, DeploymentRef, HostNetwork, RollbackRequest,
@@ -17,12 +19,15 @@ pub(super) const DEPLOY: &str = "deploy";
 pub(super) const ASSIGN: &str = "assign";
 pub(super) const ROLLBACK: &str = "rollback";
 pub(super) const KILL: &str = "kill";
+/// The name in the history of a change of the instances that get connections.
+const HEALTH: &str = "health";
 /// The names of the steps of a kill that may still be refused: only a deployment that was removed is in the history as killed.
 pub const KILL_BEGUN: &str = "kill: begun";
 pub const KILL_REFUSED: &str = "kill: refused";
 
 pub(super) fn build_route(port: Port, deployment: &Deployment) -> Route {
-    Route { port, deployment: deployment.id.clone(), target: deployment.instance.port }
+    let more_targets = deployment.more_instances.iter().map(|instance| instance.port).collect();
+    Route { port, deployment: deployment.id.clone(), target: deployment.instance.port, more_targets }
 }
 
 /// A change of routes as an intent: switch and check port stay as they are recorded.
@@ -45,7 +50,7 @@ pub fn plan_first(
 ) -> Intent {
     let (main, backup) =
         (build_route(site.ports.main, deployment), build_route(site.ports.backup, deployment));
-    let routes = Routes { main, backup, previous: None, rollback: None };
+    let routes = Routes::new(main, backup);
     let service = deployment.service.clone();
     let forward = Forward { service, check: site.ports.check, target: deployment.instance.port };
     Intent {
@@ -95,7 +100,9 @@ pub fn plan_assign(
             let trial = start_trial(main_before, request, now);
             // Without a watch window it counts as good at once.
             let backup = if trial.is_some() { to_backup(last_good.0) } else { to_backup(&main) };
-            RouteChange::Set { routes: Routes { main, backup, previous: last_good.1, rollback: None }, trial }
+            let unhealthy = routes.unhealthy.clone();
+            let routes = Routes { main, backup, previous: last_good.1, rollback: None, unhealthy };
+            RouteChange::Set { routes, trial }
         }
     };
     let detail = [format!("{} {}", target.service, target.version), request.detail.clone()];
@@ -126,7 +133,8 @@ pub fn plan_rollback(
     let target = find_ready(existing, &DeploymentRef::Id(to.clone()))?;
     let (main, backup) = (build_route(routes.main.port, target), build_route(routes.backup.port, target));
     let rollback = Rollback { actor: request.actor.clone(), reason: request.reason.clone() };
-    let routes = Routes { main, backup, previous: None, rollback: Some(Box::new(rollback)) };
+    let (rollback, unhealthy) = (Some(Box::new(rollback)), routes.unhealthy.clone());
+    let routes = Routes { main, backup, previous: None, rollback, unhealthy };
     let detail = [format!("{service} {}", target.version), request.reason.clone()];
     let detail: Vec<String> = detail.into_iter().filter(|part| !part.is_empty()).collect();
     let route_change = RouteChange::Set { routes, trial: None };
@@ -181,7 +189,7 @@ pub fn end_trial(record: &ServiceRecord, main: &DeploymentId, actor: &Actor) -> 
 pub fn move_instance(
     record: &ServiceRecord,
     deployment: &Deployment,
-    to: Port,
+    (from, to): (Port, Port),
     actor: &Actor,
 ) -> Option<Intent> {
     let mut routes = record.routes.clone()?;
@@ -191,9 +199,14 @@ pub fn move_instance(
     }
     for route in [&mut routes.main, &mut routes.backup] {
         if mine(route) {
-            route.target = to;
+            let mut targets = std::iter::once(&mut route.target).chain(&mut route.more_targets);
+            if let Some(target) = targets.find(|target| **target == from) {
+                *target = to;
+            }
         }
     }
+    // It has just passed its health check.
+    routes.unhealthy.remove(&to);
     let detail = format!("{} {}", deployment.service, deployment.version);
     Some(build_intent(
         record,
@@ -202,6 +215,19 @@ pub fn move_instance(
         "update",
         detail,
     ))
+}
+
+/// Records which instances of a service get no new connection. `None`: it is recorded so.
+pub fn set_unhealthy(
+    record: &ServiceRecord,
+    unhealthy: BTreeSet<Port>,
+    actor: &Actor,
+    detail: String,
+) -> Option<Intent> {
+    let routes = record.routes.clone().filter(|routes| routes.unhealthy != unhealthy)?;
+    let routes = Routes { unhealthy, ..routes };
+    let route_change = RouteChange::Set { routes, trial: record.trial.clone() };
+    Some(build_intent(record, route_change, actor, HEALTH, detail))
 }
 
 /// Removes all routes to a deployment that is taken away: the backup vhost goes to main, a main that is alone takes the

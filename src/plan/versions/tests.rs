@@ -334,7 +334,9 @@ fn every_leftover_stage_has_one_recovery() {
     assert_eq!(plan_recovery(&led, &at(Stage::Starting, None)), Some(Recovery::MarkReady));
     assert_eq!(plan_recovery(&led, &at(Stage::Updating, Some(20005))), Some(Recovery::RemoveNext));
     let mut moved = led.clone();
-    let intent = crate::plan::versions::move_instance(&led[0], &one, port(20005), &actor()).unwrap();
+    let intent =
+        crate::plan::versions::move_instance(&led[0], &one, (one.instance.port, port(20005)), &actor())
+            .unwrap();
     moved[0] = apply(&led[0], &intent);
     assert_eq!(moved[0].forward.target.get(), 20005, "the check follows");
     assert_eq!(plan_recovery(&moved, &at(Stage::Updating, Some(20005))), Some(Recovery::FinishUpdate));

@@ -212,12 +212,10 @@ fn rename_replaces_the_id_everywhere_at_once() {
     let (dir, store) = new_store();
     let deployment = example::deployment("shop", "1.0.0", 20000);
     store.put(&deployment).unwrap();
-    let route = |port| Route { port, deployment: deployment.id.clone(), target: example::port(20000) };
+    let route = |port| Route::new(port, deployment.id.clone(), example::port(20000));
     let routes = Routes {
-        main: route(example::port(8080)),
-        backup: route(example::port(80)),
         previous: Some(deployment.id.clone()),
-        rollback: None,
+        ..Routes::new(route(example::port(8080)), route(example::port(80)))
     };
     let trial = Some(Trial { until: at(9), previous: deployment.id.clone() });
     let set = Intent { route_change: RouteChange::Set { routes, trial }, ..intent(Switch::On) };

@@ -28,6 +28,7 @@ fn make_row(version: &str, revision: u32, status: VersionStatus) -> FleetDeploym
                 process: Ok(ProcessState::External),
                 sockets: Ok(SocketCount::default()),
                 via_main_port: Ok(SocketCount::default()),
+                instances: vec![],
             },
         )],
         traffic: vec![],

@@ -13,12 +13,12 @@ use super::error::FleetDeployError;
 use super::identity::{Identity, choose_identity};
 use super::list::{FleetDeployment, Listing, list_deployments};
 use crate::model::api::deployments::{DeployRequest, DeployResponse, DeploymentView, KillRequest};
-use crate::model::deployment::{DeploymentId, Role};
+use crate::model::deployment::{Deployment, DeploymentId, Role};
 use crate::model::failure::ErrorCode;
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
 use crate::model::name::HostName;
-use crate::model::ports::Port;
+use crate::model::ports::{Port, join_ports};
 use crate::ops::fleet::owner::HostActors;
 use crate::ops::fleet::port_conflicts::find_config_refusals;
 use crate::ops::fleet::reach;
@@ -32,7 +32,11 @@ use crate::world::reporter::Event;
 pub struct HostDeployPlan {
     pub host: HostName,
     pub role: Role,
+    /// The port of the first instance.
     pub port: Port,
+    /// The ports of the other instances; absent where there is one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub more_ports: Vec<Port>,
     /// Whether the host has this deployment already.
     #[serde(rename = "known")]
     pub is_already_deployed: bool,
@@ -73,6 +77,7 @@ pub async fn deploy(
         how: options.run_spec.clone(),
         digest: digest.clone(),
         port: options.port,
+        instances: options.instances,
         health: health.clone(),
         health_timeout: fleet.versions.health_timeout,
         site: build_host_network(fleet, host),
@@ -89,7 +94,7 @@ pub async fn deploy(
     }
     let planned: Vec<HostDeployPlan> =
         all_or_partial(planned)?.into_iter().map(|(host, deployed)| plan_host(host, &deployed)).collect();
-    require_one_main(&listing, &planned, options)?;
+    require_one_main(&listing, &planned, options).and_then(|()| require_instances(&planned, options))?;
     for plan in &planned {
         report_progress(world, Some(&plan.host), describe_plan(plan, options));
     }
@@ -117,8 +122,8 @@ pub async fn deploy(
         let deployed = deployed.map_err(|error| explain_lost_release(link, error))?;
         // A version that was there before is not checked again.
         if !deployed.known {
-            let port = deployed.deployment.instance.port;
-            let text = format!("healthy on port {port} after {}", format_elapsed(started_at));
+            let ports = format_ports(&deployed.deployment);
+            let text = format!("healthy on {ports} after {}", format_elapsed(started_at));
             report_progress(world, Some(&host.name), text);
         }
         Ok(deployed)
@@ -194,6 +199,19 @@ fn warn_unread(
     }
 }
 
+/// Refuses hosts that would start another number of instances: an older switchman there does not know the request.
+fn require_instances(planned: &[HostDeployPlan], options: &DeployOptions) -> Result<(), FleetDeployError> {
+    let Some(wanted) = options.instances else { return Ok(()) };
+    let is_other = |plan: &&HostDeployPlan| plan.more_ports.len() + 1 != wanted as usize;
+    let error = |plan: &HostDeployPlan| {
+        let message =
+            "its switchman starts one instance of a version only; install the version of this one there";
+        (plan.host.clone(), LinkError::Refused { code: ErrorCode::Other, message: message.to_owned() })
+    };
+    let errors: Vec<_> = planned.iter().filter(is_other).map(error).collect();
+    if errors.is_empty() { Ok(()) } else { Err(FleetDeployError::Hosts(errors)) }
+}
+
 /// Refuses a deployment that would be main at once on some hosts while other hosts have another main.
 fn require_one_main(
     listing: &Listing,
@@ -224,7 +242,14 @@ fn require_one_main(
 
 fn plan_host(host: HostName, deployed: &DeployResponse) -> HostDeployPlan {
     let DeployResponse { deployment, known, role } = deployed;
-    HostDeployPlan { host, role: *role, port: deployment.instance.port, is_already_deployed: *known }
+    let more_ports = deployment.more_instances.iter().map(|instance| instance.port).collect();
+    let port = deployment.instance.port;
+    HostDeployPlan { host, role: *role, port, more_ports, is_already_deployed: *known }
+}
+
+fn format_ports(deployment: &Deployment) -> String {
+    let ports: Vec<Port> = deployment.active_instances().map(|instance| instance.port).collect();
+    join_ports(&ports)
 }
 
 fn describe_plan(planned: &HostDeployPlan, options: &DeployOptions) -> String {
@@ -233,7 +258,8 @@ fn describe_plan(planned: &HostDeployPlan, options: &DeployOptions) -> String {
     if planned.is_already_deployed {
         return format!("{service} {version} is there already");
     }
-    format!("{service} {version} will be {role}, on port {}", planned.port)
+    let ports: Vec<Port> = std::iter::once(planned.port).chain(planned.more_ports.iter().copied()).collect();
+    format!("{service} {version} will be {role}, on {}", join_ports(&ports))
 }
 
 /// How long the removal of a deployment is retried while the host undoes it by itself, beside the time that the program may take

@@ -26,6 +26,8 @@ pub struct DeployOptions {
     pub source: Source,
     pub run_spec: RunSpec,
     pub port: Option<Port>,
+    /// Instances on each host; as many as the host has, or one, where absent.
+    pub instances: Option<u32>,
     /// Facts to record, such as the commit.
     pub metadata: BTreeMap<String, String>,
     /// Replaces the health check of the service.

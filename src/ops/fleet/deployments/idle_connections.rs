@@ -1,5 +1,6 @@
 //! HAProxy keeps idle connections and reuses them: switchman has it close those to an instance that does not answer any more.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,9 @@ use super::each_host::report_progress;
 use crate::model::api::deployments::{AssignResponse, DeploymentsView};
 use crate::model::deployment::{Deployment, DeploymentId, Stage};
 use crate::model::fleet::Fleet;
+use crate::model::forward::Route;
 use crate::model::name::{BalancerName, HostName};
+use crate::model::ports::Port;
 use crate::model::socket::SocketCount;
 use crate::ops::fleet::reach::read_server_names;
 use crate::world::FleetWorld;
@@ -174,8 +177,9 @@ async fn has_moved(world: &FleetWorld, host: &HostName, old: &Deployment) -> boo
     let Ok(view) = link.list_deployments().await else { return false };
     let updating = |deployment: &Deployment| deployment.id == old.id && deployment.stage == Stage::Updating;
     let routes = view.services.iter().filter_map(|record| record.routes.as_ref());
-    let mut routes = routes.flat_map(|routes| [&routes.main, &routes.backup]);
-    let is_routed_to_old =
-        routes.any(|route| route.deployment == old.id && route.target == old.instance.port);
+    let routes = routes.flat_map(|routes| [&routes.main, &routes.backup]);
+    let routed: BTreeSet<Port> =
+        routes.filter(|route| route.deployment == old.id).flat_map(Route::targets).collect();
+    let is_routed_to_old = old.active_instances().all(|instance| routed.contains(&instance.port));
     !is_routed_to_old && view.deployments.iter().any(|view| updating(&view.deployment))
 }

@@ -12,11 +12,12 @@ use super::idle_connections::flush_repeatedly;
 use super::list::FleetDeployment;
 
 use crate::model::api::deployments::UpdateRequest;
-use crate::model::deployment::{Deployment, RunSpecChange};
+use crate::model::deployment::{Deployment, Instance, RunSpecChange};
 use crate::model::fleet::Fleet;
 use crate::model::history::Actor;
 use crate::model::host::Host;
 use crate::model::name::HostName;
+use crate::model::ports::{Port, join_ports};
 use crate::ops::fleet::lock::run_under_lock;
 use crate::ops::fleet::reach;
 use crate::world::FleetWorld;
@@ -61,12 +62,14 @@ async fn update_under_lock(
     for (name, view) in &row.hosts {
         let Some(host) = hosts.iter().find(|host| host.name == *name) else { continue };
         let now = &view.deployment.instance;
-        let build = now.build + 1;
+        let build = view.deployment.next_build();
         let run_spec = options.run_change.clone().apply_to(now.how.clone());
         let update = async {
             let link = reach::find_link(world, host)?;
             if let Some(packed) = &packed {
-                if now.digest.as_ref() == Some(&packed.digest) && now.how == run_spec {
+                let is_new =
+                    |one: &Instance| one.digest.as_ref() == Some(&packed.digest) && one.how == run_spec;
+                if view.deployment.active_instances().all(is_new) {
                     return Ok(view.deployment.clone());
                 }
                 link.upload_release(&row.service, &view.deployment.release_name(build), &packed.path).await?;
@@ -91,8 +94,8 @@ async fn update_under_lock(
         let updated: Result<Deployment, LinkError> = update.await;
         match updated {
             Ok(deployment) => {
-                let text =
-                    format!("build {} on port {}", deployment.instance.build, deployment.instance.port);
+                let ports: Vec<Port> = deployment.active_instances().map(|instance| instance.port).collect();
+                let text = format!("build {} on {}", deployment.instance.build, join_ports(&ports));
                 report_progress(world, Some(name), text);
                 updated_hosts.push((name.clone(), deployment));
             }

@@ -88,12 +88,12 @@ async fn probe_health(
         return Ok(Ok(()));
     };
     let one = &one.deployment;
-    let request = ProbeRequest { address: one.endpoint(&one.instance), health: one.health.clone() };
-    Ok(match link.probe(&request).await? {
-        ProbeResult::Healthy => Ok(()),
-        ProbeResult::Unhealthy { reason } => {
+    for instance in one.active_instances() {
+        let request = ProbeRequest { address: one.endpoint(instance), health: one.health.clone() };
+        if let ProbeResult::Unhealthy { reason } = link.probe(&request).await? {
             let (service, version) = (one.service.clone(), one.version.clone());
-            Err(NotReadyError::Unhealthy { service, version, reason })
+            return Ok(Err(NotReadyError::Unhealthy { service, version, reason }));
         }
-    })
+    }
+    Ok(Ok(()))
 }

@@ -7,7 +7,7 @@ use crate::model::fleet::Fleet;
 use crate::model::forward::Routes;
 use crate::model::host::Host;
 use crate::model::name::HostName;
-use crate::model::ports::Port;
+use crate::model::ports::{Port, join_ports};
 use crate::ops::fleet::reach;
 use crate::world::FleetWorld;
 use crate::world::reporter::Event;
@@ -46,9 +46,10 @@ async fn read_main(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Option<(Ro
 }
 
 fn describe_routed_ports(host: &HostName, fleet: &Fleet, (routes, version): &(Routes, String)) -> String {
-    let (service, port, target) = (&fleet.service, routes.main.port, routes.main.target);
+    let (service, port) = (&fleet.service, routes.main.port);
+    let target = join_ports(&routes.main.targets().collect::<Vec<_>>());
     format!(
-        "{host}: port {port} is routed to {service} {version} on port {target}: what the command changes behind port {port} \
+        "{host}: port {port} is routed to {service} {version} on {target}: what the command changes behind port {port} \
          reaches no user. `switchman deploy {service} VERSION SOURCE` and `switchman assign {service} VERSION` change what users \
          get"
     )

@@ -8,6 +8,7 @@ use super::release_links::update_links;
 use crate::model::api::deployments::{
     AccessRequest, AssignRequest, AssignResponse, AssignScope, DeploymentRef, RollbackRequest,
 };
+use crate::model::deployment::Instance;
 use crate::model::forward::{ChangeResult, Intent, ServiceRecord};
 use crate::model::history::Actor;
 use crate::model::name::ServiceName;
@@ -34,7 +35,8 @@ pub async fn assign(world: &HostWorld, request: &AssignRequest) -> Result<Assign
     let existing = world.deployments.all()?;
     let target = versions::find_ready(&existing, &request.which)?.clone();
     rules::check_actor(world, &target.service, &request.actor)?;
-    check_still_healthy(world, &target).await?;
+    let instances: Vec<&Instance> = target.active_instances().collect();
+    check_still_healthy(world, &target, &instances).await?;
     let before = rules::read_record(world, &target.service)?;
     let mut previous = None;
     let change = rules::change_or_preview(world, "assign", request.dry_run, |records| {
@@ -68,8 +70,13 @@ pub async fn rollback(
     let existing = list_service_deployments(world, service)?;
     let to = versions::find_rollback_target(&records, &existing, service, request.from.as_ref())?;
     let target = versions::find_ready(&existing, &DeploymentRef::Id(to.clone()))?.clone();
-    check_still_healthy(world, &target).await?;
     let routes = versions::find_record(&records, service).and_then(|record| record.routes.as_ref());
+    // Those that are known to be unhealthy get no connection.
+    let ports = target.active_instances().map(|instance| instance.port);
+    let ports = routes.map_or_else(Vec::new, |routes| routes.choose_healthy(ports));
+    let instances: Vec<&Instance> =
+        target.active_instances().filter(|instance| ports.contains(&instance.port)).collect();
+    check_still_healthy(world, &target, &instances).await?;
     let main_before = routes.map(|routes| routes.main.deployment.clone());
     let previous = existing.into_iter().find(|one| Some(&one.id) == main_before.as_ref());
     let before = rules::read_record(world, service)?;

@@ -1,5 +1,7 @@
 //! `deploy` on the host: an instance with a port of its own, started, healthy; the first of a service is main.
 
+use std::collections::BTreeSet;
+
 use super::error::HostDeployError;
 use super::health::wait_until_healthy;
 use super::instance;
@@ -29,6 +31,8 @@ pub async fn deploy(world: &HostWorld, request: &DeployRequest) -> Result<Deploy
         }
     };
     let now = world.clock.now();
+    let mut instances = build_instances(world, &existing, request)?.into_iter();
+    let instance = instances.next().ok_or(DeployRefusal::NoNetwork)?;
     let deployment = Deployment {
         id: request.id.clone(),
         started_as: None,
@@ -37,12 +41,8 @@ pub async fn deploy(world: &HostWorld, request: &DeployRequest) -> Result<Deploy
         revision,
         metadata: request.metadata.clone(),
         stage: Stage::Starting,
-        instance: Instance {
-            build: 1,
-            port: choose_port(world, &existing, request)?,
-            how: request.how.clone(),
-            digest: request.digest.clone(),
-        },
+        instance,
+        more_instances: instances.collect(),
         other_instance: None,
         health: request.health.clone(),
         address: request.site.address,
@@ -56,8 +56,11 @@ pub async fn deploy(world: &HostWorld, request: &DeployRequest) -> Result<Deploy
     instance::check_release(world, &deployment, &deployment.instance)?;
     world.deployments.put(&deployment)?;
     let ready = async {
-        instance::start(world, &deployment, &deployment.instance).await?;
-        wait_until_healthy(world, &deployment, &deployment.instance, request.health_timeout).await?;
+        let starts = deployment.active_instances().map(async |one| {
+            instance::start(world, &deployment, one).await?;
+            wait_until_healthy(world, &deployment, one, request.health_timeout).await
+        });
+        futures_util::future::try_join_all(starts).await?;
         // Its caller may have hung up at the last moment: only this host knows that this request made the deployment.
         if world.stop.is_requested() {
             return Err(HostDeployError::Interrupted);
@@ -68,7 +71,7 @@ pub async fn deploy(world: &HostWorld, request: &DeployRequest) -> Result<Deploy
         Ok(()) => {}
         Err(error) => {
             // The release goes with the next deploy of that version, or by retention: it may be the operator's only trace.
-            instance::remove(world, &deployment, &deployment.instance, false).await?;
+            instance::remove_all(world, &deployment, false).await?;
             world.deployments.remove(&deployment.id)?;
             return Err(error);
         }
@@ -123,11 +126,33 @@ async fn route_first_deployment(
     Ok(())
 }
 
+/// Builds the instances of a new deployment, each with a port of its own.
+fn build_instances(
+    world: &HostWorld,
+    existing: &[Deployment],
+    request: &DeployRequest,
+) -> Result<Vec<Instance>, HostDeployError> {
+    let count = request.instances.unwrap_or(1);
+    // Without an agent, an instance that has ended would keep its share of the connections.
+    if count > 1 && !world.proxy.is_watched() {
+        return Err(DeployRefusal::InstancesNeedAgent.into());
+    }
+    let (mut instances, mut taken) = (Vec::new(), BTreeSet::new());
+    for number in 1..=count {
+        let port = choose_port(world, existing, &taken, request)?;
+        taken.insert(port);
+        let (how, digest) = (request.how.clone(), request.digest.clone());
+        instances.push(Instance { build: 1, number, port, how, digest });
+    }
+    Ok(instances)
+}
+
 /// Chooses the port the instance listens on: the port of its own address for a program that runs already, the requested
 /// port, or the first free one.
 fn choose_port(
     world: &HostWorld,
     existing: &[Deployment],
+    taken: &BTreeSet<Port>,
     request: &DeployRequest,
 ) -> Result<Port, HostDeployError> {
     let records = world.store.load_records()?;
@@ -136,12 +161,13 @@ fn choose_port(
         versions::check_port(port, existing, &records, &request.site)?;
         return Ok(port);
     }
-    find_free_port(world, existing, request.port, &request.site)
+    find_free_port(world, existing, taken, request.port, &request.site)
 }
 
 pub(super) fn find_free_port(
     world: &HostWorld,
     existing: &[Deployment],
+    also_taken: &BTreeSet<Port>,
     requested: Option<Port>,
     site: &HostNetwork,
 ) -> Result<Port, HostDeployError> {
@@ -158,7 +184,8 @@ pub(super) fn find_free_port(
             owner => Err(DeployRefusal::PortTaken { port, owner }.into()),
         };
     }
-    let taken = versions::collect_used_ports(existing, &records, site);
+    let mut taken = versions::collect_used_ports(existing, &records, site);
+    taken.extend(also_taken);
     for port in versions::list_candidate_ports(site, &taken) {
         if describe_port_owner(world, port)?.is_none() {
             return Ok(port);

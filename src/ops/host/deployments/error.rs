@@ -38,6 +38,9 @@ pub enum HostDeployError {
     Split(#[from] TrafficSplitError),
     #[error(transparent)]
     Proxy(#[from] ProxyError),
+    /// The only error of an update after which instances run different code.
+    #[error("{update}; the instances that were updated before it still run the new code: {undo}")]
+    HalfUpdated { update: Box<HostDeployError>, undo: Box<HostDeployError> },
     #[error("cannot write its vhost: {0}")]
     Vhost(String),
     #[error("interrupted")]
@@ -55,6 +58,7 @@ impl HostDeployError {
         match self {
             Self::Refused(refused) => refused_code(refused),
             Self::Unhealthy { .. } => ErrorCode::Unhealthy,
+
             Self::Change(error) => change_code(error),
             Self::Store(error) => store_code(error),
             Self::Runner(RunnerError::Missing { .. }) => ErrorCode::NoProgram,
@@ -67,7 +71,7 @@ impl HostDeployError {
             Self::Proxy(ProxyError::NotWatched) => ErrorCode::NoAgent,
             Self::Proxy(_) => ErrorCode::ProxyFailed,
             Self::Interrupted => ErrorCode::Interrupted,
-            Self::TaskFailed(_) => ErrorCode::Other,
+            Self::HalfUpdated { .. } | Self::TaskFailed(_) => ErrorCode::Other,
         }
     }
 }
@@ -94,6 +98,7 @@ const fn refused_code(refused: &DeployRefusal) -> ErrorCode {
         | DeployRefusal::NoNetwork
         | DeployRefusal::BadValue { .. } => ErrorCode::BadRequest,
         DeployRefusal::NoPort { .. } => ErrorCode::NoPort,
+        DeployRefusal::InstancesNeedAgent => ErrorCode::NoAgent,
         DeployRefusal::PortTaken { .. } | DeployRefusal::ServicePort { .. } => ErrorCode::PortTaken,
         DeployRefusal::NoRelease { .. } => ErrorCode::NoRelease,
         DeployRefusal::NoBackup(_) => ErrorCode::NoBackup,

@@ -19,19 +19,18 @@ pub(super) async fn finish_update(
     updating: &Deployment,
 ) -> Result<Deployment, HostDeployError> {
     let Some(next) = updating.other_instance.clone() else { return Ok(updating.clone()) };
-    let old = updating.instance.clone();
+    let old = updating.find_instance(next.number).unwrap_or(&updating.instance).clone();
     let retiring = Deployment {
         stage: Stage::Retiring,
-        instance: next,
         other_instance: Some(old.clone()),
         updated_at: world.clock.now(),
-        ..updating.clone()
+        ..updating.clone().replace_instance(next)
     };
     // Recorded before the old one goes: from here on there is no way back to it.
     world.deployments.put(&retiring)?;
     update_links(world, &retiring.service);
     proxy::reconcile_after_change(world, &retiring.service, &system_actor()).await?;
-    instance::remove(world, &retiring, &old, false).await?;
+    instance::remove(world, &retiring, &old).await?;
     let updated = Deployment { stage: Stage::Ready, other_instance: None, ..retiring };
     world.deployments.put(&updated)?;
     Ok(updated)
@@ -47,9 +46,7 @@ pub(super) async fn finish_kill(
     remove_routes(world, deployment, actor).await?;
     proxy::remove_from_splits(world, deployment, actor).await?;
     update_links(world, &deployment.service);
-    for one in deployment.instances() {
-        instance::remove(world, deployment, one, keep_files).await?;
-    }
+    instance::remove_all(world, deployment, keep_files).await?;
     world.deployments.remove(&deployment.id)?;
     let note = HistoryNote {
         service: deployment.service.clone(),

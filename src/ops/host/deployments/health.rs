@@ -12,13 +12,15 @@ use crate::plan::versions;
 use crate::world::HostWorld;
 use crate::world::releases::UnreadablePath;
 
-/// Waits for healthy answers as long as a version that has answered before may take.
+/// Waits for healthy answers of instances as long as a version that has answered before may take.
 pub(super) async fn check_still_healthy(
     world: &HostWorld,
     deployment: &Deployment,
+    instances: &[&Instance],
 ) -> Result<(), HostDeployError> {
     let timeout = versions::compute_health_timeout(&deployment.health);
-    wait_until_healthy(world, deployment, &deployment.instance, timeout).await
+    let checks = instances.iter().map(|instance| wait_until_healthy(world, deployment, instance, timeout));
+    futures_util::future::try_join_all(checks).await.map(|_| ())
 }
 
 /// `rise` healthy answers in a row of an instance's own port, or why not. One that has ended by itself more than once is not
@@ -33,7 +35,7 @@ pub(super) async fn wait_until_healthy(
     let began_at = Instant::now();
     let deadline = began_at + limit;
     let endpoint = deployment.endpoint(instance);
-    let id = deployment.instance_id(instance.build);
+    let id = deployment.instance_id(instance);
     let mut passed = 0;
     let reason = loop {
         match world.probe.check(endpoint, &deployment.health).await {
@@ -71,7 +73,11 @@ pub(super) async fn wait_until_healthy(
         version: deployment.version.to_string(),
         // An instance that has ended is not waited for.
         waited: limit.min(began_at.elapsed()),
-        reason,
+        reason: if deployment.has_several_instances() {
+            format!("instance {}: {reason}", instance.number)
+        } else {
+            reason
+        },
         log: read_last_lines(world, &id).await,
     })
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::error::HostDeployError;
 use super::record::list_service_deployments;
 use crate::model::api::deployments::{CloseIdleRequest, CloseIdleResponse};
+use crate::model::deployment::Deployment;
 use crate::model::forward::{Route, ServiceRecord};
 use crate::model::name::ServiceName;
 use crate::model::port_forward::Switch;
@@ -33,17 +34,20 @@ pub(super) async fn close_idle_connections(
     let Some(ServiceRecord { switch: Switch::Off, routes: Some(routes), .. }) = before else {
         return (0, true);
     };
-    let Route { port, target, .. } = routes.main;
     let (mut closed, mut clean) = (0, 0);
     for _ in 0..MAX_CLOSE_ATTEMPTS {
-        match list_by_port(world, port, target).await {
-            Ok(idle) if idle.is_empty() => clean += 1,
-            Ok(idle) => {
-                clean = 0;
-                closed += world.sockets.close(target, &idle).await.unwrap_or(0);
+        let mut is_clean = true;
+        for target in routes.main.targets() {
+            match list_by_port(world, routes.main.port, target).await {
+                Ok(idle) if idle.is_empty() => {}
+                Ok(idle) => {
+                    is_clean = false;
+                    closed += world.sockets.close(target, &idle).await.unwrap_or(0);
+                }
+                Err(_) => is_clean = false,
             }
-            Err(_) => clean = 0,
         }
+        clean = if is_clean { clean + 1 } else { 0 };
         if clean == 2 {
             if closed > 0 {
                 // Until then a new connection from a port of one of these would be routed to the old version
@@ -66,11 +70,13 @@ pub async fn close_backup_connections(
     service: &ServiceName,
     request: &CloseIdleRequest,
 ) -> Result<CloseIdleResponse, HostDeployError> {
-    let Some(Route { port, target: current, .. }) = find_unused_backup(world, service)? else {
+    let Some(backup) = find_unused_backup(world, service)? else {
         return Ok(CloseIdleResponse { closed: 0, remaining: 0 });
     };
     let instances = list_service_deployments(world, service)?;
-    let targets: BTreeSet<Port> = instances.iter().map(|deployment| deployment.instance.port).collect();
+    let port = backup.port;
+    let active = instances.iter().flat_map(Deployment::active_instances);
+    let targets: BTreeSet<Port> = active.map(|instance| instance.port).collect();
     let (mut before, mut found) = (Vec::new(), Vec::new());
     for target in &targets {
         before.extend(list_by_port(world, port, *target).await?);
@@ -80,7 +86,7 @@ pub async fn close_backup_connections(
         found.push((target, list_by_port(world, port, target).await?));
     }
     let total: usize = found.iter().map(|(_, open)| open.len()).sum();
-    found.retain(|(target, _)| *target != current);
+    found.retain(|(target, _)| backup.targets().all(|current| current != *target));
     let mut remaining: usize = found.iter().map(|(_, open)| open.len()).sum();
     if u64::try_from(total).unwrap_or(u64::MAX) > request.reported
         || find_unused_backup(world, service)?.is_none()

@@ -34,27 +34,60 @@ pub(super) async fn stop(
     if matches!(instance.how.workload, Workload::External { .. }) {
         return Ok(StopResult::NotRunning);
     }
-    let id = deployment.instance_id(instance.build);
+    let id = deployment.instance_id(instance);
     Ok(world.runner.stop(&id, instance.how.grace).await?)
 }
 
-/// Removes everything of the instance: process, log, release.
+/// Removes everything of the instance: process, log, and the release that no other instance runs from.
 pub(super) async fn remove(
     world: &HostWorld,
     deployment: &Deployment,
     instance: &Instance,
+) -> Result<(), HostDeployError> {
+    remove_process(world, deployment, instance).await?;
+    let is_other = |other: &&Instance| other.number != instance.number || other.build != instance.build;
+    if deployment.instances().filter(is_other).any(|other| other.build == instance.build) {
+        return Ok(());
+    }
+    remove_release(world, deployment, instance)
+}
+
+/// Removes everything of all instances of a deployment.
+pub(super) async fn remove_all(
+    world: &HostWorld,
+    deployment: &Deployment,
     keep_files: bool,
+) -> Result<(), HostDeployError> {
+    // Side by side: each has its grace to end.
+    let removals = deployment.instances().map(|one| remove_process(world, deployment, one));
+    futures_util::future::try_join_all(removals).await?;
+    if keep_files {
+        return Ok(());
+    }
+    deployment.instances().try_for_each(|one| remove_release(world, deployment, one))
+}
+
+async fn remove_process(
+    world: &HostWorld,
+    deployment: &Deployment,
+    instance: &Instance,
 ) -> Result<(), HostDeployError> {
     stop(world, deployment, instance).await?;
     if matches!(instance.how.workload, Workload::External { .. }) {
         return Ok(());
     }
-    world.runner.delete_records(&deployment.instance_id(instance.build)).await?;
-    if !keep_files {
-        let release = deployment.release_name(instance.build);
-        world.releases.remove(&deployment.service, &release)?;
+    Ok(world.runner.delete_records(&deployment.instance_id(instance)).await?)
+}
+
+fn remove_release(
+    world: &HostWorld,
+    deployment: &Deployment,
+    instance: &Instance,
+) -> Result<(), HostDeployError> {
+    if matches!(instance.how.workload, Workload::External { .. }) {
+        return Ok(());
     }
-    Ok(())
+    Ok(world.releases.remove(&deployment.service, &deployment.release_name(instance.build))?)
 }
 
 /// Builds the instance's spec. Returns `None` for a program that runs already.
@@ -70,7 +103,7 @@ fn build_spec(
         return Ok(None);
     }
     // The same as it was started with, also after a merge: a spec that changes would restart the instance.
-    let id = deployment.instance_id(instance.build).deployment;
+    let id = deployment.instance_id(instance).deployment;
     // D37: the environment carries its name, its version and its directory.
     let mut env: BTreeMap<String, String> = instance.how.env.clone();
     let identity = [
@@ -81,15 +114,24 @@ fn build_spec(
         ("SWITCHMAN_RELEASE", dir.display().to_string()),
     ];
     env.extend(identity.map(|(name, value)| (name.to_owned(), value)));
+    // An instance that is alone keeps the environment that it was started with by older versions.
+    if deployment.has_several_instances() {
+        env.insert("SWITCHMAN_INSTANCE".to_owned(), instance.number.to_string());
+    }
     let (argv, stop_signal) = match &instance.how.workload {
         Workload::Command { argv } => (argv.clone(), StopSignal::Term),
         Workload::Vhost { server } => {
+            let run_dir = world.releases.run_dir(service, &release);
             let vhost = Vhost {
-                id: deployment.instance_id(instance.build),
+                id: deployment.instance_id(instance),
                 server: *server,
                 port: instance.port,
                 root: dir.clone(),
-                run_dir: world.releases.run_dir(service, &release),
+                run_dir: if instance.number == 1 {
+                    run_dir
+                } else {
+                    run_dir.join(instance.number.to_string())
+                },
                 health_path: deployment.health.path.clone(),
             };
             let file = vhost.run_dir.join(vhost.file_name());
@@ -104,7 +146,7 @@ fn build_spec(
         Workload::External { .. } => return Ok(None),
     };
     Ok(Some(InstanceSpec {
-        id: deployment.instance_id(instance.build),
+        id: deployment.instance_id(instance),
         service: service.clone(),
         version: version.clone(),
         argv,
@@ -132,16 +174,31 @@ pub(super) fn check_release(
     }
 }
 
-/// Reads the state of the process of a deployment.
+/// Reads the state of the process of an instance.
 pub(in crate::ops::host) async fn read_process(
     world: &HostWorld,
     deployment: &Deployment,
+    instance: &Instance,
 ) -> Result<ProcessState, RunnerError> {
-    if matches!(deployment.instance.how.workload, Workload::External { .. }) {
+    if matches!(instance.how.workload, Workload::External { .. }) {
         return Ok(ProcessState::External);
     }
-    let id = deployment.instance_id(deployment.instance.build);
-    world.runner.state(&id).await
+    world.runner.state(&deployment.instance_id(instance)).await
+}
+
+/// Reads the state of the processes of a deployment: that of the first instance that does not run, if there is one.
+pub(in crate::ops::host) async fn read_worst_process(
+    world: &HostWorld,
+    deployment: &Deployment,
+) -> Result<ProcessState, RunnerError> {
+    let mut worst = read_process(world, deployment, &deployment.instance).await?;
+    for instance in &deployment.more_instances {
+        if !worst.is_running() {
+            break;
+        }
+        worst = read_process(world, deployment, instance).await?;
+    }
+    Ok(worst)
 }
 
 /// Returns who has taken the port of an instance that does not run, so that it cannot listen.

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::error::HostDeployError;
 use super::finish::{finish_kill, remove_routes};
-use super::open_connections::count_sockets;
+use super::open_connections::{count_sockets, list_sockets};
 use super::record::{list_service_deployments, load_deployment, load_recovered};
 use super::service_lock::lock_service;
 use crate::model::api::deployments::{DeploymentRef, KillRequest, KillResponse};
@@ -116,7 +116,7 @@ async fn wait_until_drained(
     let mut before: Vec<Socket> = Vec::new();
     let mut quiet = 0;
     loop {
-        let now = world.sockets.list_established(deployment.instance.port).await?;
+        let now = list_sockets(world, deployment).await?;
         let count = drain::count_activities(&now, &before).0;
         before = now;
         match check(&count) {

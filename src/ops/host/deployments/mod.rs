@@ -7,6 +7,7 @@ mod finish;
 mod health;
 mod idle_connections;
 pub(super) mod instance;
+mod instance_health;
 mod kill;
 mod list;
 mod merge;

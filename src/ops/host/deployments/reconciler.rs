@@ -8,6 +8,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use super::error::HostDeployError;
+use super::instance_health::watch_instances;
 use super::recovery::{recover_and_start, restore_instances};
 use super::trial;
 use crate::model::api::deployments::{TrialOutcome, WatchRequest};
@@ -26,7 +27,11 @@ const INSTANCE_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 pub async fn run(world: &HostWorld, actor: &Actor) {
     reconcile_and_warn(world, true).await;
     // Side by side: what is held by one while it waits, the other may wait for.
-    tokio::join!(reconcile_instances(world), watch_trials(world, actor));
+    tokio::join!(
+        reconcile_instances(world),
+        watch_trials(world, actor),
+        Box::pin(watch_instances(world, actor))
+    );
 }
 
 async fn reconcile_instances(world: &HostWorld) {

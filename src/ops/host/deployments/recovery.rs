@@ -62,12 +62,14 @@ pub(super) async fn recover_and_start(world: &HostWorld) -> Result<Vec<String>, 
         if deployment.stage != Stage::Ready {
             continue;
         }
-        let id = deployment.instance_id(deployment.instance.build);
-        if let Some(conflict) = instance::find_port_conflict(world, &id, &deployment.instance).await {
-            done.push(format!("{} {} cannot listen: {conflict}", deployment.service, deployment.version));
-        }
-        if let Err(error) = instance::start(world, &deployment, &deployment.instance).await {
-            done.push(format!("{} {} does not start: {error}", deployment.service, deployment.version));
+        for one in deployment.active_instances() {
+            let id = deployment.instance_id(one);
+            if let Some(conflict) = instance::find_port_conflict(world, &id, one).await {
+                done.push(format!("{} {} cannot listen: {conflict}", deployment.service, deployment.version));
+            }
+            if let Err(error) = instance::start(world, &deployment, one).await {
+                done.push(format!("{} {} does not start: {error}", deployment.service, deployment.version));
+            }
         }
     }
     Ok(done)
@@ -103,7 +105,7 @@ async fn apply_recovery(
     let ready = || Deployment { stage: Stage::Ready, other_instance: None, ..deployment.clone() };
     Ok(match recovery {
         Recovery::Remove => {
-            instance::remove(world, deployment, &deployment.instance, false).await?;
+            instance::remove_all(world, deployment, false).await?;
             world.deployments.remove(&deployment.id)?;
             "an unfinished deploy is taken away"
         }
@@ -113,7 +115,7 @@ async fn apply_recovery(
         }
         Recovery::RemoveNext => {
             if let Some(next) = &deployment.other_instance {
-                instance::remove(world, deployment, next, false).await?;
+                instance::remove(world, deployment, next).await?;
             }
             world.deployments.put(&ready())?;
             "an unfinished update is taken away"

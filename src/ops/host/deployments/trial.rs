@@ -1,5 +1,7 @@
 //! The watch window after an assign: a new main whose health fails in it makes way for the one before, by itself.
 
+use std::collections::BTreeMap;
+
 use super::assign;
 use super::error::HostDeployError;
 use super::record::list_service_deployments;
@@ -24,22 +26,27 @@ pub async fn watch(
     request: &WatchRequest,
 ) -> Result<TrialOutcome, HostDeployError> {
     let WatchRequest { id, actor } = request;
-    let mut failed = 0;
+    let mut failed: BTreeMap<u32, u32> = BTreeMap::new();
     loop {
         let Some((main, trial)) = find_trial(world, service)?.filter(|(main, _)| main.id == *id) else {
             return read_trial_end(world, service, id);
         };
-        let instance = &main.instance;
-        match world.probe.check(main.endpoint(instance), &main.health).await {
-            Ok(()) => failed = 0,
-            Err(error) => {
-                failed += 1;
-                if failed >= MAX_FAILED_CHECKS {
-                    return roll_back_main(world, service, &main, &trial, actor, &error.to_string()).await;
-                }
+        // A version whose instances fail one by one is not good, although the others answer for it.
+        let checks = main.active_instances().map(async |instance| {
+            (instance.number, world.probe.check(main.endpoint(instance), &main.health).await)
+        });
+        for (number, result) in futures_util::future::join_all(checks).await {
+            let Err(error) = result else {
+                failed.remove(&number);
+                continue;
+            };
+            let times = failed.entry(number).or_default();
+            *times += 1;
+            if *times >= MAX_FAILED_CHECKS {
+                return roll_back_main(world, service, &main, &trial, actor, &error.to_string()).await;
             }
         }
-        if failed == 0 && world.clock.now() >= trial.until {
+        if failed.is_empty() && world.clock.now() >= trial.until {
             record_passed(world, service, id, actor).await?;
             return read_trial_end(world, service, id);
         }

@@ -14,7 +14,7 @@ fn build_record(service: &str, switch: Switch) -> ServiceRecord {
 }
 
 fn build_route(to: &Deployment) -> Route {
-    Route { port: port(8080), deployment: to.id.clone(), target: to.instance.port }
+    Route::new(port(8080), to.id.clone(), to.instance.port)
 }
 
 fn build_snapshot(deployment: Deployment, process: ProcessState, busy: u64, idle: u64) -> DeploymentSnapshot {
@@ -65,8 +65,7 @@ fn build_host_metrics() -> HostMetrics {
     let mut four = deployment("shop", "4.0.0", 20003);
     four.instance.how.workload = Workload::External { uri: "http://127.0.0.1:20003".into() };
     let mut shop = build_record("shop", Switch::On);
-    shop.routes =
-        Some(Routes { main: build_route(&one), backup: build_route(&one), previous: None, rollback: None });
+    shop.routes = Some(Routes::new(build_route(&one), build_route(&one)));
     shop.layer7 = Layer7 {
         traffic_split: TrafficSplit {
             mirrors: vec![Mirror { percent: "12.5".parse().unwrap(), ..example::make_mirror(&three.id) }],

@@ -31,6 +31,23 @@ async fn deploy_joins_the_version_on_another_host() {
     assert!(list_all(&fleet).await.rows[1].is_main());
 }
 
+#[tokio::test(start_paused = true)]
+async fn hosts_of_a_version_may_have_different_numbers_of_instances() {
+    let fleet = HostFleet::new(2);
+    for (at, instances) in [(0, Some(3)), (1, None)] {
+        let options = DeployOptions { instances, ..make_options("1.0.0", "1.0.0") };
+        let report = deploy_on(&fleet, at, &options).await.unwrap();
+        assert_eq!(report.planned[0].more_ports.len() + 1, instances.unwrap_or(1) as usize);
+    }
+    let listing = list_all(&fleet).await;
+    let count = |at: usize| listing.rows[0].hosts[at].1.deployment.active_instances().count();
+    assert_eq!((listing.rows.len(), count(0), count(1)), (1, 3, 1));
+    // The number of a version on a host is not changed by a deploy.
+    let options = DeployOptions { instances: Some(2), ..make_options("1.0.0", "1.0.0") };
+    let error = deploy_on(&fleet, 0, &options).await.unwrap_err().to_string();
+    assert!(error.contains("already exists"), "{error}");
+}
+
 /// The address of a program that runs already names its host.
 #[tokio::test(start_paused = true)]
 async fn deploy_joins_external_programs_of_different_hosts() {

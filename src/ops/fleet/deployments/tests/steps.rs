@@ -11,6 +11,7 @@ pub fn make_options(version: &str, source: &str) -> DeployOptions {
         source: Source::Release(source.into()),
         run_spec: make_run_spec(),
         port: None,
+        instances: None,
         metadata: std::collections::BTreeMap::new(),
         health: None,
         becomes_main: false,

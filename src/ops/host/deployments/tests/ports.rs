@@ -38,7 +38,8 @@ async fn deploy_refuses_a_requested_port_in_use_with_its_owner() {
 #[tokio::test(start_paused = true)]
 async fn restart_on_a_port_in_use_names_the_process() {
     let fake = with_versions(&["1.0.0"]).await;
-    let id = fake.world.deployments.all().unwrap()[0].instance_id(1);
+    let one = fake.world.deployments.all().unwrap().remove(0);
+    let id = one.instance_id(&one.instance);
     listen(&fake, 20000);
     // It runs: the listener is the instance itself, or one of its own processes.
     assert_eq!(restore_instances(&fake.world).await.unwrap(), Vec::<String>::new());

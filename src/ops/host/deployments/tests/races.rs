@@ -55,7 +55,7 @@ async fn watch_end_does_not_revert_assign() {
     let until = jiff::Timestamp::UNIX_EPOCH;
     fake.store.records.lock().unwrap()[0].trial.as_mut().unwrap().until = until;
     let (shop, request) = (shop(), WatchRequest { id: id_of(&fake, "2.0.0"), actor: actor() });
-    let ended = while_assigned(&fake, "3.0.0", watch(&fake.world, &shop, &request)).await;
+    let ended = Box::pin(while_assigned(&fake, "3.0.0", watch(&fake.world, &shop, &request))).await;
     let ended = ended.unwrap();
     let TrialOutcome::Overtaken { main: Some(main), .. } = ended else { panic!("{ended:?}") };
     assert_eq!(main.version.to_string(), "3.0.0");
