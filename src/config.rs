@@ -1,6 +1,8 @@
 //! `switchman.yaml`, flags and environment -> one checked [`Fleet`]. Every error names file, line, key, what was found and
 //! what is expected.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use env::JournalVariables;
@@ -17,19 +19,33 @@ pub mod host_edit;
 mod hosts;
 pub mod problem;
 mod syntax;
+pub mod trust;
 
-pub use problem::{ConfigError, ConfigFault, ConfigProblem};
+pub use problem::{ConfigError, ConfigFault, ConfigProblem, UntrustedPath};
+pub use trust::TrustedUsers;
 
 /// The paths searched for a configuration when none is named.
 pub const DEFAULT_PATHS: [&str; 2] = ["./switchman.yaml", "/etc/switchman/switchman.yaml"];
 
-/// Reads and checks the named file, or the first of [`DEFAULT_PATHS`] that exists.
-pub fn load_config(named: Option<&Path>) -> Result<(PathBuf, Fleet), ConfigError> {
+/// Reads and checks the named file, or the first of [`DEFAULT_PATHS`] that exists. `trusted`: refuses a configuration that a user
+/// beside these could change.
+pub fn load_config(
+    named: Option<&Path>,
+    trusted: Option<&TrustedUsers>,
+) -> Result<(PathBuf, Fleet), ConfigError> {
     let first = || DEFAULT_PATHS.iter().map(PathBuf::from).find(|path| path.exists());
     let file = named.map(Path::to_owned).or_else(first).ok_or(ConfigError::NotFound)?;
-    let text = std::fs::read_to_string(&file)
-        .map_err(|error| ConfigError::ReadFailed { file: file.clone(), reason: error.to_string() })?;
+    let fail = |error: io::Error| ConfigError::ReadFailed { file: file.clone(), reason: error.to_string() };
+    let mut opened = File::open(&file).map_err(fail)?;
+    if let Some(trusted) = trusted {
+        trust::check_file(&file, &opened.metadata().map_err(fail)?, trusted)?;
+    }
+    let mut text = String::new();
+    opened.read_to_string(&mut text).map_err(fail)?;
     let fleet = build_config(&file, &text, env::read_journal_variables())?;
+    if let Some(trusted) = trusted {
+        trust::check_named_files(&file, &fleet, trusted)?;
+    }
     Ok((file, fleet))
 }
 

@@ -73,7 +73,8 @@ impl Context {
     /// The configuration, with what the environment has for ssh before the options of the configuration: of an option given
     /// twice, ssh takes the first.
     fn read_config(&self) -> Result<(PathBuf, Fleet), Failure> {
-        let (file, mut fleet) = config::load_config(self.globals.config.as_deref())?;
+        let (file, mut fleet) =
+            config::load_config(self.globals.config.as_deref(), self.globals.trusted_users().as_ref())?;
         let ssh = if let Some(made) = self.ssh_environment.get() {
             made
         } else {

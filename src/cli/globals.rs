@@ -2,17 +2,26 @@
 
 use std::path::PathBuf;
 
+use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::render::TimeFormat;
+use crate::config::{TrustedUsers, env};
 use crate::model::name::ServiceName;
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Options of every command")]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct GlobalArgs {
     /// Read this configuration [default: ./switchman.yaml, then /etc/switchman/switchman.yaml]
     #[arg(long, global = true, value_name = "FILE", env = "SWITCHMAN_CONFIG")]
     pub(super) config: Option<PathBuf>,
+    /// Obey the configuration as root although another user could change it.
+    ///
+    /// Without this flag, root and sudo refuse a switchman.yaml that is owned by another user or writable for one, as
+    /// its directories and the files that its hooks name.
+    #[arg(long, global = true, env = "SWITCHMAN_TRUST_CONFIG", value_parser = FalseyValueParser::new())]
+    pub(super) trust_config: bool,
     /// Keep desired state and history in this directory
     #[arg(
         long,
@@ -61,4 +70,11 @@ pub struct GlobalArgs {
 pub enum OutputFormat {
     Table,
     Json,
+}
+
+impl GlobalArgs {
+    /// The users whose configuration the command obeys; `None`: any.
+    pub(super) fn trusted_users(&self) -> Option<TrustedUsers> {
+        if self.trust_config { None } else { TrustedUsers::of_process(env::read_sudo_uid()) }
+    }
 }

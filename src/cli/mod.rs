@@ -185,9 +185,9 @@ enum Command {
     Logs(deployments::LogsArgs),
     /// Show, acquire or release the fleet lock
     ///
-    /// roll, promote, assign, mirror, canary and a switch of several hosts acquire it by themselves; a lock whose process has
-    /// ended is taken over. A lock acquired by an operator stays until it is released. Switching a single host only
-    /// prints a warning; deploy, update, kill and rollback do not look at it.
+    /// roll, promote, assign, update, kill, merge, access, mirror, canary and a switch of several hosts acquire it by themselves; a
+    /// lock whose process has ended is taken over. A lock acquired by an operator stays until it is released. rollback and a switch
+    /// of a single host only print a warning about it; deploy without --assign does not look at it.
     Lock(lock::LockArgs),
     /// Move the journal and the lock to another store
     Journal(journal::JournalArgs),
@@ -236,6 +236,8 @@ impl Command {
             Self::Mirror(args) => args.lock_wait_limit(),
             Self::Canary(args) => args.lock_wait_limit(),
             Self::Access(args) => args.lock_wait.limit(),
+            Self::Update(args) => args.lock_wait.limit(),
+            Self::Kill(args) => args.lock_wait.limit(),
             Self::Merge(args) => args.lock_wait.limit(),
             Self::Lock(args) => args.lock_wait_limit(),
             _ => Duration::ZERO,

@@ -17,6 +17,11 @@ pub fn read_actor() -> Actor {
     Actor { machine: machine.unwrap_or_default(), roll, ..Actor::new(user, std::process::id()) }
 }
 
+/// Reads the user id of the caller of sudo; `None`: the command was not started by sudo.
+pub fn read_sudo_uid() -> Option<u32> {
+    read_text("SUDO_UID")?.parse().ok()
+}
+
 /// Reads a variable of the caller's own environment, for `deploy --env NAME`.
 pub fn read_variable(name: &str) -> Option<String> {
     read_text(name)

@@ -11,6 +11,20 @@ pub enum ConfigError {
     ReadFailed { file: PathBuf, reason: String },
     #[error("cannot use the configuration: {}:{line}: {}{problem}", .file.display(), .key.as_ref().map(|key| format!("`{key}`: ")).unwrap_or_default())]
     Invalid { file: PathBuf, line: u64, key: Option<String>, problem: ConfigProblem },
+    /// `path`: the file itself, a directory above it, or a file that one of its hooks or ssh options names.
+    #[error("cannot use the configuration `{}` as root: `{}` {problem}", .file.display(), .path.display())]
+    Untrusted { file: PathBuf, path: PathBuf, problem: UntrustedPath },
+}
+
+/// Why another user could change what root obeys. Names of a user or a group, or `uid N` and `gid N` where they have none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UntrustedPath {
+    #[error("is owned by {0}")]
+    OwnedBy(String),
+    #[error("is writable for the group {0}")]
+    WritableByGroup(String),
+    #[error("is writable for every user")]
+    WritableByAll,
 }
 
 /// A fault of one value: the error names it and the right form.

@@ -348,7 +348,7 @@ fn malformed_yaml_is_located() {
 
 #[test]
 fn missing_file_is_named() {
-    let error = load_config(Some(Path::new("/nonexistent/switchman.yaml"))).unwrap_err().to_string();
+    let error = load_config(Some(Path::new("/nonexistent/switchman.yaml")), None).unwrap_err().to_string();
     assert_eq!(error, "cannot read `/nonexistent/switchman.yaml`: No such file or directory (os error 2)");
 }
 

@@ -26,6 +26,9 @@ pub(super) const fn config_hint(error: &ConfigError) -> &'static str {
         ConfigError::ReadFailed { .. } => {
             "check the path and who may read it; `switchman init` writes a new configuration"
         }
+        ConfigError::Untrusted { .. } => {
+            "give it to root with `chown` and `chmod go-w`, or read what it runs and give `--trust-config`"
+        }
         ConfigError::Invalid { .. } => "`switchman schema` prints the shape of the file for your editor",
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Failure, ServerKind, Subject};
 use crate::agent::serve::ServeError;
 use crate::config::host_edit::HostEditError;
-use crate::config::{ConfigError, ConfigProblem};
+use crate::config::{ConfigError, ConfigProblem, UntrustedPath};
 use crate::model::address_conflict::AddressConflict;
 use crate::model::example;
 use crate::model::failure::ErrorCode;
@@ -284,9 +284,20 @@ fn list_config_errors() -> Vec<Sample<ConfigError>> {
         key: Some("hosts.web1".into()),
         problem,
     };
+    let untrusted = |problem| ConfigError::Untrusted {
+        file: "switchman.yaml".into(),
+        path: "hooks/notify.sh".into(),
+        problem,
+    };
+    let paths = samples!(UntrustedPath {
+        OwnedBy: [UntrustedPath::OwnedBy("bob".into())],
+        WritableByGroup: [UntrustedPath::WritableByGroup("staff".into())],
+        WritableByAll: [UntrustedPath::WritableByAll],
+    });
     let mut all = samples!(ConfigError {
         NotFound: [ConfigError::NotFound],
         ReadFailed: [ConfigError::ReadFailed { file: "shop.yaml".into(), reason: not_found().to_string() }],
+        Untrusted: [untrusted(UntrustedPath::OwnedBy("bob".into()))],
         Invalid: [ConfigError::Invalid {
             file: "switchman.yaml".into(),
             line: 1,
@@ -295,6 +306,7 @@ fn list_config_errors() -> Vec<Sample<ConfigError>> {
         }],
     });
     all.extend(wrap(problems, invalid));
+    all.extend(wrap(paths, untrusted));
     all
 }
 

@@ -13,6 +13,7 @@ mod discovery;
 mod docs;
 mod drain;
 mod examples;
+mod foreign_config;
 mod golden_rules;
 mod haproxy_lint;
 mod haproxy_versions;

@@ -1,5 +1,6 @@
 //! `kill`.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::Args;
@@ -8,10 +9,12 @@ use super::{CommandTarget, list_other_hosts, parse_name};
 use crate::cli::Context;
 use crate::cli::failure::{fail_deployments, fail_version};
 use crate::cli::host_args::HostArgs;
+use crate::cli::lock_wait_args::LockWaitArgs;
 use crate::config::env;
 use crate::error::Failure;
 use crate::model::deployment::Role;
 use crate::model::duration;
+use crate::model::name::ServiceName;
 use crate::model::plural::Count;
 use crate::model::version::Version;
 use crate::ops::fleet::deployments::{self, FleetDeployError, FleetDeployment, KillOptions, VersionStatus};
@@ -36,6 +39,8 @@ pub struct KillArgs {
     /// Keep the release on the host
     #[arg(long, visible_alias = "keep-image", short = 'i')]
     keep_files: bool,
+    #[command(flatten)]
+    pub(in crate::cli) lock_wait: LockWaitArgs,
 }
 
 /// The limit of the read of hosts that the command does not change.
@@ -88,12 +93,16 @@ pub async fn kill(args: KillArgs, context: &Context) -> Result<(), Failure> {
         return Err(FleetDeployError::NoMatch.into());
     }
     let (actor, action) = (env::read_actor(), describe_action(&args));
-    let CommandTarget { world, fleet, hosts } = &target;
-    let checked = deployments::check_kill(world, fleet, hosts, &complete, &listing.rows, &actor).await;
-    match listing.rows.first().filter(|_| !args.all) {
-        Some(row) => checked.map_err(fail_version(&*action, &row.service, args.version.as_ref()))?,
-        None => checked.map_err(fail_deployments(&*action))?,
+    let parts = split_by_service(context, &target, &listing.rows)?;
+    for (part, rows) in &parts {
+        let CommandTarget { world, fleet, hosts } = part;
+        let checked = deployments::check_kill(world, fleet, hosts, &complete, rows, &actor).await;
+        match rows.first().filter(|_| !args.all) {
+            Some(row) => checked.map_err(fail_version(&*action, &row.service, args.version.as_ref()))?,
+            None => checked.map_err(fail_deployments(&*action))?,
+        }
     }
+    let CommandTarget { world, fleet, hosts } = &target;
     context.renderer.print_listing(&listing, false);
     for row in &listing.rows {
         context.renderer.print_remark(&format!("{} {}: {}", row.service, row.version, describe_risk(row)));
@@ -127,8 +136,26 @@ pub async fn kill(args: KillArgs, context: &Context) -> Result<(), Failure> {
             None => context.renderer.print_remark("the number of closed requests is unknown"),
         }
     };
-    let killing = deployments::kill(world, fleet, hosts, (&complete, &listing.rows), &options, report_killed);
-    let killed = killing.await.map_err(fail_deployments(action))?;
+    let mut killed = Vec::new();
+    for (part, rows) in &parts {
+        let CommandTarget { world, fleet, hosts } = part;
+        let killing = deployments::kill(world, fleet, hosts, (&complete, rows), &options, report_killed);
+        killed.extend(killing.await.map_err(fail_deployments(&*action))?);
+    }
     context.renderer.print_kill(&killed);
     Ok(())
+}
+
+/// Returns the rows of each service with the target of that service: each has balancers and a lock of its own.
+fn split_by_service(
+    context: &Context,
+    target: &CommandTarget,
+    rows: &[FleetDeployment],
+) -> Result<Vec<(CommandTarget, Vec<FleetDeployment>)>, Failure> {
+    let mut by_service: BTreeMap<&ServiceName, Vec<FleetDeployment>> = BTreeMap::new();
+    for row in rows {
+        by_service.entry(&row.service).or_default().push(row.clone());
+    }
+    let select = |(service, rows)| Ok((target.select_service(context, service)?, rows));
+    by_service.into_iter().map(select).collect()
 }

@@ -34,6 +34,7 @@ pub use traffic_split::{CanaryArgs, MirrorArgs, parse_sticky, set_canary, set_mi
 pub use update::{AccessArgs, UpdateArgs, set_access, update};
 
 /// A fleet as it is for one service, with the selected hosts.
+#[derive(Clone)]
 struct CommandTarget {
     fleet: Fleet,
     hosts: Vec<Host>,
@@ -77,6 +78,17 @@ impl CommandTarget {
         }
         let world = context.build_fleet_world(file, &fleet, &linked);
         Self { fleet, hosts, world }
+    }
+
+    /// Returns the target with the ports, balancers, journal and lock of this service. A service that the configuration does not have
+    /// gets those of the target itself.
+    fn select_service(&self, context: &Context, service: &ServiceName) -> Result<Self, Failure> {
+        let other = self.fleet.for_service(service).filter(|fleet| fleet.service != self.fleet.service);
+        let Some(fleet) = other else { return Ok(self.clone()) };
+        let (file, _) = context.load_written_config()?;
+        let built = context.build_fleet_world(&file, &fleet, &self.hosts);
+        let world = FleetWorld { links: self.world.links.clone(), ..built };
+        Ok(Self { fleet, hosts: self.hosts.clone(), world })
     }
 
     /// Loads the target of a list over all services.

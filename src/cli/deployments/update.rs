@@ -38,6 +38,8 @@ pub struct UpdateArgs {
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     drain_timeout: Option<Duration>,
     #[command(flatten)]
+    pub(in crate::cli) lock_wait: LockWaitArgs,
+    #[command(flatten)]
     how: InstanceArgs,
 }
 

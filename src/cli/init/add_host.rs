@@ -16,7 +16,8 @@ use crate::templates::fleet_yaml::render_host_entry;
 use crate::world::files::FilesError;
 
 pub(super) fn add_hosts(new: &[HostAddressArg], context: &Context) -> Result<(), Failure> {
-    let (file, fleet) = config::load_config(context.globals.config.as_deref())?;
+    let (file, fleet) =
+        config::load_config(context.globals.config.as_deref(), context.globals.trusted_users().as_ref())?;
     let refuse = |error: HostEditError| Failure::AddHost { file: file.clone(), error };
     if let Some(reason) = find_duplicate(&fleet.hosts, new) {
         return Err(refuse(HostEditError::Duplicate(reason)));

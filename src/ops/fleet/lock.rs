@@ -245,6 +245,38 @@ pub(super) async fn run_under_lock<T, E: From<LockError>>(
     run_as_holder(world, &holder, work).await
 }
 
+/// Runs the work of a command that no lock may delay: under the lock where it is free, else with a warning.
+pub(super) async fn run_with_lock_if_free<T>(
+    world: &FleetWorld,
+    user: &str,
+    command: &str,
+    work: impl Future<Output = T>,
+) -> T {
+    match acquire_if_free(world, user, command).await {
+        Ok(holder) => run_as_holder(world, &holder, work).await,
+        Err(error) => {
+            let text = format!("{error}; {command} continues without the lock");
+            world.reporter.report(&Event::Warning { text });
+            work.await
+        }
+    }
+}
+
+async fn acquire_if_free(world: &FleetWorld, user: &str, command: &str) -> Result<Holder, LockError> {
+    let holder =
+        world.lock.holder(user, LockPurpose::Command { name: command.to_owned() }, world.clock.now());
+    let mut instead_of = None;
+    loop {
+        match world.lock.acquire(&holder, instead_of.as_deref()).await? {
+            AcquireResult::Acquired => return Ok(holder),
+            AcquireResult::Busy(lock) if lock.liveness == Liveness::Dead && instead_of.is_none() => {
+                instead_of = Some(lock);
+            }
+            AcquireResult::Busy(lock) => return Err(LockError::Locked { lock, waited: Duration::ZERO }),
+        }
+    }
+}
+
 /// Runs the work of the holder with heartbeats, and releases the lock after success, failure and a forced stop.
 pub(super) fn run_as_holder<T>(
     world: &FleetWorld,

@@ -16,6 +16,7 @@ use crate::model::history::Actor;
 use crate::model::host::Host;
 use crate::model::name::{HostName, ServiceName};
 use crate::model::version::Version;
+use crate::ops::fleet::lock::{check_no_live_holder, run_under_lock};
 use crate::world::FleetWorld;
 use crate::world::link::HostLink;
 
@@ -60,9 +61,22 @@ fn order_steps<'a>(rows: &'a [FleetDeployment], hosts: &[Host]) -> Vec<KillStep<
     steps
 }
 
-/// Checks on every host that the rows may be killed, before anything is done: a main goes last, and only with all other
-/// versions of its service.
+/// Checks, before the prompt, what would refuse the kill: a main with other versions beside it, a host of another owner, a running
+/// operation of the fleet. Nothing is changed.
 pub async fn check_kill(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    hosts: &[Host],
+    listing: &Listing,
+    rows: &[FleetDeployment],
+    actor: &Actor,
+) -> Result<(), FleetDeployError> {
+    require_killable(world, fleet, hosts, listing, rows, actor).await?;
+    Ok(check_no_live_holder(world).await?)
+}
+
+/// A main goes last, and only with all other versions of its service.
+async fn require_killable(
     world: &FleetWorld,
     fleet: &Fleet,
     hosts: &[Host],
@@ -142,8 +156,21 @@ pub fn describe_remaining(killed: &[FleetDeployment], elsewhere: &[FleetDeployme
     killed.iter().filter_map(describe).collect()
 }
 
-/// Kills one step after another, and stops at the first refusal.
+/// Kills one step after another under the fleet's lock, and stops at the first refusal.
 pub async fn kill(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    hosts: &[Host],
+    (listing, rows): (&Listing, &[FleetDeployment]),
+    options: &KillOptions,
+    report: impl FnMut(&KilledDeployment),
+) -> Result<Vec<KilledDeployment>, FleetDeployError> {
+    let work = kill_under_lock(world, fleet, hosts, (listing, rows), options, report);
+    run_under_lock(world, &options.actor.user, "kill", work).await
+}
+
+/// Kills the rows; the caller holds the fleet lock.
+async fn kill_under_lock(
     world: &FleetWorld,
     fleet: &Fleet,
     hosts: &[Host],
@@ -151,7 +178,7 @@ pub async fn kill(
     options: &KillOptions,
     mut report: impl FnMut(&KilledDeployment),
 ) -> Result<Vec<KilledDeployment>, FleetDeployError> {
-    check_kill(world, fleet, hosts, listing, rows, &options.actor).await?;
+    require_killable(world, fleet, hosts, listing, rows, &options.actor).await?;
     let steps = order_steps(rows, hosts);
     let mut deployments: Vec<KilledDeployment> = Vec::new();
     for (at, KillStep { row, hosts }) in steps.iter().enumerate() {

@@ -13,6 +13,7 @@ use crate::model::host::Host;
 use crate::model::host_main::HostMain;
 use crate::model::name::{HostName, ServiceName};
 use crate::model::version::Version;
+use crate::ops::fleet::lock::run_with_lock_if_free;
 use crate::ops::fleet::mains::read_mains;
 use crate::ops::fleet::owner::HostActors;
 use crate::ops::fleet::roll;
@@ -60,7 +61,21 @@ pub struct RollbackReport {
 
 /// Makes one version main on every host, at once and without steps: the last good main. All hosts are read first, because an
 /// assign may have reached some of them only. Those that have the version already stay as they are.
+///
+/// It holds the fleet's lock where the lock is free. Another holder, or a store that does not answer, is a warning: a rollback
+/// is for users who get errors now.
 pub async fn rollback(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    hosts: &[Host],
+    service: &ServiceName,
+    actor: &Actor,
+) -> Result<RollbackReport, FleetDeployError> {
+    let work = roll_back_fleet(world, fleet, hosts, service, actor);
+    run_with_lock_if_free(world, &actor.user, "rollback", work).await
+}
+
+async fn roll_back_fleet(
     world: &FleetWorld,
     fleet: &Fleet,
     hosts: &[Host],

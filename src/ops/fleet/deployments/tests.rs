@@ -1,5 +1,6 @@
 mod access;
 mod calls;
+mod fleet_lock;
 mod fleet_rollback;
 mod kill_order;
 mod one_version;

@@ -17,6 +17,7 @@ use crate::model::fleet::Fleet;
 use crate::model::history::Actor;
 use crate::model::host::Host;
 use crate::model::name::HostName;
+use crate::ops::fleet::lock::run_under_lock;
 use crate::ops::fleet::reach;
 use crate::world::FleetWorld;
 use crate::world::link::LinkError;
@@ -31,8 +32,21 @@ pub struct UpdateOptions {
     pub actor: Actor,
 }
 
-/// Updates one host after another: the first failure stops it, and every host has the old code or the new one.
+/// Updates one host after another under the fleet's lock: the first failure stops it, and every host has the old code or the
+/// new one.
 pub async fn update(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    hosts: &[Host],
+    row: &FleetDeployment,
+    options: &UpdateOptions,
+) -> Result<Vec<(HostName, Deployment)>, FleetDeployError> {
+    let work = update_under_lock(world, fleet, hosts, row, options);
+    run_under_lock(world, &options.actor.user, "update", work).await
+}
+
+/// Updates the hosts; the caller holds the fleet lock.
+async fn update_under_lock(
     world: &FleetWorld,
     fleet: &Fleet,
     hosts: &[Host],
