@@ -83,7 +83,13 @@ fuzz: setup ## Test the host API against its own description, in two minutes (ro
 .PHONY: soak
 soak: nextest ## Run the long tests under every kind of load, in three quarters of an hour (root)
 	sh tests/setup.sh test
-	REQUIRE_KERNEL=1 $(NEXTEST) --profile long --test it --run-ignored only --test-threads 1
+	REQUIRE_KERNEL=1 $(NEXTEST) --profile long --test it --run-ignored only --test-threads 1 -E 'not test(/^roll_faults::stores::/)'
+
+# Every kind of fault at every step of a roll, with the journal on each store: see tests/it/roll_faults/stores.rs.
+.PHONY: fault-matrix
+fault-matrix: nextest ## Run every fault at every step of a roll on every journal store (root, an hour)
+	sh tests/setup.sh test
+	REQUIRE_KERNEL=1 $(NEXTEST) --profile long --test it --run-ignored only -E 'test(/^roll_faults::stores::/)'
 
 # The machine's own HAProxy is left as it is: newer ones are unpacked into a cache and put first into the PATH of the tests.
 HAPROXIES := /var/cache/swm-haproxy

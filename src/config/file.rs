@@ -1,10 +1,12 @@
 //! `switchman.yaml` as it is written: the shape, with the place of every value that is checked later.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use indexmap::IndexMap;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_path_to_error::Track;
 use serde_yaml::{Error, Location, Spanned};
 
@@ -68,12 +70,12 @@ pub struct Journal {
     /// schema `switchman`.
     #[schemars(with = "Option<String>")]
     pub postgres: Option<Spanned<String>>,
-    /// URLs of the servers of an etcd cluster (3.4 or later).
+    /// URLs of the servers of an etcd cluster (3.4 or later). One URL needs no list.
     #[schemars(with = "Option<Vec<String>>")]
-    pub etcd: Option<Vec<Spanned<String>>>,
-    /// URLs of Consul agents or servers.
+    pub etcd: Option<Spanned<Endpoints>>,
+    /// URLs of Consul agents or servers. One URL needs no list.
     #[schemars(with = "Option<Vec<String>>")]
-    pub consul: Option<Vec<Spanned<String>>>,
+    pub consul: Option<Spanned<Endpoints>>,
     /// Certificate authorities of the servers (PEM). Default: those that the machine trusts.
     pub ca: Option<PathBuf>,
     /// The client's own certificate (PEM), with `key`; for `etcd` and `consul`.
@@ -86,6 +88,41 @@ pub struct Journal {
     /// The same from the environment.
     #[serde(skip)]
     pub secret: Option<Secret>,
+}
+
+/// The servers of a cluster: one URL, or a list.
+#[derive(Debug)]
+pub enum Endpoints {
+    One(String),
+    List(Vec<Spanned<String>>),
+}
+
+impl<'de> Deserialize<'de> for Endpoints {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct EndpointsVisitor;
+
+        impl<'de> Visitor<'de> for EndpointsVisitor {
+            type Value = Endpoints;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a URL or a list of URLs")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Endpoints, E> {
+                Ok(Endpoints::One(text.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Endpoints, A::Error> {
+                let mut list = Vec::new();
+                while let Some(entry) = entries.next_element()? {
+                    list.push(entry);
+                }
+                Ok(Endpoints::List(list))
+            }
+        }
+
+        deserializer.deserialize_any(EndpointsVisitor)
+    }
 }
 
 /// Defaults of `deploy`, `assign` and `kill`; flags override them.

@@ -122,6 +122,17 @@ fn journal_is_beside_the_file_or_where_it_is_named() {
         panic!("another place");
     };
     assert_eq!(cluster.endpoints, ["https://a:2379", "https://b:2379"]);
+    for (text, endpoint) in [
+        ("journal: {etcd: 'https://a:2379'}", "https://a:2379"),
+        ("journal: {consul: http://a:8500}", "http://a:8500"),
+    ] {
+        match journal(text) {
+            JournalLocation::Etcd(cluster) | JournalLocation::Consul(cluster) => {
+                assert_eq!(cluster.endpoints, [endpoint], "without a list");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use crate::model::deployment::{Access, Deployment, DeploymentId, Stage};
+use crate::model::deployment::{Access, Deployment, DeploymentId, Instance, Stage};
 use crate::model::forward::ServiceRecord;
 use crate::model::health::Health;
 use crate::model::name::ServiceName;
@@ -107,7 +107,9 @@ pub fn list_probes(facts: &ServiceFacts<'_>) -> Vec<(SocketAddr, Health)> {
     let ports = facts.registered.ports;
     let vhosts =
         [ports.main, ports.backup].map(|port| (facts.resolve_port(port), facts.find_health(port).clone()));
-    let instances = facts.list_deployments().map(|one| (one.endpoint(&one.instance), one.health.clone()));
+    let instances = facts
+        .list_deployments()
+        .flat_map(|one| one.active_instances().map(|instance| (one.endpoint(instance), one.health.clone())));
     let mut probes: Vec<(SocketAddr, Health)> = Vec::new();
     for probe in vhosts.into_iter().chain(instances) {
         if probes.iter().all(|known| known.0 != probe.0) {
@@ -123,7 +125,7 @@ pub fn list_registrations(
     observed: &[Registration],
     health: &HealthResults,
 ) -> Vec<Registration> {
-    let RegisteredService { service, catalog_name: name, ports, .. } = facts.registered;
+    let RegisteredService { service, ports, .. } = facts.registered;
     // While a version runs, the operator finds the host by its entry, to kill it.
     if facts.state.is_withdrawn && facts.deployments.iter().all(|one| one.service != *service) {
         return vec![];
@@ -136,22 +138,33 @@ pub fn list_registrations(
     wanted.push(build_vhost_entry(facts, "main", ports.main, find_version(ports.main), main_check));
     wanted.push(build_vhost_entry(facts, "backup", ports.backup, find_version(ports.backup), backup));
     for one in facts.list_deployments() {
-        let endpoint = one.endpoint(&one.instance);
-        let (version, role) = (one.version.to_string(), facts.find_role(&one.id));
-        let mut meta = build_meta(facts, Some(&version));
-        meta.insert("switchman-role".to_owned(), role.to_owned());
-        meta.insert("switchman-deployment".to_owned(), one.id.to_string());
-        wanted.push(Registration {
-            id: format!("{}-instance:{}", build_id(facts), one.instance_id(one.instance.build)),
-            name: format!("{name}-instance"),
-            address: endpoint.ip(),
-            port: one.instance.port,
-            tags: vec![role.to_owned(), to_label(&version)],
-            meta,
-            check: Some(build_check(find_result(health, endpoint), "the instance answers")),
-        });
+        wanted.extend(
+            one.active_instances().map(|instance| build_instance_entry(facts, one, instance, health)),
+        );
     }
     wanted
+}
+
+fn build_instance_entry(
+    facts: &ServiceFacts<'_>,
+    one: &Deployment,
+    instance: &Instance,
+    health: &HealthResults,
+) -> Registration {
+    let endpoint = one.endpoint(instance);
+    let (version, role) = (one.version.to_string(), facts.find_role(&one.id));
+    let mut meta = build_meta(facts, Some(&version));
+    meta.insert("switchman-role".to_owned(), role.to_owned());
+    meta.insert("switchman-deployment".to_owned(), one.id.to_string());
+    Registration {
+        id: format!("{}-instance:{}", build_id(facts), one.instance_id(instance)),
+        name: format!("{}-instance", facts.registered.catalog_name),
+        address: endpoint.ip(),
+        port: instance.port,
+        tags: vec![role.to_owned(), to_label(&version)],
+        meta,
+        check: Some(build_check(find_result(health, endpoint), "the instance answers")),
+    }
 }
 
 /// The entry that load balancers resolve.

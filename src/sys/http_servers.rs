@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 
+use super::certificate_error::is_certificate_error;
+
 /// Limit of one request to one server.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -31,7 +33,11 @@ pub struct HttpServers {
 
 /// No server of a cluster answered; the reason of each.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NoAnswer(pub String);
+pub struct NoAnswer {
+    pub reason: String,
+    /// On each connection one side did not accept the other's certificate: a retry does not help.
+    pub is_certificate_error: bool,
+}
 
 /// An answer of a server.
 #[derive(Debug)]
@@ -70,6 +76,7 @@ impl HttpServers {
     ) -> Result<HttpAnswer, NoAnswer> {
         let first = self.preferred.load(Ordering::Relaxed);
         let mut reasons = Vec::new();
+        let mut is_certificate_error = true;
         for offset in 0..self.endpoints.len() {
             let index = (first + offset) % self.endpoints.len();
             let endpoint = &self.endpoints[index];
@@ -77,16 +84,20 @@ impl HttpServers {
             match send(request.timeout(timeout.unwrap_or(REQUEST_TIMEOUT))).await {
                 // A server that has lost its cluster is no better than none.
                 Ok(answer) if answer.status.is_server_error() => {
+                    is_certificate_error = false;
                     reasons.push(format!("{endpoint}: {} {}", answer.status, answer.text.trim()));
                 }
                 Ok(answer) => {
                     self.preferred.store(index, Ordering::Relaxed);
                     return Ok(answer);
                 }
-                Err(reason) => reasons.push(format!("{endpoint}: {reason}")),
+                Err(failed) => {
+                    is_certificate_error &= failed.is_certificate_error;
+                    reasons.push(format!("{endpoint}: {}", failed.reason));
+                }
             }
         }
-        Err(NoAnswer(reasons.join("; ")))
+        Err(NoAnswer { reason: reasons.join("; "), is_certificate_error })
     }
 
     /// Reads an answer that does not end, from the server that answered last, until a part of it is `wanted`.
@@ -102,14 +113,17 @@ impl HttpServers {
         if let Some(token) = token {
             request = request.header("authorization", token);
         }
-        let failed = |error: reqwest::Error| NoAnswer(format!("{endpoint}: {}", describe(&error)));
+        let failed = |error: reqwest::Error| NoAnswer {
+            reason: format!("{endpoint}: {}", describe(&error)),
+            is_certificate_error: is_certificate_error(&error),
+        };
         let mut response = request.send().await.map_err(failed)?;
         while let Some(chunk) = response.chunk().await.map_err(failed)? {
             if wanted(&String::from_utf8_lossy(&chunk)) {
                 return Ok(());
             }
         }
-        Err(NoAnswer(format!("{endpoint}: the answer ended")))
+        Err(NoAnswer { reason: format!("{endpoint}: the answer ended"), is_certificate_error: false })
     }
 
     pub fn endpoints(&self) -> &[String] {
@@ -117,13 +131,18 @@ impl HttpServers {
     }
 }
 
-async fn send(request: RequestBuilder) -> Result<HttpAnswer, String> {
-    let mut response = request.send().await.map_err(|error| describe(&error))?;
+async fn send(request: RequestBuilder) -> Result<HttpAnswer, NoAnswer> {
+    let failed = |error: reqwest::Error| NoAnswer {
+        reason: describe(&error),
+        is_certificate_error: is_certificate_error(&error),
+    };
+    let mut response = request.send().await.map_err(failed)?;
     let (status, headers) = (response.status(), response.headers().clone());
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| describe(&error))? {
+    while let Some(chunk) = response.chunk().await.map_err(failed)? {
         if body.len() + chunk.len() > MAX_ANSWER_BYTES {
-            return Err(format!("the answer has more than {MAX_ANSWER_BYTES} bytes"));
+            let reason = format!("the answer has more than {MAX_ANSWER_BYTES} bytes");
+            return Err(NoAnswer { reason, is_certificate_error: false });
         }
         body.extend_from_slice(&chunk);
     }

@@ -2,6 +2,7 @@
 
 mod access_files;
 pub mod archive;
+mod certificate_error;
 pub mod clock;
 pub mod commands;
 pub mod conntrack;

@@ -144,7 +144,7 @@ impl ConsulRegistry {
             request
         };
         let answer = self.servers.request(method, &path, build, None).await;
-        answer.map_err(|NoAnswer(reason)| RegistryError { reason })
+        answer.map_err(|NoAnswer { reason, .. }| RegistryError { reason })
     }
 
     fn build_path(&self, segments: &[&str], query: &[(&str, &str)]) -> String {

@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 
 use crate::journal_store::servers::Servers;
 use crate::single_host::{answer_every_request, make_single_host};
+use crate::site::machines::{Machines, start_servers};
 use crate::site::{Plan, Site};
 use crate::testing::{can_make_namespaces, run_in_namespace};
 
@@ -341,78 +342,6 @@ fn prompt_without_terminal_and_answer_is_refused() {
     });
 }
 
-/// A CI job's machine: its own host name, processes and disk, which end with it. It has the files of a checkout; its settings and
-/// its ssh key are in its environment.
-struct JobMachines<'a> {
-    site: &'a Site,
-    journal: &'static str,
-}
-
-/// Makes the disk, takes the checkout, and hides the place that it came from.
-const JOB: &str = "set -e; hostname \"$0\"; mount -t tmpfs none /mnt; cp -r \"$CHECKOUT\" /mnt/job; \
-                   mount -t tmpfs none \"$CHECKOUT\"; mount -t tmpfs none \"$OPERATOR\"; mkdir /mnt/tmp; \
-                   export TMPDIR=/mnt/tmp; cd /mnt/job; exec \"$@\"";
-
-impl<'a> JobMachines<'a> {
-    fn new(site: &'a Site, journal: &'static str) -> Self {
-        let operator = site.operator.dir();
-        let checkout = site.lab.dir().join("checkout");
-        std::fs::create_dir(&checkout).unwrap();
-        // The key and the known hosts come from the environment alone; no connection is shared between machines.
-        let is_kept = |line: &&str| {
-            let first = line.split_whitespace().next().unwrap_or_default();
-            !["IdentityFile", "IdentitiesOnly", "UserKnownHostsFile", "StrictHostKeyChecking"]
-                .contains(&first)
-                && !first.starts_with("Control")
-        };
-        let config = read(&operator.join("ssh_config"));
-        let config: Vec<&str> = config.lines().filter(is_kept).collect();
-        std::fs::write(checkout.join("ssh_config"), config.join("\n") + "\n").unwrap();
-        let yaml = read(&operator.join("switchman.yaml"));
-        let yaml = yaml.replace(&format!("{}/ssh_config", operator.display()), "/mnt/job/ssh_config");
-        std::fs::write(checkout.join("switchman.yaml"), yaml).unwrap();
-        Self { site, journal }
-    }
-
-    fn start(&self, machine: &str, args: &[&str]) -> (tokio::process::Child, PathBuf) {
-        let (lab, operator) = (self.site.lab.dir(), self.site.operator.dir());
-        let program = self
-            .site
-            .lab
-            .program("client", "unshare")
-            .args(["--uts", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc", "sh", "-c", JOB])
-            .arg(machine)
-            .arg(env!("CARGO_BIN_EXE_switchman"))
-            .args(["--no-color", "--state-dir", "/mnt/job/state"])
-            .args(args)
-            .env("CHECKOUT", lab.join("checkout"))
-            .env("OPERATOR", operator)
-            .env("SWITCHMAN_CONFIG", "/mnt/job/switchman.yaml")
-            .env("SWITCHMAN_JOURNAL", self.journal)
-            .env("SWITCHMAN_SSH_KEY", read(&operator.join("id_ed25519")).trim_end())
-            .env("SWITCHMAN_SSH_KNOWN_HOSTS", read(&operator.join("known_hosts")));
-        let log = lab.join(format!("{machine}.log"));
-        (program.start(std::fs::File::create(&log).unwrap()).unwrap(), log)
-    }
-
-    async fn run(&self, machine: &str, args: &[&str]) -> (Option<i32>, String) {
-        let (mut child, log) = self.start(machine, args);
-        let status = tokio::time::timeout(LIMIT * 2, child.wait()).await.unwrap().unwrap();
-        (status.code(), read(&log))
-    }
-}
-
-/// Starts the servers of a store at the addresses of another network namespace.
-fn start_store_in(namespace: PathBuf, name: &'static str) -> Option<Servers> {
-    let start = move || {
-        let namespace = std::fs::File::open(namespace).unwrap();
-        nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(start_store(name))
-    };
-    std::thread::spawn(start).join().unwrap()
-}
-
 /// Each job is killed with all that it has, and the next one, on another machine, completes the roll.
 async fn killed_jobs_are_resumed_by_the_next_one(name: &'static str) {
     if !can_make_namespaces() {
@@ -420,8 +349,8 @@ async fn killed_jobs_are_resumed_by_the_next_one(name: &'static str) {
     }
     let journal = STORES.iter().find(|(store, _)| *store == name).unwrap().1;
     let site = Site::up(&format!("ci{}", &name[..2]), Plan::default()).await;
-    let Some(servers) = start_store_in(site.lab.namespace_path("client"), name) else { return };
-    let jobs = JobMachines::new(&site, journal);
+    let Some(servers) = start_servers(&site, || start_store(name)) else { return };
+    let jobs = Machines::new(&site, journal);
     let dir = site.lab.dir().to_owned();
     for (round, place) in ["while it drains", "while its command works"].into_iter().enumerate() {
         let version = format!("{}.0.0", round + 2);
@@ -429,19 +358,16 @@ async fn killed_jobs_are_resumed_by_the_next_one(name: &'static str) {
         let script = format!(
             "[ -z \"$SWITCHMAN_SSH_KEY\" ] || exit 8; \
              [ $SWITCHMAN_HOST != web2 ] || [ $SWITCHMAN_ATTEMPT -gt 1 ] || {{ touch {}; sleep {}; }}; \
-             ssh -n -F ssh_config -o BatchMode=yes -i \"$SWITCHMAN_SSH_KEY_FILE\" \
-             -o UserKnownHostsFile=\"$SWITCHMAN_SSH_KNOWN_HOSTS_FILE\" $SWITCHMAN_HOST \
-             \"sh {}/$SWITCHMAN_HOST/replace-main.sh {version} </dev/null >/dev/null 2>&1\"",
+             {}",
             flag.display(),
             if round == 0 { 0 } else { 600 },
-            dir.display()
+            jobs.replace(&version)
         );
         let machine = format!("ci{round}a");
-        let (mut job, log) = jobs.start(&machine, &["roll", "--wait-lock", "5m", "--", "sh", "-c", &script]);
-        site.until(place, async || if round == 0 { read(&log).contains("web2: ") } else { flag.exists() })
+        let job = jobs.start(&machine, &["roll", "--wait-lock", "5m", "--", "sh", "-c", &script]);
+        site.until(place, async || if round == 0 { job.log().contains("web2: ") } else { flag.exists() })
             .await;
-        job.start_kill().unwrap();
-        job.wait().await.unwrap();
+        job.cut_power().await;
 
         let (code, text) = jobs.run(&format!("ci{round}b"), &["roll", "--status"]).await;
         assert_eq!(code, Some(0), "{place}: {text}");

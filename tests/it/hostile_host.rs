@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-/// Greets, answers `/v1/hello`, and then each request with what `answer` in its directory has: the status, the type, and the
+/// Greets, answers `/v1`, and then each request with what `answer` in its directory has: the status, the type, and the
 /// body, `endless` for one without end.
 const SSH: &str = r#"#!/usr/bin/env python3
 import json, os, sys
@@ -30,7 +30,7 @@ while True:
         if line.lower().startswith(b'content-length:'):
             length = int(line.split(b':')[1])
     inp.read(length)
-    if b'/v1/hello' in head:
+    if b' /v1 ' in head:
         send(200, json.dumps({'api': answer['api'], 'oldest_api': answer['api'], 'version': answer['version'], 'machine': 'web1'}).encode())
     elif answer['body'] == 'endless':
         out.write(b'HTTP/1.1 200 X\r\ntransfer-encoding: chunked\r\n\r\n')

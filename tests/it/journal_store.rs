@@ -1,6 +1,7 @@
 //! The journal stores against the real servers, all by one suite; and a cluster that loses a server.
 
 pub mod conformance;
+mod secured;
 pub mod servers;
 
 use std::sync::Arc;

@@ -7,6 +7,8 @@ use switchman::lab::operator::LabTransport;
 use crate::site::{Account, MS, Plan, Site};
 use crate::testing::can_make_namespaces;
 
+mod stores;
+
 const STEPS: [&str; 7] = ["forward-off", "down", "drained", "command", "healthy", "forward-on", "up"];
 
 /// Checks the end of each case: every main in service and UP, every host done or put back, nothing held.

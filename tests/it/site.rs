@@ -16,6 +16,8 @@ use switchman::model::balancer::{BackendView, BalancerSpec, CheckTiming, ServerN
 use switchman::sys::exec::Output;
 use switchman::sys::haproxy::connect;
 
+pub mod machines;
+
 pub struct Site {
     pub lab: Lab,
     pub operator: Operator,

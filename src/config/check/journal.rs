@@ -3,6 +3,7 @@
 use serde_yaml::Spanned;
 
 use super::values::{build_other_problem, build_wrong_value, is_ssh_destination, line_number, quote};
+use crate::config::file::Endpoints;
 use crate::config::file::Journal;
 use crate::config::problem::ConfigFault;
 use crate::model::host::{Host, Transport};
@@ -76,15 +77,18 @@ pub fn build_journal(
         return Ok(JournalLocation::Postgres(PostgresLocation { url: url.value.clone(), files }));
     }
     let user = journal.user.clone();
-    if [&journal.etcd, &journal.consul].into_iter().flatten().any(Vec::is_empty) {
+    let check = |key, entries: &Option<Spanned<Endpoints>>| match entries {
+        Some(entries) => check_endpoints(key, entries),
+        None => Ok(vec![]),
+    };
+    let (etcd, consul) = (check("journal.etcd", &journal.etcd)?, check("journal.consul", &journal.consul)?);
+    if etcd.is_empty() && consul.is_empty() {
         return Err(problem("at least one URL is needed"));
     }
-    if let Some(entries) = &journal.etcd {
-        let endpoints = check_endpoints("journal.etcd", entries)?;
-        return Ok(JournalLocation::Etcd(ClusterLocation { endpoints, user, files }));
+    if !etcd.is_empty() {
+        return Ok(JournalLocation::Etcd(ClusterLocation { endpoints: etcd, user, files }));
     }
-    let endpoints = check_endpoints("journal.consul", journal.consul.as_deref().unwrap_or_default())?;
-    Ok(JournalLocation::Consul(ClusterLocation { endpoints, user, files }))
+    Ok(JournalLocation::Consul(ClusterLocation { endpoints: consul, user, files }))
 }
 
 /// A host of the configuration, or any other machine by ssh.
@@ -106,17 +110,30 @@ fn find_machine(machine: &Spanned<String>, hosts: &[Host]) -> Result<Host, Confi
 }
 
 /// URLs with a scheme and a host, without a path.
-fn check_endpoints(key: &str, entries: &[Spanned<String>]) -> Result<Vec<String>, ConfigFault> {
-    let mut endpoints = Vec::new();
-    for (index, entry) in entries.iter().enumerate() {
-        let url = entry.value.trim_end_matches('/');
-        let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).unwrap_or_default();
-        if host.is_empty() || host.contains(['/', '@', '?', '#']) || host.contains(char::is_whitespace) {
-            let key = format!("{key}[{index}]");
-            let expected = "a URL without a path, such as https://10.0.0.5:2379";
-            return Err(build_wrong_value(entry, &key, quote(&entry.value), expected));
+fn check_endpoints(key: &str, entries: &Spanned<Endpoints>) -> Result<Vec<String>, ConfigFault> {
+    match &entries.value {
+        // A lone text of the environment may be a password.
+        Endpoints::One(text) => Ok(vec![check_endpoint(key, text, "this text".to_owned(), entries)?]),
+        Endpoints::List(list) => {
+            let check = |(index, entry): (usize, &Spanned<String>)| {
+                check_endpoint(&format!("{key}[{index}]"), &entry.value, quote(&entry.value), entry)
+            };
+            list.iter().enumerate().map(check).collect()
         }
-        endpoints.push(url.to_owned());
     }
-    Ok(endpoints)
+}
+
+fn check_endpoint<T>(
+    key: &str,
+    text: &str,
+    found: String,
+    entry: &Spanned<T>,
+) -> Result<String, ConfigFault> {
+    let url = text.trim_end_matches('/');
+    let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).unwrap_or_default();
+    if host.is_empty() || host.contains(['/', '@', '?', '#']) || host.contains(char::is_whitespace) {
+        let expected = "a URL without a path, such as https://10.0.0.5:2379";
+        return Err(build_wrong_value(entry, key, found, expected));
+    }
+    Ok(url.to_owned())
 }

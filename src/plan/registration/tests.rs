@@ -49,10 +49,14 @@ impl Scene {
             scene.health.insert(one.endpoint(&one.instance), Ok(()));
         }
         let deployment = scene.deployments[0].id.clone();
-        let route = |port| Route { port, deployment: deployment.clone(), target: example::port(21000) };
+        let route = |port| Route {
+            port,
+            deployment: deployment.clone(),
+            target: example::port(21000),
+            more_targets: vec![],
+        };
         let ports = example::make_ports();
-        let routes =
-            Routes { main: route(ports.main), backup: route(ports.backup), previous: None, rollback: None };
+        let routes = Routes::new(route(ports.main), route(ports.backup));
         scene.record.as_mut().unwrap().routes = Some(routes);
         scene
     }
@@ -202,4 +206,22 @@ fn only_the_difference_is_sent() {
     );
     scene.state.is_withdrawn = true;
     assert_eq!(plan(&all, &scene, false)[0], "register shop");
+}
+
+#[test]
+fn each_instance_of_a_version_has_an_entry_and_a_check() {
+    let mut scene = Scene::managed();
+    let one = &mut scene.deployments[0];
+    let second = Instance { number: 2, port: example::port(21007), ..one.instance.clone() };
+    one.more_instances = vec![second];
+    scene.break_port(21007);
+    let listed = scene.list();
+    let instances: Vec<_> = listed.iter().filter(|one| one.name.ends_with("-instance")).collect();
+    let states: Vec<_> =
+        instances.iter().map(|one| (one.port.get(), one.check.as_ref().unwrap().is_passing)).collect();
+    assert_eq!(states, [(21000, true), (21007, false), (21001, true)]);
+    let mut ids: Vec<_> = listed.iter().map(|one| &one.id).collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), listed.len(), "{ids:?}");
 }

@@ -52,7 +52,7 @@ impl HostSource for ConsulSource {
             None => request,
         };
         let answer = servers.request(Method::GET, &path, authorize, None).await;
-        let answer = answer.map_err(|NoAnswer(reason)| HostSourceError::Unreachable { reason })?;
+        let answer = answer.map_err(|NoAnswer { reason, .. }| HostSourceError::Unreachable { reason })?;
         if answer.status != StatusCode::OK {
             return Err(refused(format!("{} {}", answer.status, answer.text.trim())));
         }

@@ -104,7 +104,9 @@ impl Etcd {
             }
         };
         let answer = self.servers.request(Method::POST, path, build, None).await;
-        let answer = answer.map_err(|NoAnswer(reason)| (-1, reason))?;
+        let answer = answer.map_err(|NoAnswer { reason, is_certificate_error }| {
+            (if is_certificate_error { 0 } else { -1 }, reason)
+        })?;
         let parsed: Value = serde_json::from_str(&answer.text)
             .map_err(|_| (0, format!("{} {}", answer.status, answer.text.trim())))?;
         if answer.status.is_success() {

@@ -37,8 +37,8 @@ pub enum KvError {
 }
 
 impl From<NoAnswer> for KvError {
-    fn from(NoAnswer(reason): NoAnswer) -> Self {
-        Self::Unreachable(reason)
+    fn from(NoAnswer { reason, is_certificate_error }: NoAnswer) -> Self {
+        if is_certificate_error { Self::Refused(reason) } else { Self::Unreachable(reason) }
     }
 }
 

@@ -15,6 +15,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::token::make_token;
 use crate::model::journal_record::{LockRecord, Log, StoredEntry};
 use crate::model::lock::{Holder, LockNote};
+use crate::sys::certificate_error::is_certificate_error;
 use crate::world::journal_store::{Acquisition, JournalError, JournalStore};
 
 /// Limit of one call, with a new connection where that is needed.
@@ -32,7 +33,6 @@ const SESSION: &str = "SET statement_timeout = '5s'; SET lock_timeout = '5s';
     SET idle_in_transaction_session_timeout = '10s'";
 
 const TABLES: &str = "
-    CREATE SCHEMA IF NOT EXISTS switchman;
     CREATE TABLE IF NOT EXISTS switchman.schema_version (version BIGINT NOT NULL);
     CREATE TABLE IF NOT EXISTS switchman.entries (
         number BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, fleet TEXT NOT NULL, log TEXT NOT NULL, id TEXT NOT NULL,
@@ -95,6 +95,7 @@ impl From<tokio_postgres::Error> for CallError {
             SqlState::TOO_MANY_CONNECTIONS,
         ];
         match error.code() {
+            None if is_certificate_error(&error) => Self::Failed(error),
             None => Self::NoAnswer(describe(&error)),
             Some(code) if lost.contains(code) => Self::NoAnswer(describe(&error)),
             Some(_) => Self::Failed(error),
@@ -360,6 +361,11 @@ async fn create_tables(client: &mut Client) -> Result<(), CallError> {
     let transaction = client.transaction().await?;
     let sql = "SELECT pg_advisory_xact_lock($1)";
     transaction.query_typed(sql, &[(&SETUP_LOCK, Type::INT8)]).await?;
+    // Who may use the schema need not be allowed to make one: `IF NOT EXISTS` requires that right also where it exists.
+    let sql = "SELECT to_regnamespace('switchman') IS NOT NULL";
+    if !transaction.query_typed(sql, &[]).await?.first().is_some_and(|row| row.get(0)) {
+        transaction.batch_execute("CREATE SCHEMA switchman").await?;
+    }
     transaction.batch_execute(TABLES).await?;
     transaction.commit().await?;
     Ok(())

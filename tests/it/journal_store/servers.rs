@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 /// Servers of one test. They end with it.
 pub struct Servers {
     dir: tempfile::TempDir,
-    children: Vec<Child>,
+    /// Each server's program and the process that runs it.
+    children: Vec<(Command, Child)>,
     ends_on_interrupt: bool,
 }
 
 impl Drop for Servers {
     fn drop(&mut self) {
-        for child in &mut self.children {
+        for (_, child) in &mut self.children {
             let _ = if self.ends_on_interrupt {
                 // Killed, it would leave its shared memory: SIGINT is the fast shutdown (PostgreSQL, Shutting Down the Server).
                 nix::sys::signal::kill(
@@ -45,14 +46,16 @@ fn find_program(name: &str, candidates: &[String]) -> Option<String> {
 }
 
 impl Servers {
-    fn new() -> Self {
+    /// No servers yet.
+    pub fn new() -> Self {
         Self { dir: tempfile::tempdir().unwrap(), children: vec![], ends_on_interrupt: false }
     }
 
     fn start(&mut self, mut command: Command, name: &str) {
         let log = std::fs::File::create(self.dir.path().join(format!("{name}.log"))).unwrap();
-        let command = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        self.children.push(command.spawn().unwrap());
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        let child = command.spawn().unwrap();
+        self.children.push((command, child));
     }
 
     async fn wait_for_port(&self, port: u16) {
@@ -75,12 +78,39 @@ impl Servers {
 
     /// Kills a server as a power cut does.
     pub fn kill(&mut self, index: usize) {
-        self.children[index].kill().unwrap();
-        self.children[index].wait().unwrap();
+        self.children[index].1.kill().unwrap();
+        self.children[index].1.wait().unwrap();
+    }
+
+    /// Starts a killed server again, with its data.
+    pub fn restart(&mut self, index: usize) {
+        let (command, child) = &mut self.children[index];
+        *child = command.spawn().unwrap();
     }
 
     /// PostgreSQL at 127.0.0.1:5432, with the user and database `postgres`.
     pub async fn postgres() -> Option<Self> {
+        Self::start_postgres(None).await
+    }
+
+    /// PostgreSQL that accepts connections with TLS and a password only; its administrator is [`Servers::psql`].
+    pub async fn postgres_with_tls(certificate: &Path, key: &Path) -> Option<Self> {
+        Self::start_postgres(Some((certificate, key))).await
+    }
+
+    /// Runs a script as the administrator, by the local socket.
+    pub fn psql(&self, script: &str) {
+        let dir = self.dir.path().display().to_string();
+        let args =
+            ["--reuid=postgres", "--regid=postgres", "--clear-groups", "psql", "-v", "ON_ERROR_STOP=1"];
+        let mut psql = command("setpriv");
+        psql.args(args).args(["-h", &dir, "-U", "postgres"]).current_dir("/").stdin(Stdio::piped());
+        let mut child = psql.stdout(Stdio::null()).spawn().unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), script.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success(), "{script}");
+    }
+
+    async fn start_postgres(tls: Option<(&Path, &Path)>) -> Option<Self> {
         let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
         let bins: Vec<String> =
             versions.map(|version| version.path().join("bin/postgres").display().to_string()).collect();
@@ -100,7 +130,17 @@ impl Servers {
         let made =
             initdb.args(["--no-sync", "-A", "trust", "-U", "postgres", "-D"]).arg(&data).output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        if let Some((certificate, key)) = tls {
+            let copy = |from: &Path, name: &str| std::fs::copy(from, data.join(name)).unwrap();
+            copy(certificate, "server.crt");
+            copy(key, "server.key");
+            let rules = "local all all trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n";
+            std::fs::write(data.join("pg_hba.conf"), rules).unwrap();
+            let close = "chown postgres: \"$0\"/server.* && chmod 600 \"$0\"/server.key";
+            assert!(command("sh").args(["-c", close]).arg(&data).status().unwrap().success());
+        }
         let mut server = as_postgres(&program);
+        server.args(["-c", if tls.is_some() { "ssl=on" } else { "ssl=off" }]);
         server.arg("-D").arg(&data).args(["-h", "127.0.0.1", "-p", "5432", "-k"]).arg(servers.dir.path());
         // A server whose default is the strictest isolation is one that people have.
         server.args(["-c", "default_transaction_isolation=serializable"]);
@@ -132,8 +172,39 @@ impl Servers {
         Some(servers)
     }
 
+    /// One etcd that requires client certificates, at https://127.0.0.1:2379.
+    pub async fn etcd_with_tls(tls: &[String]) -> Option<Self> {
+        let program = find_program("etcd", &["/usr/bin/etcd".to_owned()])?;
+        let mut servers = Self::new();
+        let mut server = command(&program);
+        server.arg("--data-dir").arg(servers.dir.path().join("n0")).args(tls);
+        server.args(["--client-cert-auth", "--listen-client-urls", "https://127.0.0.1:2379"]);
+        server.args(["--advertise-client-urls", "https://127.0.0.1:2379", "--unsafe-no-fsync"]);
+        servers.start(server, "n0");
+        servers.wait_for_port(2379).await;
+        Some(servers)
+    }
+
     /// Consul with this number of servers, with HTTP at 127.0.0.1:8500, 8510 and so on.
     pub async fn consul(nodes: u16) -> Option<Self> {
+        Self::start_consul(nodes, "").await
+    }
+
+    /// One Consul with more of its configuration.
+    pub async fn consul_with(hcl: &str) -> Option<Self> {
+        Self::start_consul(1, hcl).await
+    }
+
+    /// The tokens of a new Consul are known a moment after its leader.
+    pub async fn wait_for_consul_acls(&self, header: &str) {
+        let is_known = || {
+            let url = "http://127.0.0.1:8500/v1/acl/token/self";
+            command("curl").args(["-sf", "-H", header, url]).output().unwrap().status.success()
+        };
+        self.wait("the tokens", is_known).await;
+    }
+
+    async fn start_consul(nodes: u16, hcl: &str) -> Option<Self> {
         let brought = concat!(env!("CARGO_MANIFEST_DIR"), "/target/consul/bin/consul").to_owned();
         let program = find_program("Consul", &[brought])?;
         let mut servers = Self::new();
@@ -152,7 +223,7 @@ impl Servers {
             server.arg("-retry-join=127.0.0.1:8301");
             // Elections within a second instead of five; two hundred operators of one address are more than the default allows.
             let limits = "limits { http_max_conns_per_client = 2000 }";
-            server.args(["-hcl", "performance { raft_multiplier = 1 }", "-hcl", limits]);
+            server.args(["-hcl", "performance { raft_multiplier = 1 }", "-hcl", limits, "-hcl", hcl]);
             servers.start(server, &format!("n{node}"));
         }
         for node in 0..nodes {

@@ -38,6 +38,27 @@ struct StepContext<'a> {
     attempt: u32,
 }
 
+/// The age of a lock that was seen held, after which it is read again: far below the silence after which others take it over.
+const LOCK_VALIDITY: Duration = Duration::from_secs(4);
+
+/// When a step began, by both clocks: the first stops while the machine sleeps, the second can be set.
+struct StepStart {
+    monotonic: Instant,
+    wall: jiff::Timestamp,
+}
+
+impl StepStart {
+    fn new(world: &FleetWorld) -> Self {
+        Self { monotonic: Instant::now(), wall: world.clock.now() }
+    }
+
+    /// Whether the process may have slept for so long that another one has the lock.
+    fn is_long_ago(&self, world: &FleetWorld) -> bool {
+        let by_wall = world.clock.now().duration_since(self.wall).unsigned_abs();
+        self.monotonic.elapsed().max(by_wall) > LOCK_VALIDITY
+    }
+}
+
 /// Why a step did not end well.
 #[derive(Debug, thiserror::Error)]
 enum StepError {
@@ -110,12 +131,17 @@ impl RollRun<'_> {
     }
 
     async fn run_step(&self, host: &Host, step: Step, walk: &mut StepContext<'_>) -> Result<(), HostOutcome> {
+        let began = StepStart::new(self.world);
         if self.record(Some(&host.name), &RollEntryKind::StepBegan { step }).await.is_err() {
             return Err(self
                 .handle_journal_failure(host, step > Step::ForwardOff && step.is_out_of_service())
                 .await);
         }
-        let performed = match self.check_not_overtaken(host, step, walk).await {
+        let checked = self.check_not_overtaken(host, step, walk).await;
+        if began.is_long_ago(self.world) && self.confirm_lock().await.is_err() {
+            return Err(self.handle_journal_failure(host, false).await);
+        }
+        let performed = match checked {
             Ok(()) => self.perform_step(host, step, walk).await,
             Err(overtaken) => Err(overtaken),
         };
@@ -131,6 +157,16 @@ impl RollRun<'_> {
             }
             Err(failure) => Err(self.handle_failure(host, step, failure).await),
         }
+    }
+
+    /// Checks that this process still holds the lock. Otherwise nothing more is done, as after a failed write.
+    async fn confirm_lock(&self) -> Result<(), crate::world::journal_store::JournalError> {
+        let confirmed = self.world.lock.send_heartbeat(&self.holder).await;
+        if let Err(error) = &confirmed {
+            let mut broken = self.journal_error.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            broken.get_or_insert_with(|| error.clone());
+        }
+        confirmed
     }
 
     /// The journal takes no more: the host is put back, as far as that is sound, and only the operator gets a message. With the
