@@ -21,7 +21,7 @@ impl Host {
     fn new(config: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         // For programs that run as another user.
-        std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o1777)).unwrap();
         std::fs::write(dir.path().join("switchman.yaml"), config).unwrap();
         for address in ["127.0.0.1:8080", "[::1]:8080"] {
             let main = TcpListener::bind(address).unwrap();
