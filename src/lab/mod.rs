@@ -13,6 +13,8 @@ pub mod namespaces;
 pub mod operator;
 pub mod options;
 pub mod process;
+#[cfg(test)]
+mod thousand_hosts;
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -142,4 +142,29 @@ async fn write_while_a_server_is_killed(mut servers: Servers, open: &dyn Fn(&str
     }
     assert_eq!(open("shop").load(Log::Rolls, "r1", 0).await, Ok(entries));
     store.release(&me).await.unwrap();
+    follow_each_other(open).await;
+}
+
+/// Forty operators want the lock one after the other, with two of three servers left: each sees all that the ones before it
+/// have written, and writes under its own lock.
+async fn follow_each_other(open: &dyn Fn(&str) -> Store) {
+    let written = std::sync::Mutex::new(Vec::new());
+    let work = async |pid: u32| {
+        let (store, me) = (open("shop"), make_holder(1000 + pid));
+        while let Acquisition::Busy(lock) = store.acquire(&me, None).await.unwrap() {
+            store.wait_for_lock_change(Some(&lock), Duration::from_mins(1)).await.unwrap();
+        }
+        let before = written.lock().unwrap().clone();
+        assert_eq!(store.load(Log::Rolls, "r2", 0).await, Ok(before), "operator {pid} sees every entry");
+        let entry = make_entry("r2", &pid.to_string());
+        store.append(Some(&me), Log::Rolls, &entry).await.unwrap();
+        written.lock().unwrap().push(entry);
+        store.release(&me).await.unwrap();
+        let late = store.append(Some(&me), Log::Rolls, &make_entry("r2", "late")).await;
+        assert!(matches!(late, Err(JournalError::LockLost { .. })), "{late:?}");
+    };
+    join_all((0..40).map(work)).await;
+    let written = written.into_inner().unwrap();
+    assert_eq!(written.len(), 40);
+    assert_eq!(open("shop").load(Log::Rolls, "r2", 0).await, Ok(written));
 }

@@ -1,6 +1,7 @@
 //! The journals and their lock in memory, on a disk that can be full.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -19,6 +20,16 @@ pub enum StoreFault {
     RequestLost,
     /// It is carried out, and the caller never learns that.
     AnswerLost,
+    /// It reaches a server that was cut off from the others of its cluster: reads return the old state, writes get no answer.
+    OldLeader,
+}
+
+/// The state of the store when its old leader was cut off.
+#[derive(Debug, Clone)]
+struct OldState {
+    rolls: usize,
+    promotions: usize,
+    lock: Option<LockRecord>,
 }
 
 /// Journals and lock in memory.
@@ -34,6 +45,9 @@ pub struct FakeJournal {
     /// Something was not written for lack of room.
     pub has_gaps: Mutex<bool>,
     fault: Mutex<Option<StoreFault>>,
+    old_state: Mutex<Option<OldState>>,
+    /// The time that each call and each answer takes.
+    delay: Mutex<Duration>,
     /// A call was lost: a lock may be left, although its process has ended.
     pub has_lost_calls: Mutex<bool>,
 }
@@ -55,14 +69,48 @@ impl FakeJournal {
 
     /// Lets the store be out of reach from now on, or be reachable again.
     pub fn set_unreachable(&self, fault: Option<StoreFault>) {
+        let old = (fault == Some(StoreFault::OldLeader)).then(|| OldState {
+            rolls: self.rolls.lock().unwrap().len(),
+            promotions: self.promotions.lock().unwrap().len(),
+            lock: self.read_record(),
+        });
+        *self.old_state.lock().unwrap() = old;
         *self.fault.lock().unwrap() = fault;
     }
 
-    /// Calls `read` as if the store could be reached.
+    /// Lets each call, and each answer, take this long from now on.
+    pub fn set_delay(&self, delay: Duration) {
+        *self.delay.lock().unwrap() = delay;
+    }
+
+    /// Ends the lease of the holder, or gives the lock to another operator, while the holder works.
+    pub fn lose_lock(&self, to: Option<Holder>) {
+        *self.lock.lock().unwrap() = to.map(|holder| (holder, 0));
+        *self.has_lost_calls.lock().unwrap() = true;
+    }
+
+    /// Removes the lock of this holder, if it has it.
+    pub fn remove_lock(&self, of: &Holder) {
+        let mut lock = self.lock.lock().unwrap();
+        if lock.as_ref().is_some_and(|(holder, _)| holder == of) {
+            *lock = None;
+        }
+    }
+
+    async fn travel(&self) {
+        let delay = *self.delay.lock().unwrap();
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+    }
+
+    /// Calls `read` as if the store could be reached, and answered at once.
     pub fn read_reachable<T>(&self, read: impl FnOnce() -> T) -> T {
         let fault = self.fault.lock().unwrap().take();
+        let delay = std::mem::take(&mut *self.delay.lock().unwrap());
         let found = read();
         *self.fault.lock().unwrap() = fault;
+        *self.delay.lock().unwrap() = delay;
         found
     }
 
@@ -73,10 +121,23 @@ impl FakeJournal {
         work: impl FnOnce() -> Result<T, JournalError>,
     ) -> Result<T, JournalError> {
         let fault = *self.fault.lock().unwrap();
-        let done = if fault == Some(StoreFault::RequestLost) { None } else { Some(work()) };
+        let is_lost = matches!(fault, Some(StoreFault::RequestLost | StoreFault::OldLeader));
+        let done = if is_lost { None } else { Some(work()) };
         *self.has_lost_calls.lock().unwrap() |= fault.is_some();
         let (store, reason) = (self.label(), "timed out".to_owned());
         done.filter(|_| fault.is_none()).unwrap_or(Err(JournalError::Unreachable { action, store, reason }))
+    }
+
+    /// Makes a call that only reads: an old leader answers it from the state that it has.
+    fn read<T>(
+        &self,
+        action: &'static str,
+        work: impl FnOnce(Option<OldState>) -> T,
+    ) -> Result<T, JournalError> {
+        if *self.fault.lock().unwrap() == Some(StoreFault::OldLeader) {
+            return Ok(work(self.old_state.lock().unwrap().clone()));
+        }
+        self.call(action, || Ok(work(None)))
     }
 
     pub fn fleet_lock(self: &Arc<Self>) -> FleetLock {
@@ -143,7 +204,8 @@ impl JournalStore for FakeJournal {
         holder: &Holder,
         instead_of: Option<&LockRecord>,
     ) -> Result<Acquisition, JournalError> {
-        self.call("take the lock", || match self.read_record() {
+        self.travel().await;
+        let taken = self.call("take the lock", || match self.read_record() {
             Some(held) if held.holder == *holder => Ok(Acquisition::Acquired),
             Some(held) if Some(&held) != instead_of => Ok(Acquisition::Busy(Box::new(held))),
             _ => {
@@ -151,20 +213,26 @@ impl JournalStore for FakeJournal {
                 *self.liveness.lock().unwrap() = None;
                 Ok(Acquisition::Acquired)
             }
-        })
+        });
+        self.travel().await;
+        taken
     }
 
     async fn renew(&self, holder: &Holder) -> Result<(), JournalError> {
-        self.call("give a sign of life", || {
+        self.travel().await;
+        let renewed = self.call("give a sign of life", || {
             self.check_holder(holder)?;
             if let Some((_, beats)) = &mut *self.lock.lock().unwrap() {
                 *beats += 1;
             }
             Ok(())
-        })
+        });
+        self.travel().await;
+        renewed
     }
 
     async fn release(&self, holder: &Holder) -> Result<(), JournalError> {
+        self.travel().await;
         self.call("release the lock", || {
             self.check_holder(holder)?;
             *self.lock.lock().unwrap() = None;
@@ -182,7 +250,8 @@ impl JournalStore for FakeJournal {
     }
 
     async fn read_lock(&self) -> Result<Option<LockRecord>, JournalError> {
-        self.call("read the lock", || Ok(self.read_record()))
+        self.travel().await;
+        self.read("read the lock", |old| old.map_or_else(|| self.read_record(), |old| old.lock))
     }
 
     async fn append(
@@ -191,6 +260,7 @@ impl JournalStore for FakeJournal {
         log: Log,
         entry: &StoredEntry,
     ) -> Result<(), JournalError> {
+        self.travel().await;
         let appended = self.call("record a step", || {
             if let Some(holder) = holder {
                 self.check_holder(holder)?;
@@ -203,30 +273,43 @@ impl JournalStore for FakeJournal {
             }
             Ok(())
         });
-        *self.has_gaps.lock().unwrap() |= matches!(appended, Err(JournalError::Unreachable { .. }));
+        // A step that was done while the lock was lost is not recorded either.
+        *self.has_gaps.lock().unwrap() |=
+            matches!(appended, Err(JournalError::Unreachable { .. } | JournalError::LockLost { .. }));
+        self.travel().await;
         appended
     }
 
     async fn load(&self, log: Log, id: &str, skip: usize) -> Result<Vec<StoredEntry>, JournalError> {
-        let entries: Vec<StoredEntry> = self.call("read the journal", || {
-            Ok(match log {
-                Log::Rolls => self.rolls.lock().unwrap().iter().map(store).collect(),
-                Log::Promotions => self.promotions.lock().unwrap().iter().map(store).collect(),
+        self.travel().await;
+        let entries: Vec<StoredEntry> = self.read("read the journal", |old| {
+            let (rolls, promotions) = (self.rolls.lock().unwrap(), self.promotions.lock().unwrap());
+            match log {
+                Log::Rolls => rolls[..old.map_or(rolls.len(), |old| old.rolls)].iter().map(store).collect(),
+                Log::Promotions => {
+                    promotions[..old.map_or(promotions.len(), |old| old.promotions)].iter().map(store).collect()
+                }
                 Log::Outputs => vec![],
-            })
+            }
         })?;
         Ok(entries.into_iter().filter(|entry| entry.id == id).skip(skip).collect())
     }
 
     async fn list(&self, log: Log, limit: u32) -> Result<Vec<String>, JournalError> {
-        let all: Vec<String> = self.call("list the journal", || {
-            Ok(match log {
-                Log::Rolls => self.rolls.lock().unwrap().iter().map(|entry| entry.id().to_string()).collect(),
+        self.travel().await;
+        let all: Vec<String> = self.read("list the journal", |old| {
+            let (rolls, promotions) = (self.rolls.lock().unwrap(), self.promotions.lock().unwrap());
+            match log {
+                Log::Rolls => {
+                    let known = &rolls[..old.map_or(rolls.len(), |old| old.rolls)];
+                    known.iter().map(|entry| entry.id().to_string()).collect()
+                }
                 Log::Promotions => {
-                    self.promotions.lock().unwrap().iter().map(|entry| entry.id().to_string()).collect()
+                    let known = &promotions[..old.map_or(promotions.len(), |old| old.promotions)];
+                    known.iter().map(|entry| entry.id().to_string()).collect()
                 }
                 Log::Outputs => vec![],
-            })
+            }
         })?;
         let mut ids: Vec<String> = Vec::new();
         for id in all {

@@ -53,7 +53,7 @@ async fn lose_store_at(entries: usize, fault: StoreFault, verb: &str) -> bool {
 }
 
 async fn lose_store_at_every_entry(verb: &str) {
-    for fault in [StoreFault::RequestLost, StoreFault::AnswerLost] {
+    for fault in [StoreFault::RequestLost, StoreFault::AnswerLost, StoreFault::OldLeader] {
         let mut entries = 0;
         while lose_store_at(entries, fault, verb).await {
             entries += 1;

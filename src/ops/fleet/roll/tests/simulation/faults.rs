@@ -6,6 +6,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::rng::Dice;
+use crate::model::example;
+use crate::model::lock::{Holder, LockPurpose};
 use crate::model::name::HostName;
 use crate::ops::testing::site::FakeSite;
 use crate::ops::testing::site_fault::HostFault;
@@ -34,6 +36,10 @@ pub enum Fault {
     JournalFull(usize),
     /// The server of the journal cannot be reached.
     StoreUnreachable(StoreFault),
+    /// Each call of the store, and each answer, takes this long.
+    StoreSlow(Duration),
+    /// The lease of the lock ends while its holder works; the flag: another operator takes the lock then.
+    LockLost(bool),
 }
 
 /// A fault begins or ends.
@@ -84,6 +90,18 @@ impl Weather {
             let kind = store_dice.pick(&[StoreFault::RequestLost, StoreFault::AnswerLost]);
             add(&mut store_dice, Fault::StoreUnreachable(kind));
         }
+        let mut lock_dice = Dice(dice.0 ^ 0x10c4);
+        if lock_dice.percent(15) {
+            add(&mut lock_dice, Fault::StoreUnreachable(StoreFault::OldLeader));
+        }
+        if lock_dice.percent(15) {
+            let delay = lock_dice.pick(&[MS * 20, MS * 300, MS * 2500]);
+            add(&mut lock_dice, Fault::StoreSlow(delay));
+        }
+        if lock_dice.percent(15) {
+            let is_taken = lock_dice.percent(50);
+            add(&mut lock_dice, Fault::LockLost(is_taken));
+        }
         changes.sort_by_key(|change| change.at);
         Self { began: Instant::now(), changes, next: Cell::new(0) }
     }
@@ -103,6 +121,8 @@ impl Weather {
         self.next.set(self.changes.len());
         *fake.journal.free_entries.lock().unwrap() = None;
         fake.journal.set_unreachable(None);
+        fake.journal.set_delay(Duration::ZERO);
+        fake.journal.remove_lock(&make_other_holder());
         let mut state = fake.site.lock();
         state.unreadable_balancers.clear();
         for host in state.hosts.values_mut() {
@@ -126,7 +146,16 @@ fn apply(fake: &FakeSite, fault: &Fault, begins: bool) {
         Fault::BalancerUnread(name) => {
             fake.site.lock().unreadable_balancers.remove(name);
         }
+        Fault::StoreSlow(delay) => fake.journal.set_delay(if begins { *delay } else { Duration::ZERO }),
+        Fault::LockLost(is_taken) if begins => fake.journal.lose_lock(is_taken.then(make_other_holder)),
+        Fault::LockLost(_) => fake.journal.remove_lock(&make_other_holder()),
         Fault::StoreUnreachable(kind) => fake.journal.set_unreachable(begins.then_some(*kind)),
         Fault::JournalFull(room) => *fake.journal.free_entries.lock().unwrap() = begins.then_some(*room),
     }
+}
+
+/// An operator of another machine, who took the lock as that of a dead process.
+fn make_other_holder() -> Holder {
+    let purpose = LockPurpose::Operator { message: "at work".to_owned() };
+    Holder { machine: "other".to_owned(), ..example::make_holder(purpose) }
 }
