@@ -131,7 +131,8 @@ fn count_done(fake: &FakeSite) -> usize {
 async fn roll_over_a_thousand_hosts_is_resumed_from_another_machine() {
     let Some(mut cluster) = Cluster::start() else { return };
     let mut fake = site(HOSTS, 3);
-    let cache = |inner: &Arc<dyn Balancer>| -> Arc<dyn Balancer> { Arc::new(CachedBalancer::new(inner.clone())) };
+    let cache =
+        |inner: &Arc<dyn Balancer>| -> Arc<dyn Balancer> { Arc::new(CachedBalancer::new(inner.clone())) };
     fake.world.balancers = fake.world.balancers.iter().map(cache).collect();
     fake.world.reporter = Arc::new(Silent);
     let hosts = fake.fleet.hosts.iter().map(|host| host.name.clone()).collect();

@@ -113,9 +113,12 @@ impl<'a> LockWait<'a> {
             return Ok(Some(lock));
         }
         if self.budget.is_zero() {
-            let is_silent = lock.liveness == Liveness::Remote && is_silent(self.world, &lock).await?;
-            let waited = Duration::ZERO;
-            return if is_silent { Ok(Some(lock)) } else { Err(LockError::Locked { lock, waited }) };
+            if lock.liveness == Liveness::Remote
+                && let Some(silent) = watch_for_silence(self.world, &lock).await?
+            {
+                return Ok(Some(silent));
+            }
+            return Err(LockError::Locked { lock, waited: Duration::ZERO });
         }
         self.began_at.get_or_insert_with(Instant::now);
         self.announce(&lock);
@@ -338,20 +341,30 @@ pub async fn release(world: &FleetWorld, user: &str, force: Option<&str>) -> Res
     Ok(lock)
 }
 
-/// Judges a holder by its heartbeat alone: the clocks of two machines are not comparable.
-async fn is_silent(world: &FleetWorld, lock: &LockView) -> Result<bool, LockError> {
+/// Judges a holder by its heartbeats alone: the clocks of two machines are not comparable. Returns the lock as it was read last if
+/// its holder is silent.
+///
+/// One heartbeat proves nothing: the network may deliver the last request of a process that has ended, once the store can be
+/// reached again. A holder that lives sends more of them.
+async fn watch_for_silence(world: &FleetWorld, lock: &LockView) -> Result<Option<Box<LockView>>, LockError> {
     let text =
         format!("watching for {} whether {} is alive", duration::format(HEARTBEAT_TIMEOUT), lock.holder);
     world.reporter.report(&Event::Warning { text });
-    tokio::select! {
-        () = world.stop.wait() => return Err(LockError::Interrupted { lock: Box::new(lock.clone()) }),
-        () = tokio::time::sleep(HEARTBEAT_TIMEOUT) => {}
+    let mut seen = lock.clone();
+    loop {
+        tokio::select! {
+            () = world.stop.wait() => return Err(LockError::Interrupted { lock: Box::new(seen) }),
+            () = tokio::time::sleep(HEARTBEAT_TIMEOUT) => {}
+        }
+        match world.lock.read_holder().await? {
+            // Released by now: the next attempt takes it.
+            None => return Ok(Some(Box::new(seen))),
+            Some(now) if now.holder != lock.holder => return Ok(None),
+            Some(now) if now.heartbeats == seen.heartbeats => return Ok(Some(Box::new(now))),
+            Some(now) if now.heartbeats.saturating_sub(lock.heartbeats) > 1 => return Ok(None),
+            Some(now) => seen = now,
+        }
     }
-    Ok(world
-        .lock
-        .read_holder()
-        .await?
-        .is_none_or(|now| now.holder == lock.holder && now.heartbeats == lock.heartbeats))
 }
 
 async fn write_note(world: &FleetWorld, user: &str, text: &str) -> Result<(), JournalError> {

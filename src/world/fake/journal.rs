@@ -286,9 +286,10 @@ impl JournalStore for FakeJournal {
             let (rolls, promotions) = (self.rolls.lock().unwrap(), self.promotions.lock().unwrap());
             match log {
                 Log::Rolls => rolls[..old.map_or(rolls.len(), |old| old.rolls)].iter().map(store).collect(),
-                Log::Promotions => {
-                    promotions[..old.map_or(promotions.len(), |old| old.promotions)].iter().map(store).collect()
-                }
+                Log::Promotions => promotions[..old.map_or(promotions.len(), |old| old.promotions)]
+                    .iter()
+                    .map(store)
+                    .collect(),
                 Log::Outputs => vec![],
             }
         })?;

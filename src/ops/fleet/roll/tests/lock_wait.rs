@@ -120,6 +120,41 @@ async fn silent_holder_is_replaced_also_with_a_short_limit() {
     }
 }
 
+/// The last heartbeat of a process that has ended arrives late: its store could not be reached before.
+#[tokio::test(start_paused = true)]
+async fn one_late_heartbeat_is_no_sign_of_life() {
+    let fake = site(1, 1);
+    let eve = lock::acquire(&fake.world, "eve", purpose()).await.unwrap();
+    *fake.journal.liveness.lock().unwrap() = Some(Liveness::Remote);
+    let late = async {
+        tokio::time::sleep(Duration::from_secs(7)).await;
+        ready(fake.world.lock.send_heartbeat(&eve)).unwrap();
+    };
+    let began = Instant::now();
+    let (taken, ()) = tokio::join!(lock::acquire(&fake.world, "ops", purpose()), late);
+    assert_eq!(taken.unwrap().user, "ops");
+    assert_eq!(began.elapsed().as_secs(), 20);
+}
+
+/// A holder whose store is slow sends one heartbeat in a long time.
+#[tokio::test(start_paused = true)]
+async fn slow_holder_is_not_replaced() {
+    let fake = site(1, 1);
+    let eve = lock::acquire(&fake.world, "eve", purpose()).await.unwrap();
+    *fake.journal.liveness.lock().unwrap() = Some(Liveness::Remote);
+    let beat = async {
+        loop {
+            tokio::time::sleep(Duration::from_secs(9)).await;
+            ready(fake.world.lock.send_heartbeat(&eve)).unwrap();
+        }
+    };
+    let refused = tokio::select! {
+        refused = lock::acquire(&fake.world, "ops", purpose()) => refused,
+        () = beat => unreachable!(),
+    };
+    assert!(matches!(refused, Err(LockError::Locked { .. })), "{refused:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn heartbeats_of_a_remote_holder_are_waited_out() {
     let fake = site(1, 1);
