@@ -85,10 +85,12 @@ fn measure_color(text: &str) -> Option<usize> {
     let parameters = text.strip_prefix("\u{1b}[")?;
     let end = parameters.find(|c: char| !c.is_ascii_digit() && c != ';')?;
     let is_color = parameters[end..].starts_with('m') && end <= 16;
-    let conceals = parameters[..end].split(';').any(|parameter| parameter.trim_start_matches('0') == "8");
-    // In `38;5;8` the 8 is a colour of the table.
-    let is_indexed = parameters.starts_with("38;5;") || parameters.starts_with("48;5;");
-    (is_color && (!conceals || is_indexed)).then_some(2 + end + 1)
+    // In `38;5;8` and `48;5;8` the last number is a colour of the table.
+    let parameters = parameters[..end].strip_prefix("38;5;").or(parameters[..end].strip_prefix("48;5;"));
+    let others =
+        parameters.map_or(&text[2..2 + end], |rest| rest.split_once(';').map_or("", |(_, rest)| rest));
+    let conceals = others.split(';').any(|parameter| parameter.trim_start_matches('0') == "8");
+    (is_color && !conceals).then_some(2 + end + 1)
 }
 
 #[cfg(test)]
@@ -110,6 +112,7 @@ mod tests {
         let styled = "\u{1b}[31merror:\u{1b}[0m \u{1b}[38;5;8mgrey\u{1b}[39m\n\tnext";
         assert_eq!(clean_styled(styled), styled);
         assert_eq!(clean_styled("\u{1b}[2Jx\u{1b}[8mhidden"), "\\u{1b}[2Jx\\u{1b}[8mhidden");
+        assert_eq!(clean_styled("\u{1b}[38;5;1;8mx"), "\\u{1b}[38;5;1;8mx");
         assert_eq!(clean_styled("\u{1b}[1;08mx"), "\\u{1b}[1;08mx");
         assert_eq!(clean_styled("a\rb\u{1b}"), "a\\u{d}b\\u{1b}");
     }

@@ -27,7 +27,7 @@ mod tls;
 mod transport;
 mod upload;
 
-use answer::{Content, MAX_LINE_BYTES, decode, read_body};
+use answer::{Content, MAX_LINE_BYTES, clean_message, decode, read_body};
 use connection::{Connection, EncodedRequest, RequestFailure, describe_error};
 use handshake::TransportError;
 use transport::Pipe;
@@ -122,8 +122,8 @@ impl HttpLink {
     }
 
     fn refused_error(&self, status: StatusCode, body: &[u8]) -> LinkError {
-        match decode::<ApiError>(body, Content::Display) {
-            Ok(ApiError { message, code }) => LinkError::Refused { code, message },
+        match decode::<ApiError>(body, Content::Data) {
+            Ok(ApiError { message, code }) => LinkError::Refused { code, message: clean_message(&message) },
             Err(_) => self.broken_error(format!("it answered HTTP status {status}")),
         }
     }
@@ -241,7 +241,8 @@ impl HttpLink {
                 None => return Err(self.broken_error("the answer ended without its last line")),
             };
             lines.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
-            if lines.len() > MAX_LINE_BYTES && !lines.contains(&b'\n') {
+            // The answer of a refusal is one JSON value, with or without lines.
+            if lines.len() > MAX_LINE_BYTES && (!status.is_success() || !lines.contains(&b'\n')) {
                 let limit = MAX_LINE_BYTES / 1024;
                 return Err(self.broken_error(format!("it sent a line of more than {limit} KiB")));
             }
@@ -258,6 +259,7 @@ impl HttpLink {
                         return Ok(end);
                     }
                     Ok(RunEvent::Failed(ApiError { message, code })) => {
+                        let message = clean_message(&message);
                         return Err(LinkError::Refused { code, message });
                     }
                     Err(error) => {

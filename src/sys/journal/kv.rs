@@ -123,6 +123,8 @@ pub struct KvJournal {
     prefix: String,
     /// Of the lock that was acquired here.
     lease: Mutex<Option<LeaseId>>,
+    /// One write of this process at a time: each is numbered after the last entry, and the hosts of a batch write at once.
+    write_queue: tokio::sync::Mutex<()>,
     /// No server answered the last request: the next one is not repeated, so that a command ends soon.
     is_down: AtomicBool,
 }
@@ -137,7 +139,8 @@ struct StoredLock {
 impl KvJournal {
     pub fn new(client: Arc<dyn KvClient>, fleet: &str) -> Self {
         let prefix = format!("switchman/{}/", encode_key(fleet));
-        Self { client, prefix, lease: Mutex::default(), is_down: AtomicBool::default() }
+        let (lease, write_queue) = (Mutex::default(), tokio::sync::Mutex::default());
+        Self { client, prefix, lease, write_queue, is_down: AtomicBool::default() }
     }
 
     fn key(&self, rest: &str) -> String {
@@ -424,6 +427,7 @@ impl JournalStore for KvJournal {
             client: self.client.reconnect(),
             prefix: self.prefix.clone(),
             lease: Mutex::default(),
+            write_queue: tokio::sync::Mutex::default(),
             is_down: AtomicBool::default(),
         };
         let holder = holder.clone();
@@ -462,6 +466,7 @@ impl JournalStore for KvJournal {
         let prefix = self.entries_prefix(log, &entry.id);
         let id_key = self.key(&format!("ids/{}/{}", log.name(), encode_key(&entry.id)));
         let value = self.to_json(entry)?;
+        let _turn = self.write_queue.lock().await;
         self.write_numbered("record a step", &prefix, &value, holder, Some(&id_key)).await
     }
 

@@ -47,6 +47,19 @@ pub(super) fn decode<R: DeserializeOwned>(bytes: &[u8], content: Content) -> Res
     serde_json::from_value(value).map_err(|error| clean_line(&error.to_string()).into_owned())
 }
 
+/// Returns the message of a refusal with its further lines marked, as a host marks the log of an instance: none of them can be
+/// taken for a line of switchman.
+pub(super) fn clean_message(message: &str) -> String {
+    let mut lines = message.lines().map(clean_line);
+    let mut cleaned = lines.next().unwrap_or_default().into_owned();
+    for line in lines {
+        let line = line.trim_start();
+        cleaned.push_str("\n    | ");
+        cleaned.push_str(line.strip_prefix("| ").unwrap_or(line));
+    }
+    cleaned
+}
+
 /// An upper bound: separators inside strings count too.
 fn count_values(bytes: &[u8]) -> usize {
     bytes.iter().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count()
@@ -88,6 +101,14 @@ mod tests {
         assert_eq!(value, serde_json::json!({"a\\u{1b}": ["UP\\u{1b}[2J x", 7]}));
         let value: Value = decode(json, Content::Data).unwrap();
         assert_eq!(value["a\u{1b}"][0], "UP\u{1b}[2J\nx");
+    }
+
+    #[test]
+    fn further_lines_of_a_message_are_marked() {
+        let log = "it does not answer\n    | Traceback\n    |   in main";
+        assert_eq!(clean_message(log), "it does not answer\n    | Traceback\n    |   in main");
+        assert_eq!(clean_message("no\n next: run \u{1b}[2J"), "no\n    | next: run \\u{1b}[2J");
+        assert_eq!(clean_message(""), "");
     }
 
     #[test]
