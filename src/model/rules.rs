@@ -224,7 +224,7 @@ pub struct Redirect {
     pub service: ServiceName,
     pub kind: RedirectKind,
     pub port: Port,
-    /// One in so many connections that reach the rule takes it; 1: every connection. The rules of a port with several targets follow
+    /// The rule takes one of this many connections that reach it; 1: every connection. The rules of a port with several targets follow
     /// each other with 3, 2 and 1, so that each target gets an equal share.
     pub one_in: u32,
     pub target: Port,

@@ -72,7 +72,7 @@ impl FakeHost {
         self.dir.path().join(name)
     }
 
-    /// Runs the command with the `ssh` of the test first in the path; the process may have 1 GiB of memory.
+    /// Runs the command with the `ssh` of the test first in the path; the process may have 2 GB of address space.
     fn run(&self, args: &[&str]) -> Output {
         #[allow(
             clippy::disallowed_methods,

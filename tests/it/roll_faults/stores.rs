@@ -32,7 +32,7 @@ enum Kind {
     /// The store does not answer; a file is on a full disk.
     StoreLost,
     LeaderKilled,
-    /// The operator machine sleeps for longer than its lease, and another one repairs meanwhile.
+    /// The operator machine sleeps for longer than its lease, and another one repairs the roll before it wakes.
     LeaseExpired,
     /// The operator machine's clock jumps by an hour, back and forth.
     ClockJumped,

@@ -3,7 +3,7 @@
 use super::*;
 use crate::world::fake::paused::wait_until;
 
-/// Returns `false` when the roll has ended before it had so many entries.
+/// Returns `false` when the roll has ended before it had this many entries.
 async fn lose_store_at(entries: usize, fault: StoreFault, verb: &str) -> bool {
     let fake = site(2, 1);
     let lost = async {
