@@ -361,8 +361,10 @@ async fn remote_holder_is_judged_by_heartbeat() {
     let other = lock::acquire(&fake.world, "eve", purpose()).await.unwrap();
     *fake.journal.liveness.lock().unwrap() = Some(Liveness::Remote);
     let (refused, ()) = tokio::join!(lock::acquire(&fake.world, "ops", purpose()), async {
-        tokio::time::sleep(Duration::from_secs(3)).await;
-        ready(fake.world.lock.send_heartbeat(&other)).unwrap();
+        for _ in 0..2 {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            ready(fake.world.lock.send_heartbeat(&other)).unwrap();
+        }
     });
     assert!(matches!(refused, Err(LockError::Locked { .. })), "{refused:?}");
     *fake.journal.liveness.lock().unwrap() = Some(Liveness::Remote);
