@@ -5,6 +5,7 @@
 //! | [`cli`] | one file per command: flags -> options -> one op -> render | decisions, safety checks |
 //! | [`agent`] | a host's interfaces for other programs: decode -> one op -> encode | decisions |
 //! | [`proxy`] | the data path at layer 7: copies requests and shares them out | decisions, what main would wait for |
+//! | [`admission`] | which connections the listeners of agent and proxy keep | requests, decisions |
 //! | [`lab`] | `switchman lab`: a rehearsal in network namespaces | anything outside names that start with `swm-` |
 //! | [`config`] | `switchman.yaml`, flags, environment -> one checked [`model::fleet::Fleet`] | defaults hidden elsewhere |
 //! | [`error`] | outcome -> message, hint, exit code | a second such table |
@@ -16,6 +17,7 @@
 //! | [`sys`] | the outside world, one adapter each | decisions |
 //! | [`model`] | nouns and invariants | imports from any other module |
 
+pub mod admission;
 pub mod agent;
 pub mod cli;
 pub mod config;

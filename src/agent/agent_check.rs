@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::admission::RateLimitedLog;
 use crate::model::agent_check::AgentCheckConfig;
 use crate::model::name::ServiceName;
 use crate::ops;
@@ -37,7 +38,7 @@ async fn answer_all(
     terms: AgentCheckConfig,
     listener: &TcpListener,
 ) {
-    let mut trouble = None;
+    let (mut trouble, log) = (None, RateLimitedLog::default());
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
@@ -46,7 +47,7 @@ async fn answer_all(
                 let _ = tokio::time::timeout(ANSWER_TIMEOUT, write_line(stream, &line)).await;
             }
             Err(why) => {
-                log::warn!("cannot accept an agent-check: {why}");
+                log.warn(format_args!("--agent-check: cannot accept: {why}"));
                 tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
             }
         }

@@ -4,10 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::middleware::{self, Next};
-use axum::response::Response;
+use axum::http::StatusCode;
+use axum::middleware;
 
 use super::metrics::{self, Metrics};
 use super::upload::upload_release;
@@ -31,19 +29,21 @@ mod operation;
 pub(super) mod respond;
 mod route;
 pub(super) mod state;
+pub mod token;
 
 use description::build_document;
 use line_stream::stream_run;
 use respond::{refuse_request, respond_error};
 use route::{ApiRoute, Call, mount_routes, serve, serve_upload};
 use state::{ApiState, Host};
+use token::{TokenGate, require_token};
 
-/// All routes over one host. With a token, every request has to bear it.
+/// All routes over one host. With a token gate, every request has to bear the token.
 pub fn build_router(
     host: Host,
     releases: Arc<dyn ReleaseStore>,
     metrics: Arc<Metrics>,
-    token: Option<Arc<str>>,
+    token: Option<TokenGate>,
 ) -> Router {
     let routes = mount_routes(build_routes())
         .fallback(async || {
@@ -58,7 +58,7 @@ pub fn build_router(
         })
         .with_state(ApiState { host, releases, metrics });
     match token {
-        Some(token) => routes.layer(middleware::from_fn_with_state(token, require_token)),
+        Some(gate) => routes.layer(middleware::from_fn_with_state(gate, require_token)),
         None => routes,
     }
 }
@@ -106,21 +106,6 @@ fn build_host_routes() -> Vec<ApiRoute> {
         serve(&JOURNAL, |state, call| async move { state.host.call_journal(&call.path, &call.body).await }),
         serve_upload(&UPLOAD, upload_release),
     ]
-}
-
-async fn require_token(State(token): State<Arc<str>>, request: Request, next: Next) -> Response {
-    if has_token(request.headers(), &token) {
-        return next.run(request).await;
-    }
-    respond_error(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, "the bearer token is missing or wrong")
-}
-
-/// Takes as long for a wrong token as for the right one.
-fn has_token(headers: &HeaderMap, token: &str) -> bool {
-    let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default().as_bytes();
-    let differ = given.iter().zip(token.as_bytes()).fold(0, |sum, (a, b)| sum | (a ^ b));
-    given.len() == token.len() && differ == 0
 }
 
 async fn get_activity(

@@ -11,17 +11,19 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::encoding::prometheus_text::CONTENT_TYPE;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::admission::Admission;
 use crate::ops::host::metrics;
+use crate::plan::admission::AdmissionLimits;
 use crate::world::HostWorld;
 
 /// Minimum age before the host is read again, for any number of scrapers.
 const CACHE_TTL: Duration = Duration::from_secs(1);
-/// Scrapers at once; a site has two or three.
-const MAX_SCRAPERS: usize = 16;
+/// Memory that scrapers may take together, and the share of each: the buffers of HTTP and a page. A site has two or three scrapers.
+const LIMITS: AdmissionLimits = AdmissionLimits::without_credentials(8 << 20, 64 << 10);
 /// Timeout from a connection to the end of its request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// A whole connection: one request and its answer.
@@ -73,24 +75,23 @@ pub(super) async fn respond(metrics: &Metrics) -> Response {
 /// Serves scrapers until a stop is requested.
 pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>, world: &HostWorld) {
     let routes = Router::new().route("/metrics", get(async move || respond(&metrics).await));
-    let slots = Arc::new(Semaphore::new(MAX_SCRAPERS));
+    let admission = Admission::new("--metrics", LIMITS);
     let mut clients = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
-                    let Ok(slot) = slots.clone().try_acquire_owned() else {
-                        log::debug!("{MAX_SCRAPERS} scrapers are connected: {peer} is turned away");
-                        continue;
-                    };
-                    let routes = routes.clone();
+                    let (permit, routes) = (admission.enter(peer), routes.clone());
                     clients.spawn(async move {
-                        let _ = tokio::time::timeout(CONNECTION_TIMEOUT, serve_one_request(stream, routes)).await;
-                        drop(slot);
+                        tokio::select! {
+                            () = serve_one_request(stream, routes) => {}
+                            end = permit.wait_for_end(CONNECTION_TIMEOUT) => permit.warn_of_end(end),
+                        }
                     });
                 }
                 Err(error) => {
-                    log::warn!("cannot accept a scraper: {error}");
+                    admission.displace_oldest();
+                    admission.warn(format_args!("cannot accept: {error}"));
                     tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
                 }
             },

@@ -14,18 +14,20 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use crate::admission::{Admission, ConnectionPermit};
+use crate::plan::admission::{AdmissionLimits, AdmissionResult};
 use crate::world::stop::StopToken;
 
-/// Clients at once over TLS; an operator needs two.
-const MAX_TLS_CLIENTS: usize = 256;
-/// Timeout from a connection to its TLS session, and from there, or from an answer, to the next request. A client without a
-/// valid token may take a slot for no longer; a client with one makes a new connection in milliseconds.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Memory that the clients of `--listen` may take together, and the share of each: buffers of TLS (two records of 16 KiB) and of
+/// HTTP. An operator needs two connections, a command for a fleet one to each host.
+const TLS_LIMITS: AdmissionLimits = AdmissionLimits::from_budget(32 << 20, 64 << 10);
+/// Timeout from a connection to its client certificate, or to the head of a request with the right token.
+const ADMISSION_TIMEOUT: Duration = Duration::from_secs(5);
+/// Timeout from an answer to the next request. A client with a credential makes a new connection in milliseconds.
 const TLS_IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 /// Timeout of the same wait where only root connects, through a login that takes its time.
 pub const IDLE_TIMEOUT: Duration = Duration::from_mins(10);
@@ -147,7 +149,14 @@ pub async fn serve_unix(door: BoundSocket, router: impl Fn() -> Router, stop: St
     while clients.join_next().await.is_some() {}
 }
 
-pub fn build_acceptor(files: &TlsFiles) -> Result<TlsAcceptor, ServeError> {
+/// TLS for `--listen`.
+pub struct TlsServer {
+    acceptor: TlsAcceptor,
+    /// Whether a finished handshake has proved a client certificate.
+    requires_certificate: bool,
+}
+
+pub fn build_tls_server(files: &TlsFiles) -> Result<TlsServer, ServeError> {
     let failed = |action: &'static str, path: &Path, reason: String| ServeError::Failed {
         action,
         subject: path.display().to_string(),
@@ -179,39 +188,37 @@ pub fn build_acceptor(files: &TlsFiles) -> Result<TlsAcceptor, ServeError> {
     let key = key.map_err(|error| failed("read the key", &files.key, error.to_string()))?;
     let config = builder.with_single_cert(certificates(&files.certificate)?, key);
     let config = config.map_err(|error| failed("use", &files.certificate, error.to_string()))?;
-    Ok(TlsAcceptor::from(Arc::new(config)))
+    Ok(TlsServer {
+        acceptor: TlsAcceptor::from(Arc::new(config)),
+        requires_certificate: files.client_ca.is_some(),
+    })
 }
 
-/// Serves until a stop is requested.
+/// Serves until a stop is requested. The router of a connection admits its client where a token does.
 pub async fn serve_tls(
     listener: TcpListener,
-    acceptor: TlsAcceptor,
-    router: impl Fn() -> Router,
+    tls: TlsServer,
+    router: impl Fn(Arc<ConnectionPermit>) -> Router,
     stop: StopToken,
 ) {
     let mut clients = JoinSet::new();
-    let room = Arc::new(Semaphore::new(MAX_TLS_CLIENTS));
+    let (tls, admission) = (Arc::new(tls), Admission::new("--listen", TLS_LIMITS));
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
-                    let Ok(place) = room.clone().try_acquire_owned() else {
-                        log::warn!("{MAX_TLS_CLIENTS} clients are connected: {peer} is turned away");
-                        continue;
-                    };
-                    let (acceptor, router, stop) = (acceptor.clone(), router(), stop.clone());
+                    let permit = Arc::new(admission.enter(peer));
+                    let (tls, router, stop) = (tls.clone(), router(permit.clone()), stop.clone());
                     clients.spawn(async move {
-                        let _ = stream.set_nodelay(true);
-                        match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-                            Ok(Ok(stream)) => serve_connection(stream, router, TLS_IDLE_TIMEOUT, stop).await,
-                            Ok(Err(error)) => log::warn!("{peer}: no TLS session: {error}"),
-                            Err(_) => log::warn!("{peer}: no TLS session in time"),
+                        tokio::select! {
+                            () = serve_tls_client(&tls, stream, router, &permit, stop) => {}
+                            end = permit.wait_for_end(ADMISSION_TIMEOUT) => permit.warn_of_end(end),
                         }
-                        drop(place);
                     });
                 }
                 Err(error) => {
-                    log::warn!("cannot accept over TLS: {error}");
+                    admission.displace_oldest();
+                    admission.warn(format_args!("cannot accept: {error}"));
                     tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
                 }
             },
@@ -220,6 +227,26 @@ pub async fn serve_tls(
         }
     }
     while clients.join_next().await.is_some() {}
+}
+
+async fn serve_tls_client(
+    tls: &TlsServer,
+    stream: TcpStream,
+    router: Router,
+    permit: &ConnectionPermit,
+    stop: StopToken,
+) {
+    // A connection that is closed already is noticed when it is read.
+    let _ = stream.set_nodelay(true);
+    let stream = match tls.acceptor.accept(stream).await {
+        Ok(stream) => stream,
+        Err(error) => return permit.warn(format_args!("no TLS session: {error}")),
+    };
+    if tls.requires_certificate && permit.admit() == AdmissionResult::Full {
+        let max = TLS_LIMITS.admitted;
+        return permit.warn(format_args!("closed: {max} clients with a certificate are connected"));
+    }
+    serve_connection(stream, router, TLS_IDLE_TIMEOUT, stop).await;
 }
 
 /// Hands these bytes to the agent that is running, if there is one, until either side ends; gives them back if there is

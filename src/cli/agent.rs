@@ -12,6 +12,8 @@ use tokio::net::TcpListener;
 use super::Context;
 use super::failure::fail_file;
 use super::register_args::RegisterArgs;
+use crate::admission::{ConnectionPermit, RateLimitedLog};
+use crate::agent::api::token::TokenGate;
 use crate::agent::metrics::{self, Metrics};
 use crate::agent::serve::{self, TlsFiles};
 use crate::agent::{agent_check, api};
@@ -85,9 +87,9 @@ enum AgentCheckState {
 pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
     let world = context.build_host_world(None);
     let metrics_source = Arc::new(Metrics::new(world.clone()));
-    let router = |token| {
+    let router = |gate| {
         let host = Arc::new(LocalHost::new(world.clone()));
-        api::build_router(host, world.releases.clone(), metrics_source.clone(), token)
+        api::build_router(host, world.releases.clone(), metrics_source.clone(), gate)
     };
     if args.stdio {
         let result = serve_stdio(&args.socket, router(None), context).await;
@@ -104,11 +106,15 @@ pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
         };
         let (certificate, key) = (certificate.clone(), key.clone());
         let files = TlsFiles { certificate, key, client_ca: args.client_ca.clone() };
-        let acceptor = serve::build_acceptor(&files)?;
+        let tls = serve::build_tls_server(&files)?;
         let token = args.token_file.as_deref().map(read_token).transpose()?;
         let listener = bind_listener(address).await?;
         log::info!("serving https://{address}");
-        serve::serve_tls(listener, acceptor, || router(token.clone()), stop.clone()).await;
+        let log = Arc::new(RateLimitedLog::default());
+        let gated_router = |permit: Arc<ConnectionPermit>| {
+            router(token.clone().map(|token| TokenGate { token, permit, log: log.clone() }))
+        };
+        serve::serve_tls(listener, tls, gated_router, stop.clone()).await;
         Ok::<(), Failure>(())
     };
     let counting = async {

@@ -1,6 +1,7 @@
 //! Pure decisions: (desired, observed, now) -> what to do. No I/O, no clock, no async.
 
 pub mod address_conflicts;
+pub mod admission;
 pub mod agent_check;
 pub mod check;
 pub mod compare;

@@ -6,12 +6,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use nix::sys::socket::{Shutdown, shutdown};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::coalesced_write::CoalescedSlices;
+use crate::plan::proxy::control_frames::ControlFrameLimit;
 
 /// A head that is longer is not remembered; hyper has refused it long before.
 const MAX_HEAD_BYTES: usize = 1 << 20;
@@ -23,6 +25,8 @@ pub struct HeadState {
     parsed_heads: AtomicU64,
     /// A request is being answered: what is read now is no head.
     is_answering: AtomicBool,
+    /// The client sent too many HTTP/2 control frames.
+    is_flooded: AtomicBool,
     /// A body was left unread, so that the start of the next head is unknown; or there will be none.
     is_out_of_sync: AtomicBool,
 }
@@ -44,6 +48,10 @@ impl HeadState {
         }
     }
 
+    pub fn is_flooded(&self) -> bool {
+        self.is_flooded.load(ORDER)
+    }
+
     pub fn stop_tracking(&self) {
         self.is_out_of_sync.store(true, ORDER);
     }
@@ -62,6 +70,8 @@ pub struct ClientStream {
     head_number: u64,
     is_refused: bool,
     is_recording: bool,
+    /// For a client that speaks HTTP/2.
+    control_frames: Option<ControlFrameLimit>,
 }
 
 impl ClientStream {
@@ -74,12 +84,21 @@ impl ClientStream {
             head_number: 0,
             is_refused: false,
             is_recording: true,
+            control_frames: None,
         }
     }
 
-    /// Replays the bytes from the head on, for another protocol.
-    pub fn into_replay(self) -> Self {
-        Self { replay: self.head, head: Vec::new(), is_refused: false, is_recording: false, ..self }
+    /// Replays the bytes from the head on, for HTTP/2.
+    pub fn into_http2(self) -> Self {
+        let control_frames = Some(ControlFrameLimit::new(Instant::now()));
+        Self {
+            replay: self.head,
+            head: Vec::new(),
+            is_refused: false,
+            is_recording: false,
+            control_frames,
+            ..self
+        }
     }
 
     /// Lets the proxy write its own refusal.
@@ -114,6 +133,14 @@ impl ClientStream {
         self.head.extend_from_slice(read);
     }
 
+    fn count_control_frames(&mut self, read: &[u8]) -> io::Result<()> {
+        let Some(limit) = &mut self.control_frames else { return Ok(()) };
+        limit.record_received(read, Instant::now()).map_err(|flood| {
+            self.head_state.is_flooded.store(true, ORDER);
+            io::Error::other(flood)
+        })
+    }
+
     fn check_refusal(&mut self) -> bool {
         let is_no_head =
             self.head_state.is_answering.load(ORDER) || self.head_state.is_out_of_sync.load(ORDER);
@@ -133,8 +160,9 @@ impl AsyncRead for ClientStream {
         if !this.replay.is_empty() {
             let part = this.replay.len().min(buf.remaining());
             buf.put_slice(&this.replay[..part]);
+            let counted = this.count_control_frames(&buf.filled()[buf.filled().len() - part..]);
             this.replay.drain(..part);
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(counted);
         }
         let (before, room) = (buf.filled().len(), buf.remaining());
         loop {
@@ -156,7 +184,7 @@ impl AsyncRead for ClientStream {
         if this.is_recording {
             this.record_head(&buf.filled()[before..]);
         }
-        Poll::Ready(Ok(()))
+        Poll::Ready(this.count_control_frames(&buf.filled()[before..]))
     }
 }
 
@@ -174,7 +202,12 @@ impl ClientStream {
             ready!(self.stream.poll_write_ready(cx))?;
             match send(&self.stream) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                done => return Poll::Ready(done),
+                done => {
+                    if let (Some(limit), Ok(sent)) = (&mut self.control_frames, &done) {
+                        limit.record_sent(*sent);
+                    }
+                    return Poll::Ready(done);
+                }
             }
         }
     }

@@ -13,11 +13,14 @@ use super::counters::GaugeGuard;
 use super::slot::Ingress;
 use super::upstream::{PinnedConnections, Protocol};
 use super::worker::{ConfigListener, Registration, Worker};
+use crate::admission::ConnectionPermit;
 
 pub struct Connection {
     pub worker: Rc<Worker>,
     pub ingress: Ingress,
     pub peer: SocketAddr,
+    /// Until the first request, the connection may be closed for a newer one.
+    pub permit: ConnectionPermit,
     /// HAProxy's health check: main's alone to answer.
     pub is_check: bool,
     /// Which instance of a version it begins with.
@@ -41,14 +44,15 @@ impl Connection {
         worker: Rc<Worker>,
         ingress: Ingress,
         stream: TcpStream,
-        peer: SocketAddr,
+        permit: ConnectionPermit,
         is_check: bool,
     ) -> Self {
         Self {
             turn: worker.take_turn(is_check),
             worker,
             ingress,
-            peer,
+            peer: permit.peer,
+            permit,
             is_check,
             protocol: Cell::new(Protocol::Http1),
             pinned_connections: RefCell::new(Rc::new(PinnedConnections::new(Protocol::Http1))),

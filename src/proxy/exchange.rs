@@ -52,6 +52,8 @@ pub async fn answer_request(
     mut request: Request<Incoming>,
 ) -> AnswerResult {
     connection.head_state.mark_parsed();
+    // A connection that was displaced is closed by the task that serves it.
+    connection.permit.admit();
     let exchange = Exchange { connection: &connection, guard };
     match exchange.find_recipient(&mut request) {
         Ok(Recipient::Users(service)) => exchange.answer_users(&service, request).await,

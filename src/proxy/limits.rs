@@ -1,20 +1,33 @@
 //! Limits of the process on its host. Near its limits it stops copying, and goes on forwarding.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use super::slot::Ingress;
+use crate::admission::Admission;
+use crate::plan::admission::AdmissionLimits;
+
 /// How often it is looked at.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Share of the descriptors in use from which on copies stop.
 const FILES_SHARE_LIMIT: (u64, u64) = (4, 5);
+/// Memory of clients that have not sent a request yet, on the ports of services and on the gateway; and the share of each: hyper's
+/// buffer and the head that is remembered for an upstream.
+const SERVICES_BUDGET: usize = 128 << 20;
+const GATEWAY_BUDGET: usize = 32 << 20;
+const BYTES_PER_CLIENT: usize = 128 << 10;
+/// Share of the descriptors that these clients may take together.
+const PENDING_FILES_SHARE: (usize, usize) = (3, 4);
+/// A client of a load balancer sends its request with the connection.
+const PENDING_MIN_AGE: Duration = Duration::from_secs(1);
 /// Looks after which a failed accept is forgotten.
 const ACCEPT_FAILURE_POLLS: u64 = 5;
 
 /// Shared by all threads.
-#[derive(Debug)]
 pub struct ResourceLimits {
     is_exhausted: AtomicBool,
     /// Looks that a failed accept still counts for.
@@ -23,6 +36,8 @@ pub struct ResourceLimits {
     max_resident_bytes: AtomicU64,
     max_files: u64,
     salt: u64,
+    services: Arc<Admission>,
+    gateway: Arc<Admission>,
 }
 
 impl ResourceLimits {
@@ -42,6 +57,16 @@ impl ResourceLimits {
             max_resident_bytes: AtomicU64::new(u64::MAX),
             max_files,
             salt: RandomState::new().hash_one(std::process::id()),
+            services: Admission::new("service", derive_limits(SERVICES_BUDGET, max_files)),
+            gateway: Admission::new("gateway", derive_limits(GATEWAY_BUDGET, max_files)),
+        }
+    }
+
+    /// Returns the admission of the clients of a listener.
+    pub const fn admission(&self, ingress: &Ingress) -> &Arc<Admission> {
+        match ingress {
+            Ingress::Service(_) => &self.services,
+            Ingress::Gateway => &self.gateway,
         }
     }
 
@@ -57,6 +82,8 @@ impl ResourceLimits {
     pub fn record_accept_failure(&self) {
         self.accept_failure_polls.store(ACCEPT_FAILURE_POLLS, Ordering::Relaxed);
         self.is_exhausted.store(true, Ordering::Relaxed);
+        self.services.displace_oldest();
+        self.gateway.displace_oldest();
     }
 
     pub fn set_max_resident(&self, resident: u64) {
@@ -90,6 +117,16 @@ impl ResourceLimits {
             );
         }
     }
+}
+
+/// All users of a load balancer have its address, so that an address has no limit of its own: the one with the most waiting clients
+/// loses its oldest. Clients that have sent a request are limited by the descriptors alone.
+fn derive_limits(budget: usize, max_files: u64) -> AdmissionLimits {
+    let limits = AdmissionLimits::without_credentials(budget, BYTES_PER_CLIENT);
+    let files =
+        usize::try_from(max_files).unwrap_or(usize::MAX) / PENDING_FILES_SHARE.1 * PENDING_FILES_SHARE.0;
+    let pending = limits.pending.min(files);
+    AdmissionLimits { pending, pending_per_source: pending, admitted: usize::MAX, min_age: PENDING_MIN_AGE }
 }
 
 /// proc(5), statm: its second number is resident pages.

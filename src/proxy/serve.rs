@@ -18,21 +18,34 @@ use super::exchange::answer_request;
 use super::slot::Ingress;
 use super::upstream::LocalExecutor;
 use super::worker::Worker;
+use crate::admission::ConnectionPermit;
+use crate::plan::proxy::control_frames::ControlFrameFlood;
 
 /// Read at once; a longer head passes through. A shadow gets a body in pieces of at most that.
 const READ_BUFFER_BYTES: usize = 64 << 10;
+/// Timeout from a connection to its first whole request. HAProxy connects when it has one.
+const FIRST_HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 
-pub async fn serve_connection(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, ingress: Ingress) {
+pub async fn serve_connection(
+    worker: Rc<Worker>,
+    stream: TcpStream,
+    permit: ConnectionPermit,
+    ingress: Ingress,
+) {
     // A connection that is closed already is noticed when it is read.
     let _ = stream.set_nodelay(true);
     let is_check = match &ingress {
         Ingress::Service(slot) => read_original_port(&stream) == Some(slot.service().config.check.get()),
         Ingress::Gateway => false,
     };
-    let connection = Rc::new(Connection::new(worker, ingress, stream, peer, is_check));
+    let connection = Rc::new(Connection::new(worker, ingress, stream, permit, is_check));
     let guard = Rc::new(connection.register());
-    serve_http1(connection, guard).await;
+    tokio::select! {
+        biased;
+        () = serve_http1(connection.clone(), guard) => {}
+        end = connection.permit.wait_for_end(FIRST_HEAD_TIMEOUT) => connection.permit.warn_of_end(end),
+    }
 }
 
 async fn serve_http1(connection: Rc<Connection>, guard: Rc<ConnectionGuard>) {
@@ -46,7 +59,7 @@ async fn serve_http1(connection: Rc<Connection>, guard: Rc<ConnectionGuard>) {
     let Some(parts) = serving.into_parts() else { return };
     let client = parts.io.into_inner();
     if client.head().starts_with(HTTP2_PREFACE) {
-        serve_http2(connection, client.into_replay(), guard).await;
+        serve_http2(connection, client.into_http2(), guard).await;
     } else if client.is_refused() {
         pass_through(&connection, &client).await;
     } else {
@@ -70,7 +83,10 @@ async fn serve_http2(connection: Rc<Connection>, client: ClientStream, guard: Rc
         }
         serving.await
     };
-    if let Err(error) = ended.await {
+    let ended = ended.await;
+    if connection.head_state.is_flooded() {
+        connection.permit.warn(format_args!("closed: {ControlFrameFlood}"));
+    } else if let Err(error) = ended {
         log::debug!("{}: {error}", connection.peer);
     }
 }
@@ -82,6 +98,7 @@ async fn pass_through(connection: &Connection, client: &ClientStream) {
     if !connection.is_check {
         service.counts.rejected.add("passed_through");
     }
+    connection.permit.admit();
     let timeout = Duration::from_millis(connection.worker.limits().connect_timeout_ms);
     let mut connected = None;
     for address in service.main.addresses.list_from(connection.turn) {

@@ -16,6 +16,7 @@ use super::listen::{ListenEndpoint, ListenScope};
 use super::service::{CarriedState, Service};
 use super::slot::{Ingress, ServiceSlot};
 use super::tee::MirrorBudget;
+use crate::admission::ConnectionPermit;
 use crate::model::name::ServiceName;
 use crate::model::proxy::{ProxiedService, ProxyConfig, ProxyLimits, ServiceStats, TrafficSplit};
 use crate::plan::proxy::request_filter::PatternError;
@@ -201,6 +202,11 @@ impl Worker {
 
     pub fn is_suspended(&self) -> bool {
         self.resource_limits.is_exhausted()
+    }
+
+    /// Records a client of a listener among those that have not sent a request yet.
+    pub fn enter(&self, ingress: &Ingress, peer: SocketAddr) -> ConnectionPermit {
+        self.resource_limits.admission(ingress).enter(peer)
     }
 
     /// Stops copies for a while: the process is at a limit.

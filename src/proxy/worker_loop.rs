@@ -148,7 +148,9 @@ async fn accept_connections(worker: Rc<Worker>, new: NewListener) {
             Ok((stream, peer)) => {
                 is_failing = false;
                 ingress = worker.find_ingress(endpoint).unwrap_or(ingress);
-                spawn_local(serve_connection(worker.clone(), stream, peer, ingress.clone()));
+                // Clients that it displaces close their descriptors before it needs one to an upstream.
+                let permit = worker.enter(&ingress, peer);
+                spawn_local(serve_connection(worker.clone(), stream, permit, ingress.clone()));
             }
             Err(error) => {
                 if !std::mem::replace(&mut is_failing, true) {
@@ -164,7 +166,8 @@ async fn accept_connections(worker: Rc<Worker>, new: NewListener) {
     while let Ok((stream, peer)) = listener.accept() {
         let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
         if let Ok(stream) = stream {
-            spawn_local(serve_connection(worker.clone(), stream, peer, ingress.clone()));
+            let permit = worker.enter(&ingress, peer);
+            spawn_local(serve_connection(worker.clone(), stream, permit, ingress.clone()));
         }
     }
 }

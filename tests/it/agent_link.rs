@@ -21,6 +21,7 @@ use tokio::net::TcpStream;
 use crate::testing::run_in_namespace;
 
 mod balancer;
+mod half_open;
 mod journal;
 mod ssh;
 mod tls;

@@ -20,11 +20,13 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("ops", &["world", "plan", "lint", "templates", "model"]),
         ("error", &["config", "lab", "ops", "world", "plan", "lint", "templates", "model"]),
         ("lab", &["config", "ops", "world", "plan", "templates", "sys", "model"]),
-        ("proxy", &["plan", "model"]),
-        ("agent", &["config", "ops", "world", "plan", "model", "error"]),
+        ("admission", &["plan"]),
+        ("proxy", &["admission", "plan", "model"]),
+        ("agent", &["admission", "config", "ops", "world", "plan", "model", "error"]),
         (
             "cli",
             &[
+                "admission",
                 "agent",
                 "proxy",
                 "lab",

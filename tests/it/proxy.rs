@@ -24,6 +24,7 @@ mod basics;
 mod canary;
 mod comparison;
 mod early_answers;
+mod floods;
 mod ingress;
 mod isolation;
 mod limits;

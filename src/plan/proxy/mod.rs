@@ -2,6 +2,7 @@
 
 pub mod breaker;
 pub mod canary;
+pub mod control_frames;
 pub mod gateway;
 pub mod headers;
 pub mod request_filter;

@@ -18,7 +18,7 @@ impl Place {
     }
 
     /// `NAME.pem` and `NAME.key`, signed by an authority, valid for `days` from now.
-    fn certificate(&self, name: &str, authority: &str, address: &str, days: &str) {
+    pub(super) fn certificate(&self, name: &str, authority: &str, address: &str, days: &str) {
         let file = |end: &str| format!("{name}.{end}");
         let (subject, alternative) = (format!("/CN={name}"), format!("subjectAltName=IP:{address}"));
         let new =
@@ -40,12 +40,12 @@ impl Place {
         until(async || TcpStream::connect(TLS).await.is_ok()).await;
     }
 
-    fn over_tls(&self, reach: ConnectConfig) -> Arc<dyn HostLink> {
+    pub(super) fn over_tls(&self, reach: ConnectConfig) -> Arc<dyn HostLink> {
         let ca = reach.ca.or_else(|| Some(self.path("ca.pem")));
         connect(&"web1".parse().unwrap(), &Transport::Tls(TLS.to_owned()), &ConnectConfig { ca, ..reach })
     }
 
-    fn as_one(&self, name: &str) -> ConnectConfig {
+    pub(super) fn as_one(&self, name: &str) -> ConnectConfig {
         let (certificate, key) = (self.path(&format!("{name}.pem")), self.path(&format!("{name}.key")));
         ConnectConfig { certificate: Some(certificate), key: Some(key), ..ConnectConfig::default() }
     }
