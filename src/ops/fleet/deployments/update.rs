@@ -83,6 +83,7 @@ async fn update_under_lock(
                 site: Some(build_host_network(fleet, host)),
                 actor: actors.find(name),
                 dry_run: false,
+                expected_instances: count_instances(&view.deployment),
             };
             tokio::select! {
                 updated = wait_until_stopped(world, link, link.update(&request)) => {
@@ -111,4 +112,8 @@ async fn update_under_lock(
         }
     }
     Ok(updated_hosts)
+}
+
+fn count_instances(deployment: &Deployment) -> u32 {
+    u32::try_from(deployment.active_instances().count()).unwrap_or(u32::MAX)
 }

@@ -129,6 +129,7 @@ fn update_of(fake: &FakeWorld, version: &str) -> UpdateRequest {
         site: Some(site()),
         actor: actor(),
         dry_run: false,
+        expected_instances: 1,
     }
 }
 
