@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::sleep_watch::SleepWatch;
 use super::{CapacityError, HostOutcome, RollRun};
 use crate::model::api::deployments::{AssignRequest, AssignScope, DeploymentRef};
 use crate::model::api::{HostView, ProbeResult, RunRequest};
@@ -36,27 +37,6 @@ struct StepContext<'a> {
     /// The generation of the host's record after its last switch: another one means that another command switched it.
     generation: u32,
     attempt: u32,
-}
-
-/// The age of a lock that was seen held, after which it is read again: far below the silence after which others take it over.
-const LOCK_VALIDITY: Duration = Duration::from_secs(4);
-
-/// When a step began, by both clocks: the first stops while the machine sleeps, the second can be set.
-struct StepStart {
-    monotonic: Instant,
-    wall: jiff::Timestamp,
-}
-
-impl StepStart {
-    fn new(world: &FleetWorld) -> Self {
-        Self { monotonic: Instant::now(), wall: world.clock.now() }
-    }
-
-    /// Whether the process may have slept for so long that another one has the lock.
-    fn is_long_ago(&self, world: &FleetWorld) -> bool {
-        let by_wall = world.clock.now().duration_since(self.wall).unsigned_abs();
-        self.monotonic.elapsed().max(by_wall) > LOCK_VALIDITY
-    }
 }
 
 /// Why a step did not end well.
@@ -131,15 +111,14 @@ impl RollRun<'_> {
     }
 
     async fn run_step(&self, host: &Host, step: Step, walk: &mut StepContext<'_>) -> Result<(), HostOutcome> {
-        let began = StepStart::new(self.world);
-        if self.record(Some(&host.name), &RollEntryKind::StepBegan { step }).await.is_err() {
-            return Err(self
-                .handle_journal_failure(host, step > Step::ForwardOff && step.is_out_of_service())
-                .await);
+        let out = step > Step::ForwardOff && step.is_out_of_service();
+        let mut watch = SleepWatch::new(self.world);
+        if watch.run(self.record(Some(&host.name), &RollEntryKind::StepBegan { step })).await.is_err() {
+            return Err(self.handle_journal_failure(host, out).await);
         }
-        let checked = self.check_not_overtaken(host, step, walk).await;
-        if began.is_long_ago(self.world) && self.confirm_lock().await.is_err() {
-            return Err(self.handle_journal_failure(host, false).await);
+        let checked = watch.run(self.check_not_overtaken(host, step, walk)).await;
+        if watch.has_slept() && self.confirm_lock().await.is_err() {
+            return Err(self.handle_journal_failure(host, out && checked.is_ok()).await);
         }
         let performed = match checked {
             Ok(()) => self.perform_step(host, step, walk).await,
