@@ -61,21 +61,22 @@ pub fn choose_slot(
     entries: &[CatalogEntry],
 ) -> Result<SlotChoice, SlotError> {
     let mut named = claims.iter().filter(|claim| claim.owner.name == host.name);
-    if let Some(other) = named.clone().find(|claim| !is_own_claim(claim, host, recorded)) {
+    if let Some(other) = named.find(|claim| !is_own_claim(claim, host, recorded)) {
         let (name, owner) = (name.to_owned(), other.owner.clone());
         return Err(SlotError::NameInUse { name, slot: other.slot, owner });
     }
-    if let Some(held) = named.clone().find(|claim| claim.session.is_some()) {
+    let is_valid = |slot: u16| (1..=count).contains(&slot);
+    let mut own = claims.iter().filter(|claim| claim.owner.name == host.name && is_valid(claim.slot));
+    if let Some(held) = own.clone().find(|claim| claim.session.is_some()) {
         return Ok(SlotChoice::Keep { slot: held.slot });
     }
     let find_claim = |slot: u16| claims.iter().find(|claim| claim.slot == slot);
     let is_unclaimed = |slot: &u16| find_claim(*slot).is_none();
-    let mut failed: Vec<&SlotClaim> =
-        claims.iter().filter(|claim| (1..=count).contains(&claim.slot)).collect();
+    let mut failed: Vec<&SlotClaim> = claims.iter().filter(|claim| is_valid(claim.slot)).collect();
     failed.sort_by_key(|claim| claim.modified_index);
     let mut order: Vec<u16> = Vec::new();
-    order.extend(named.next().map(|claim| claim.slot));
-    order.extend(recorded.slot.filter(is_unclaimed));
+    order.extend(own.next().map(|claim| claim.slot));
+    order.extend(recorded.slot.filter(|slot| is_valid(*slot)).filter(is_unclaimed));
     order.extend((1..=count).filter(is_unclaimed));
     order.extend(failed.iter().map(|claim| claim.slot));
     let mut candidates: Vec<SlotCandidate> = Vec::new();

@@ -55,7 +55,11 @@ fn host_returns_to_its_own_slot_first_and_takes_those_of_failed_hosts_last() {
     assert_eq!(choose(None, &[claim(1, &web2, false)], &[]), "2, 3, 1", "web2 may be rebooting");
     let claims = [claim(1, &web2, false), claim(2, &host("web3", 3), false), claim(3, &web2, true)];
     assert_eq!(choose(None, &claims, &[]), "2, 1", "the oldest first");
-    assert_eq!(choose(Some(9), &claims, &[]), "9, 2, 1", "a slot that another number of slots had");
+    assert_eq!(choose(Some(9), &claims, &[]), "2, 1", "slot 9 was one of a larger number");
+    let beyond = |is_held| [claim(9, &host("web1", 1), is_held)];
+    for is_held in [false, true] {
+        assert_eq!(choose(Some(9), &beyond(is_held), &[]), "1, 2, 3", "no load balancer resolves slot 9");
+    }
 }
 
 #[test]

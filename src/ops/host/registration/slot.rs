@@ -37,15 +37,28 @@ impl Registrar<'_> {
             }
             choice => choice,
         };
+        // The claims beyond a number of slots that is smaller now.
+        let is_beyond =
+            |claim: &&SlotClaim| claim.slot > self.spec.slots && is_own_claim(claim, &self.spec.host, state);
+        let beyond: Vec<SlotClaim> = claims.iter().filter(is_beyond).cloned().collect();
+        if self.session.is_none() {
+            self.session = beyond.first().and_then(|claim| claim.session.clone());
+        }
         let slot = match choice {
             Ok(SlotChoice::Keep { slot }) => {
-                let held = claims.into_iter().find(|claim| claim.slot == slot);
+                let held = claims.iter().find(|claim| claim.slot == slot).cloned();
                 self.keep(registered, slot, held).await?
             }
             Ok(SlotChoice::Acquire { candidates }) => self.acquire(registered, &candidates).await?,
             Err(error) => Err(error),
         };
+        let has_slot = slot.is_ok();
         self.record_slot(registered, state, slot);
+        // Only now: the host is never without a claim.
+        for claim in beyond.iter().filter(|_| has_slot) {
+            self.registry.release_slot(&registered.catalog_name, claim).await?;
+            log::info!("slot {} of `{}` is released", claim.slot, registered.catalog_name);
+        }
         Ok(())
     }
 

@@ -293,6 +293,23 @@ async fn second_machine_of_one_name_changes_nothing_of_the_first() {
     assert!(state(&two).problem.unwrap().contains("the names of hosts have to differ"));
 }
 
+/// HAProxy resolves as many slots as its configuration has.
+#[tokio::test(start_paused = true)]
+async fn slot_beyond_a_smaller_number_of_slots_is_exchanged() {
+    let (registry, other, fake) = (FakeRegistry::default(), new_host(), new_host());
+    let (second, wide, narrow) = (spec("web2", 2, 3), spec("web1", 1, 3), spec("web1", 1, 2));
+    let mut holder = Registrar::new(&other.world, &registry, &second);
+    pass(&mut holder, SECOND).await;
+    pass(&mut Registrar::new(&fake.world, &registry, &wide), SECOND).await;
+    let claim = registry.claims.lock().unwrap().remove(&2).unwrap();
+    registry.claims.lock().unwrap().insert(3, SlotClaim { slot: 3, ..claim });
+    pass(&mut Registrar::new(&fake.world, &registry, &wide), SECOND).await;
+    assert_eq!((registry.describe("web1"), state(&fake).slot), ("[3] in DNS".into(), Some(3)));
+    pass(&mut Registrar::new(&fake.world, &registry, &narrow), SECOND).await;
+    assert_eq!((registry.describe("web1"), state(&fake).slot), ("[2] in DNS".into(), Some(2)));
+    assert_eq!(registry.list_owners(), [(1, "web2".to_owned()), (2, "web1".to_owned())]);
+}
+
 /// DHCP, or a move to another network: the session in Consul outlives the old address.
 #[tokio::test(start_paused = true)]
 async fn host_with_another_address_keeps_its_slot_and_can_release_it() {
