@@ -84,6 +84,9 @@ pub enum Failure {
     /// The hosts that were switched are printed already.
     #[error("{}", message::describe_switches(*.switch, *.done, *.of, .failed))]
     SwitchedPartially { switch: Switch, done: usize, of: usize, failed: Vec<SwitchError> },
+    /// `disable-forward --deregister`: `of` hosts were switched, which is printed already.
+    #[error("{}", message::describe_withdrawals(*.done, *.of, .failed))]
+    WithdrawnPartially { done: usize, of: usize, failed: Vec<WithdrawError> },
     #[error("{}", message::describe_roll(.0))]
     Roll(#[from] RollError),
     /// The roll's report is printed already. `service_flag`: the ` --service NAME` that a command line about it needs.
@@ -149,6 +152,9 @@ pub enum Failure {
     /// `action`: what the command was to do, for causes that do not name it.
     #[error("{}", message::describe_deployments(.action, .error))]
     Deployments { action: String, subject: Option<Subject>, error: FleetDeployError },
+    /// `kill` of several versions stopped; those that were killed are printed already.
+    #[error("{cause}; {} killed before", Count(.killed, "version"))]
+    KilledPartially { killed: usize, cause: Box<Self> },
     /// A question was answered with no: seed row R20 (docs/design/seed-systems.md#restate).
     #[error("{0}")]
     Declined(&'static str),
@@ -248,6 +254,8 @@ impl Failure {
                 ..
             }
             | Self::SwitchedPartially { done: 1.., .. }
+            | Self::WithdrawnPartially { .. }
+            | Self::KilledPartially { .. }
             | Self::RollIncomplete { done: 1.., .. } => ExitStatus::Partial,
             _ => ExitStatus::Failed,
         }
@@ -265,6 +273,7 @@ impl Failure {
             Self::HostSelection(error) => hint::selection_hint(error).into(),
             Self::Discovery(error) => hint::discovery_hint(error).into(),
             Self::Withdraw(error) => hint::withdraw_hint(error),
+            Self::KilledPartially { cause, .. } => cause.hint(),
             Self::Lab(error) => hint::lab_hint(error),
             Self::AnswersDiffer { subject, .. } => subject.fill(ANSWERS_DIFFER_HINT),
             Self::InsufficientSamples { subject, .. } => subject.fill(INSUFFICIENT_SAMPLES_HINT),
@@ -339,6 +348,9 @@ impl Failure {
                  everything"
             }
             Self::SwitchedPartially { .. } => "`switchman status` shows every host",
+            Self::WithdrawnPartially { .. } => {
+                "the hosts stay in maintenance; correct the causes, and run the command again"
+            }
             Self::RollIncomplete { .. } => FINISHED_ROLL_HINT,
             Self::Interrupted => "nothing was changed; run the command again",
             Self::ForcedStop { recovery } => recovery,

@@ -32,6 +32,7 @@ mod host;
 mod init;
 mod lab;
 mod link;
+mod partial;
 
 /// The name of a variant, as `RollError::Refused`, with a sample of it.
 pub(super) type Sample<E> = (String, E);
@@ -132,12 +133,9 @@ fn list_own_failures() -> Vec<Sample<Failure>> {
         Restore: [],
         Store: [],
         SwitchMany: [],
-        SwitchedPartially: [Failure::SwitchedPartially {
-            switch: Switch::Off,
-            done: 1,
-            of: 6,
-            failed: list_switch_errors_for_many(),
-        }],
+        SwitchedPartially: [partial::make_switched_partially()],
+        WithdrawnPartially: [partial::make_withdrawn_partially()],
+        KilledPartially: [partial::make_killed_partially()],
         Roll: [],
         RollIncomplete: [
             roll_incomplete(2, "1 failed, at most 0 may", false, ""),
@@ -480,14 +478,6 @@ fn list_switch_errors() -> Vec<Sample<SwitchError>> {
 }
 
 /// One of each form, for a switch of several hosts.
-fn list_switch_errors_for_many() -> Vec<SwitchError> {
-    let mut of_each: Vec<SwitchError> =
-        list_switch_errors().into_iter().map(|(_, error)| error).take(7).collect();
-    // One of the two contradictions is enough.
-    of_each.remove(2);
-    of_each
-}
-
 fn make_missing_observation() -> MissingObservation {
     MissingObservation::NotReported {
         balancer: name("lb1"),
