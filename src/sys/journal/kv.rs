@@ -19,6 +19,10 @@ use crate::model::lock::{Holder, LockNote, LockPurpose};
 use crate::sys::http_servers::NoAnswer;
 use crate::world::journal_store::{Acquisition, JournalError, JournalStore};
 
+mod write_queue;
+
+use write_queue::{Write, WriteQueue};
+
 /// How long the lock of a process outlives its last heartbeat, of which one comes every 2 s.
 const LEASE: Duration = Duration::from_secs(15);
 /// Attempts of one write while other operators write to the same journal.
@@ -123,8 +127,7 @@ pub struct KvJournal {
     prefix: String,
     /// Of the lock that was acquired here.
     lease: Mutex<Option<LeaseId>>,
-    /// One write of this process at a time: each is numbered after the last entry, and the hosts of a batch write at once.
-    write_queue: tokio::sync::Mutex<()>,
+    write_queue: WriteQueue,
     /// No server answered the last request: the next one is not repeated, so that a command ends soon.
     is_down: AtomicBool,
 }
@@ -139,7 +142,7 @@ struct StoredLock {
 impl KvJournal {
     pub fn new(client: Arc<dyn KvClient>, fleet: &str) -> Self {
         let prefix = format!("switchman/{}/", encode_key(fleet));
-        let (lease, write_queue) = (Mutex::default(), tokio::sync::Mutex::default());
+        let (lease, write_queue) = (Mutex::default(), WriteQueue::default());
         Self { client, prefix, lease, write_queue, is_down: AtomicBool::default() }
     }
 
@@ -223,41 +226,6 @@ impl KvJournal {
             }
         }
         Err(self.contended(ACTION))
-    }
-
-    /// Writes below the first free number, if the lock is the holder's. With `id_key`, makes that key with number 0.
-    async fn write_numbered(
-        &self,
-        action: &'static str,
-        prefix: &str,
-        value: &str,
-        holder: Option<&Holder>,
-        id_key: Option<&str>,
-    ) -> Result<(), JournalError> {
-        let mut number = self.count(action, prefix).await?;
-        for _ in 0..MAX_ATTEMPTS {
-            let mut expected = Vec::new();
-            if let Some(holder) = holder {
-                expected.push(self.require_lock(holder, action).await?.expect_holder(&self.key("lock")));
-            }
-            let key = numbered(prefix, number);
-            expected.push((key.clone(), Expected::Absent));
-            let mut put = vec![KvPut { key, value: value.to_owned(), lease: None }];
-            if let Some(id_key) = id_key.filter(|_| number == 0) {
-                put.push(KvPut { key: id_key.to_owned(), value: String::new(), lease: None });
-            }
-            if self.transact(action, &KvTransaction { expected, put, delete: vec![] }).await? {
-                return Ok(());
-            }
-            // The lock has changed, or there is an entry: of another operator, or by an earlier try of this transaction.
-            while let Some(found) = self.get(action, &numbered(prefix, number)).await? {
-                if found.value == value {
-                    return Ok(());
-                }
-                number += 1;
-            }
-        }
-        Err(self.contended(action))
     }
 
     /// The number of entries below a prefix, by the first number that is free.
@@ -427,7 +395,7 @@ impl JournalStore for KvJournal {
             client: self.client.reconnect(),
             prefix: self.prefix.clone(),
             lease: Mutex::default(),
-            write_queue: tokio::sync::Mutex::default(),
+            write_queue: WriteQueue::default(),
             is_down: AtomicBool::default(),
         };
         let holder = holder.clone();
@@ -465,9 +433,8 @@ impl JournalStore for KvJournal {
     ) -> Result<(), JournalError> {
         let prefix = self.entries_prefix(log, &entry.id);
         let id_key = self.key(&format!("ids/{}/{}", log.name(), encode_key(&entry.id)));
-        let value = self.to_json(entry)?;
-        let _turn = self.write_queue.lock().await;
-        self.write_numbered("record a step", &prefix, &value, holder, Some(&id_key)).await
+        let (value, holder) = (self.to_json(entry)?, holder.cloned());
+        self.write(Write { action: "record a step", prefix, value, holder, id_key: Some(id_key) }).await
     }
 
     async fn load(&self, log: Log, id: &str, skip: usize) -> Result<Vec<StoredEntry>, JournalError> {
@@ -486,8 +453,9 @@ impl JournalStore for KvJournal {
     }
 
     async fn add_note(&self, note: &LockNote) -> Result<(), JournalError> {
-        let value = self.to_json(note)?;
-        self.write_numbered("note what was done to the lock", &self.key("notes/"), &value, None, None).await
+        let (prefix, value) = (self.key("notes/"), self.to_json(note)?);
+        let action = "note what was done to the lock";
+        self.write(Write { action, prefix, value, holder: None, id_key: None }).await
     }
 
     async fn load_notes(&self, limit: u32) -> Result<Vec<LockNote>, JournalError> {
