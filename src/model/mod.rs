@@ -11,6 +11,7 @@ pub mod config_check;
 pub mod deployment;
 pub mod discovery;
 pub mod duration;
+pub mod environment_file;
 pub mod evidence;
 #[cfg(test)]
 pub mod example;
