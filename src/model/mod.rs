@@ -41,6 +41,7 @@ pub mod port_forward;
 pub mod ports;
 pub mod promote;
 pub mod proxy;
+pub mod redaction;
 pub mod registration;
 pub mod release;
 pub mod roll;

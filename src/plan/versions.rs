@@ -10,6 +10,7 @@ use crate::model::health::Health;
 use crate::model::name::ServiceName;
 use crate::model::plural::Count;
 use crate::model::ports::Port;
+use crate::model::redaction::is_placeholder;
 use crate::model::socket::SocketCount;
 use crate::model::version::Version;
 use crate::templates::vhost;
@@ -221,6 +222,12 @@ pub fn check_values(how: &RunSpec) -> Result<(), DeployRefusal> {
             return bad(
                 format!("`{}` in the environment", name.escape_debug()),
                 "a name has letters, digits and `_`",
+            );
+        }
+        if is_placeholder(value) {
+            return bad(
+                format!("the value of `{name}`"),
+                "it is a placeholder from an answer, not the value itself",
             );
         }
         if value.len() > MAX_VALUE_BYTES || value.chars().any(|c| c.is_control() && c != '\n' && c != '\t') {
