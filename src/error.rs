@@ -15,6 +15,7 @@ use crate::model::failure::ErrorCode;
 use crate::model::name::{HostName, ServiceName};
 use crate::model::plural::Count;
 use crate::model::port_forward::Switch;
+use crate::model::private_file::Exposure;
 use crate::model::roll::RollId;
 use crate::model::version::Version;
 use crate::ops::fleet::deployments::FleetDeployError;
@@ -188,8 +189,10 @@ pub enum Failure {
     LooseKey { path: PathBuf, mode: u32 },
     #[error("cannot {action} `{}`: {source}", .path.display())]
     File { action: &'static str, path: PathBuf, source: io::Error },
-    #[error("cannot use the token `{}`: it has fewer than {required} characters", .path.display())]
-    ShortToken { path: PathBuf, required: usize },
+    #[error("cannot use the {what} `{}`: {exposure}", .path.display())]
+    ExposedSecret { what: &'static str, path: PathBuf, exposure: Exposure },
+    #[error("cannot use the token `{}`: it has about {bits} bits, and {required} are needed", .path.display())]
+    WeakToken { path: PathBuf, bits: u32, required: u32 },
     #[error("cannot listen on {address}: {source}")]
     Listen { address: SocketAddr, source: io::Error },
     /// `agent` or `proxy`: another process of the same kind serves the socket.
@@ -311,10 +314,13 @@ impl Failure {
                 format!("check the free space and who may write to `{}`", path.display())
             }
             Self::File { path, .. } => format!("check that `{}` exists, and who may read it", path.display()),
-            Self::ShortToken { path, .. } => {
-                format!("write a longer one: `openssl rand -hex 32 >{}`", path.display())
+            Self::WeakToken { path, .. } => {
+                format!("write a random one: `openssl rand -hex 32 >{}`", path.display())
             }
-            Self::LooseKey { path, .. } => {
+            Self::ExposedSecret { path, exposure: Exposure::Owner(_), .. } => {
+                format!("`chown root {}`, then run the command again", path.display())
+            }
+            Self::LooseKey { path, .. } | Self::ExposedSecret { path, exposure: Exposure::Mode(_), .. } => {
                 format!("`chmod 600 {}`, then run the command again", path.display())
             }
             Self::Listen { address, .. } => {

@@ -213,15 +213,12 @@ fn list_own_failures() -> Vec<Sample<Failure>> {
         Input: [Failure::Input { source: std::io::Error::other("Input/output error (os error 5)") }],
         File: [
             Failure::File { action: "read", path: "haproxy.cfg".into(), source: not_found() },
-            Failure::File {
-                action: "write",
-                path: "report.html".into(),
-                source: std::io::Error::other("Read-only file system (os error 30)"),
-            },
+            host::fail_to_write_report(),
         ],
         NoAnswer: [Failure::NoAnswer { waited: secs(10) }],
         LooseKey: [Failure::LooseKey { path: "/home/ops/.ssh/deploy".into(), mode: 0o644 }],
-        ShortToken: [Failure::ShortToken { path: "/etc/switchman/token".into(), required: 16 }],
+        ExposedSecret: [host::expose_token(), host::expose_key()],
+        WeakToken: [Failure::WeakToken { path: "/etc/switchman/token".into(), bits: 28, required: 80 }],
         Listen: [Failure::Listen {
             address: "10.0.0.1:8443".parse().unwrap(),
             source: std::io::Error::other("Address already in use (os error 98)"),
