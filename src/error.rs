@@ -15,6 +15,7 @@ use crate::model::failure::ErrorCode;
 use crate::model::name::{HostName, ServiceName};
 use crate::model::plural::Count;
 use crate::model::port_forward::Switch;
+use crate::model::private_file::Exposure;
 use crate::model::roll::RollId;
 use crate::model::version::Version;
 use crate::ops::fleet::deployments::FleetDeployError;
@@ -84,6 +85,9 @@ pub enum Failure {
     /// The hosts that were switched are printed already.
     #[error("{}", message::describe_switches(*.switch, *.done, *.of, .failed))]
     SwitchedPartially { switch: Switch, done: usize, of: usize, failed: Vec<SwitchError> },
+    /// `disable-forward --deregister`: `of` hosts were switched, which is printed already.
+    #[error("{}", message::describe_withdrawals(*.done, *.of, .failed))]
+    WithdrawnPartially { done: usize, of: usize, failed: Vec<WithdrawError> },
     #[error("{}", message::describe_roll(.0))]
     Roll(#[from] RollError),
     /// The roll's report is printed already. `service_flag`: the ` --service NAME` that a command line about it needs.
@@ -149,6 +153,9 @@ pub enum Failure {
     /// `action`: what the command was to do, for causes that do not name it.
     #[error("{}", message::describe_deployments(.action, .error))]
     Deployments { action: String, subject: Option<Subject>, error: FleetDeployError },
+    /// `kill` of several versions stopped; those that were killed are printed already.
+    #[error("{cause}; {} killed before", Count(.killed, "version"))]
+    KilledPartially { killed: usize, cause: Box<Self> },
     /// A question was answered with no: seed row R20 (docs/design/seed-systems.md#restate).
     #[error("{0}")]
     Declined(&'static str),
@@ -182,8 +189,10 @@ pub enum Failure {
     LooseKey { path: PathBuf, mode: u32 },
     #[error("cannot {action} `{}`: {source}", .path.display())]
     File { action: &'static str, path: PathBuf, source: io::Error },
-    #[error("cannot use the token `{}`: it has fewer than {required} characters", .path.display())]
-    ShortToken { path: PathBuf, required: usize },
+    #[error("cannot use the {what} `{}`: {exposure}", .path.display())]
+    ExposedSecret { what: &'static str, path: PathBuf, exposure: Exposure },
+    #[error("cannot use the token `{}`: it has about {bits} bits, and {required} are needed", .path.display())]
+    WeakToken { path: PathBuf, bits: u32, required: u32 },
     #[error("cannot listen on {address}: {source}")]
     Listen { address: SocketAddr, source: io::Error },
     /// `agent` or `proxy`: another process of the same kind serves the socket.
@@ -248,6 +257,8 @@ impl Failure {
                 ..
             }
             | Self::SwitchedPartially { done: 1.., .. }
+            | Self::WithdrawnPartially { .. }
+            | Self::KilledPartially { .. }
             | Self::RollIncomplete { done: 1.., .. } => ExitStatus::Partial,
             _ => ExitStatus::Failed,
         }
@@ -265,6 +276,7 @@ impl Failure {
             Self::HostSelection(error) => hint::selection_hint(error).into(),
             Self::Discovery(error) => hint::discovery_hint(error).into(),
             Self::Withdraw(error) => hint::withdraw_hint(error),
+            Self::KilledPartially { cause, .. } => cause.hint(),
             Self::Lab(error) => hint::lab_hint(error),
             Self::AnswersDiffer { subject, .. } => subject.fill(ANSWERS_DIFFER_HINT),
             Self::InsufficientSamples { subject, .. } => subject.fill(INSUFFICIENT_SAMPLES_HINT),
@@ -302,10 +314,13 @@ impl Failure {
                 format!("check the free space and who may write to `{}`", path.display())
             }
             Self::File { path, .. } => format!("check that `{}` exists, and who may read it", path.display()),
-            Self::ShortToken { path, .. } => {
-                format!("write a longer one: `openssl rand -hex 32 >{}`", path.display())
+            Self::WeakToken { path, .. } => {
+                format!("write a random one: `openssl rand -hex 32 >{}`", path.display())
             }
-            Self::LooseKey { path, .. } => {
+            Self::ExposedSecret { path, exposure: Exposure::Owner(_), .. } => {
+                format!("`chown root {}`, then run the command again", path.display())
+            }
+            Self::LooseKey { path, .. } | Self::ExposedSecret { path, exposure: Exposure::Mode(_), .. } => {
                 format!("`chmod 600 {}`, then run the command again", path.display())
             }
             Self::Listen { address, .. } => {
@@ -339,6 +354,9 @@ impl Failure {
                  everything"
             }
             Self::SwitchedPartially { .. } => "`switchman status` shows every host",
+            Self::WithdrawnPartially { .. } => {
+                "the hosts stay in maintenance; correct the causes, and run the command again"
+            }
             Self::RollIncomplete { .. } => FINISHED_ROLL_HINT,
             Self::Interrupted => "nothing was changed; run the command again",
             Self::ForcedStop { recovery } => recovery,

@@ -1,6 +1,7 @@
 //! `agent`.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,7 +22,9 @@ use crate::config::env;
 use crate::error::Failure;
 use crate::model::agent_check::{AgentCheckConfig, MaintenanceReply, Weight};
 use crate::model::api::{API_VERSION, GREETING, OLDEST_API_VERSION};
+use crate::model::bearer_token::{REQUIRED_TOKEN_BITS, estimate_token_bits};
 use crate::model::history::Actor;
+use crate::model::private_file::find_exposure;
 use crate::ops::host::api::LocalHost;
 use crate::ops::host::deployments;
 use crate::ops::host::proxy;
@@ -106,6 +109,7 @@ pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
         };
         let (certificate, key) = (certificate.clone(), key.clone());
         let files = TlsFiles { certificate, key, client_ca: args.client_ca.clone() };
+        require_private("key", "read the key", &files.key)?;
         let tls = serve::build_tls_server(&files)?;
         let token = args.token_file.as_deref().map(read_token).transpose()?;
         let listener = bind_listener(address).await?;
@@ -185,16 +189,24 @@ async fn bind_listener(address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|source| Failure::Listen { address, source })
 }
 
-/// A shorter token could be guessed.
-const MIN_TOKEN_LEN: usize = 16;
-
 fn read_token(file: &Path) -> Result<Arc<str>, Failure> {
+    require_private("token", "read the token", file)?;
     let text = std::fs::read_to_string(file).map_err(fail_file("read the token", file))?;
-    match text.trim() {
-        short if short.len() < MIN_TOKEN_LEN => {
-            Err(Failure::ShortToken { path: file.to_owned(), required: MIN_TOKEN_LEN })
-        }
-        token => Ok(token.into()),
+    let token = text.trim();
+    let bits = estimate_token_bits(token);
+    if bits < REQUIRED_TOKEN_BITS {
+        return Err(Failure::WeakToken { path: file.to_owned(), bits, required: REQUIRED_TOKEN_BITS });
+    }
+    Ok(token.into())
+}
+
+/// Refuses a file whose content another user knows: that user could send requests to the agent, or answer for it.
+fn require_private(what: &'static str, action: &'static str, file: &Path) -> Result<(), Failure> {
+    let metadata = std::fs::metadata(file).map_err(fail_file(action, file))?;
+    let trusted = [0, nix::unistd::geteuid().as_raw()];
+    match find_exposure(metadata.mode(), metadata.uid(), &trusted) {
+        Some(exposure) => Err(Failure::ExposedSecret { what, path: file.to_owned(), exposure }),
+        None => Ok(()),
     }
 }
 

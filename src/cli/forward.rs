@@ -14,7 +14,7 @@ use crate::model::fleet::Fleet;
 use crate::model::host::Host;
 use crate::model::port_forward::Switch;
 use crate::ops::fleet::forward::{self, SwitchOptions};
-use crate::ops::fleet::withdraw::withdraw;
+use crate::ops::fleet::withdraw::{WithdrawError, withdraw};
 use crate::plan::host_selection::HostSelection;
 use crate::world::FleetWorld;
 use crate::world::reporter::{Event, Reporter};
@@ -104,10 +104,13 @@ async fn switch_forwards(
     let [host] = hosts.as_slice() else {
         let each = forward::switch_many(&world, &fleet, &hosts, switch, &options).await?;
         let is_switched = |host: &&Host| each.iter().any(|(name, one)| *name == host.name && one.is_ok());
-        for host in hosts.iter().filter(is_switched).filter(|_| deregisters) {
-            deregister(&world, &fleet, host, &options, context).await?;
+        let switched: Vec<Host> = hosts.iter().filter(is_switched).filter(|_| deregisters).cloned().collect();
+        let printed = context.renderer.print_switches(switch, each);
+        let deregistered = deregister_all(&world, &fleet, &switched, &options, context).await;
+        if let (Err(_), Err(error)) = (&deregistered, &printed) {
+            context.renderer.report(&Event::Warning { text: error.to_string() });
         }
-        return context.renderer.print_switches(switch, each);
+        return deregistered.and(printed);
     };
     if let Ok(Some(lock)) = world.lock.read_holder().await {
         context.renderer.report(&Event::Warning { text: format!("the fleet is locked by {}", lock.holder) });
@@ -123,13 +126,34 @@ async fn switch_forwards(
     Ok(())
 }
 
+/// Takes hosts out of DNS, one after another; the failure of one does not keep the others in.
+async fn deregister_all(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    hosts: &[Host],
+    options: &SwitchOptions,
+    context: &Context,
+) -> Result<(), Failure> {
+    let mut failed = Vec::new();
+    for host in hosts {
+        match deregister(world, fleet, host, options, context).await {
+            Ok(()) => {}
+            Err(error) => failed.push(error),
+        }
+    }
+    if failed.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::WithdrawnPartially { done: hosts.len() - failed.len(), of: hosts.len(), failed })
+}
+
 async fn deregister(
     world: &FleetWorld,
     fleet: &Fleet,
     host: &Host,
     options: &SwitchOptions,
     context: &Context,
-) -> Result<(), Failure> {
+) -> Result<(), WithdrawError> {
     withdraw(world, fleet, host, &options.actor).await?;
     let text = format!("{}: out of DNS, no balancer uses it; its agent releases the slot", host.name);
     context.renderer.print_remark(&text);

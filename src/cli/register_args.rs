@@ -150,7 +150,8 @@ fn list_services(fleet: &Fleet) -> Result<Vec<RegisteredService>, String> {
             None => derive_catalog_name(service),
         };
         let catalog_name = catalog_name.map_err(|error| error.to_string())?;
-        if let Some(other) = services.iter().find(|other| other.catalog_name == catalog_name) {
+        let is_equal = |other: &&RegisteredService| other.catalog_name.eq_ignore_ascii_case(&catalog_name);
+        if let Some(other) = services.iter().find(is_equal) {
             return Err(format!(
                 "`{service}` and `{}` are both `{catalog_name}` in Consul: the names of services have to differ there",
                 other.service
@@ -206,5 +207,12 @@ mod tests {
         assert_eq!(list(&fleet), Ok(vec!["my-shop-eu".to_owned()]));
         fleet.service = "a".repeat(60).parse().unwrap();
         assert!(list(&fleet).unwrap_err().contains("is no name in DNS"));
+        for service in ["shop-main", "shop_backup", "shop.instance"] {
+            fleet.service = service.parse().unwrap();
+            let error = list(&fleet).unwrap_err();
+            assert!(error.contains("cannot be the name of a service in Consul"), "{service}: {error}");
+        }
+        fleet.service = "main".parse().unwrap();
+        assert_eq!(list(&fleet), Ok(vec!["main".to_owned()]));
     }
 }

@@ -98,9 +98,8 @@ pub fn check_named_files(file: &Path, fleet: &Fleet, trusted: &TrustedUsers) -> 
     let hooks = &fleet.hooks;
     let lines =
         [&hooks.before_roll, &hooks.before_host, &hooks.after_host, &hooks.after_roll, &hooks.on_failure];
-    let words = lines.into_iter().flatten().flat_map(|line| line.split_whitespace());
-    let words = words.chain(fleet.reach.ssh_options.iter().map(String::as_str));
-    for path in words.filter(|word| word.contains('/')).map(Path::new) {
+    let lines = lines.into_iter().flatten().chain(&fleet.reach.ssh_options);
+    for path in lines.flat_map(|line| list_named_paths(line)).map(Path::new) {
         // A word that names no file is none of ours: a shell, or ssh, reports it.
         let Ok(metadata) = fs::metadata(path) else { continue };
         if !metadata.is_file() {
@@ -115,18 +114,65 @@ pub fn check_named_files(file: &Path, fleet: &Fleet, trusted: &TrustedUsers) -> 
     Ok(())
 }
 
-/// Checks the directories above a file: those of the path as it is written, and those of the file that a symbolic link names.
+/// Lists what may be a path in a line for a shell, or in an option of ssh: words between blanks and the operators of a shell,
+/// the value of `-F./file` and of `ProxyCommand=/path`, and quoted words with their blanks.
+fn list_named_paths(line: &str) -> Vec<&str> {
+    let is_quote = |c: char| matches!(c, '"' | '\'' | '`');
+    let is_separator = |c: char| c.is_whitespace() || is_quote(c) || ";|&()<>{}=,$".contains(c);
+    let words = line.split(is_separator).chain(line.split(is_quote).map(str::trim));
+    let mut paths = Vec::new();
+    for word in words.filter(|word| word.contains('/')) {
+        paths.push(word);
+        // The value follows the letter of an option at once.
+        let value = word.strip_prefix('-').and_then(|option| option.get(1..));
+        paths.extend(value.filter(|value| value.contains('/')));
+    }
+    paths
+}
+
+/// The most symbolic links of one path that the kernel follows (path_resolution(7)).
+const MAX_LINKS: usize = 40;
+
+/// Checks the directories of a path, and the symbolic links on the way to its file: the owner of a link decides where it points, in
+/// a directory with the sticky bit too.
 fn check_directories(file: &Path, trusted: &TrustedUsers) -> Result<(), (PathBuf, UntrustedPath)> {
-    let written = std::path::absolute(file).ok();
-    for path in written.into_iter().chain(fs::canonicalize(file).ok()) {
-        for dir in path.ancestors().skip(1) {
-            let Ok(metadata) = fs::metadata(dir) else { continue };
-            if let Some(problem) = trusted.judge(&PathFacts::read(&metadata)) {
-                return Err((dir.to_owned(), problem));
+    let mut next = std::path::absolute(file).ok();
+    for _ in 0..=MAX_LINKS {
+        let Some(path) = next else { return Ok(()) };
+        next = check_up_to_link(&path, trusted)?;
+    }
+    // The kernel refuses to open it.
+    Ok(())
+}
+
+/// Checks the directories of a path up to its first symbolic link. Returns the path that the link leads to.
+fn check_up_to_link(
+    path: &Path,
+    trusted: &TrustedUsers,
+) -> Result<Option<PathBuf>, (PathBuf, UntrustedPath)> {
+    let mut walked = PathBuf::new();
+    let mut components = path.components();
+    while let Some(component) = components.next() {
+        walked.push(component);
+        let rest = components.as_path();
+        let Ok(metadata) = fs::symlink_metadata(&walked) else { return Ok(None) };
+        if metadata.is_symlink() {
+            if !trusted.uids.contains(&metadata.uid()) {
+                return Err((walked, UntrustedPath::OwnedBy(name_user(metadata.uid()))));
             }
+            let Ok(target) = fs::read_link(&walked) else { return Ok(None) };
+            let target = walked.parent().unwrap_or(&walked).join(target);
+            let is_last = rest.as_os_str().is_empty();
+            return Ok(Some(if is_last { target } else { target.join(rest) }));
+        }
+        if rest.as_os_str().is_empty() {
+            return Ok(None);
+        }
+        if let Some(problem) = trusted.judge(&PathFacts::read(&metadata)) {
+            return Err((walked, problem));
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 #[cfg(test)]
@@ -145,6 +191,25 @@ mod tests {
         assert_eq!(judge(ROOT), None);
         assert_eq!(judge(PathFacts { uid: 1000, ..ROOT }), None);
         assert!(matches!(judge(PathFacts { uid: 65534, ..ROOT }), Some(UntrustedPath::OwnedBy(_))));
+    }
+
+    #[test]
+    fn paths_are_found_in_options_quotes_and_lists_of_commands() {
+        for (line, path) in [
+            ("./notify.sh start", "./notify.sh"),
+            ("-F./ssh_config", "./ssh_config"),
+            ("-Fconf/ssh", "conf/ssh"),
+            ("ProxyCommand=/opt/jump", "/opt/jump"),
+            ("-oProxyCommand=/opt/jump", "/opt/jump"),
+            ("ProxyCommand sh -c '/opt/jump %h'", "/opt/jump"),
+            ("true;./notify.sh", "./notify.sh"),
+            ("test -e x&&./notify.sh", "./notify.sh"),
+            ("X=1 \"./my hooks/notify.sh\" start", "./my hooks/notify.sh"),
+            ("$(./notify.sh)", "./notify.sh"),
+        ] {
+            assert!(list_named_paths(line).contains(&path), "{line}: {:?}", list_named_paths(line));
+        }
+        assert!(list_named_paths("echo done").is_empty());
     }
 
     #[test]

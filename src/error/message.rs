@@ -1,5 +1,6 @@
 //! The messages of failures whose cause does not name what was tried: `cannot VERB OBJECT: CAUSE`.
 
+use crate::model::duration;
 use crate::model::name::{HostName, ServiceName};
 use crate::model::plural::Count;
 use crate::model::port_forward::Switch;
@@ -9,6 +10,7 @@ use crate::ops::fleet::journal_move::MoveError;
 use crate::ops::fleet::lock::LockError;
 use crate::ops::fleet::promote::PromotionError;
 use crate::ops::fleet::roll::RollError;
+use crate::ops::fleet::withdraw::WithdrawError;
 use crate::plan::switch::Refusal;
 use crate::world::archives::ArchiveError;
 use crate::world::journal_store::JournalError;
@@ -82,6 +84,21 @@ pub(super) fn describe_switches(switch: Switch, done: usize, of: usize, failed: 
     let causes: Vec<String> = failed.iter().map(describe_switch_cause).collect();
     format!(
         "cannot turn every forward {switch}: done on {done} of {}; {}",
+        Count(of, "host"),
+        causes.join("; ")
+    )
+}
+
+pub(super) fn describe_withdrawals(done: usize, of: usize, failed: &[WithdrawError]) -> String {
+    let describe = |error: &WithdrawError| match error {
+        WithdrawError::NotRequested { host, source } => format!("`{host}`: {source}"),
+        WithdrawError::StillUsed { host, users, waited } => {
+            format!("`{host}`: after {} {}", duration::format(*waited), users.join("; "))
+        }
+    };
+    let causes: Vec<String> = failed.iter().map(describe).collect();
+    format!(
+        "cannot take every host out of DNS: done for {done} of {}; {}",
         Count(of, "host"),
         causes.join("; ")
     )

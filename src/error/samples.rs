@@ -32,6 +32,7 @@ mod host;
 mod init;
 mod lab;
 mod link;
+mod partial;
 
 /// The name of a variant, as `RollError::Refused`, with a sample of it.
 pub(super) type Sample<E> = (String, E);
@@ -132,12 +133,9 @@ fn list_own_failures() -> Vec<Sample<Failure>> {
         Restore: [],
         Store: [],
         SwitchMany: [],
-        SwitchedPartially: [Failure::SwitchedPartially {
-            switch: Switch::Off,
-            done: 1,
-            of: 6,
-            failed: list_switch_errors_for_many(),
-        }],
+        SwitchedPartially: [partial::make_switched_partially()],
+        WithdrawnPartially: [partial::make_withdrawn_partially()],
+        KilledPartially: [partial::make_killed_partially()],
         Roll: [],
         RollIncomplete: [
             roll_incomplete(2, "1 failed, at most 0 may", false, ""),
@@ -215,15 +213,12 @@ fn list_own_failures() -> Vec<Sample<Failure>> {
         Input: [Failure::Input { source: std::io::Error::other("Input/output error (os error 5)") }],
         File: [
             Failure::File { action: "read", path: "haproxy.cfg".into(), source: not_found() },
-            Failure::File {
-                action: "write",
-                path: "report.html".into(),
-                source: std::io::Error::other("Read-only file system (os error 30)"),
-            },
+            host::fail_to_write_report(),
         ],
         NoAnswer: [Failure::NoAnswer { waited: secs(10) }],
         LooseKey: [Failure::LooseKey { path: "/home/ops/.ssh/deploy".into(), mode: 0o644 }],
-        ShortToken: [Failure::ShortToken { path: "/etc/switchman/token".into(), required: 16 }],
+        ExposedSecret: [host::expose_token(), host::expose_key()],
+        WeakToken: [Failure::WeakToken { path: "/etc/switchman/token".into(), bits: 28, required: 80 }],
         Listen: [Failure::Listen {
             address: "10.0.0.1:8443".parse().unwrap(),
             source: std::io::Error::other("Address already in use (os error 98)"),
@@ -480,14 +475,6 @@ fn list_switch_errors() -> Vec<Sample<SwitchError>> {
 }
 
 /// One of each form, for a switch of several hosts.
-fn list_switch_errors_for_many() -> Vec<SwitchError> {
-    let mut of_each: Vec<SwitchError> =
-        list_switch_errors().into_iter().map(|(_, error)| error).take(7).collect();
-    // One of the two contradictions is enough.
-    of_each.remove(2);
-    of_each
-}
-
 fn make_missing_observation() -> MissingObservation {
     MissingObservation::NotReported {
         balancer: name("lb1"),

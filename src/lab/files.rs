@@ -1,6 +1,7 @@
 //! Files of a lab, with errors that name them.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::error::LabError;
@@ -11,6 +12,16 @@ pub(super) fn make_dir(path: &Path) -> Result<(), LabError> {
 
 pub(super) fn write(path: &Path, text: &str) -> Result<(), LabError> {
     fs::write(path, text).map_err(|source| LabError::Files { verb: "write", path: path.to_owned(), source })
+}
+
+/// Writes a file for its owner alone.
+pub(super) fn write_private(path: &Path, text: &str) -> Result<(), LabError> {
+    write(path, text)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(|source| LabError::Files {
+        verb: "write",
+        path: path.to_owned(),
+        source,
+    })
 }
 
 pub(super) fn read_file(file: &Path) -> Result<String, LabError> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::Lab;
 use super::command::run_checked;
 use super::error::LabError;
-use super::files::{make_dir, read_file, write};
+use super::files::{make_dir, read_file, write, write_private};
 use super::process::Process;
 use crate::model::name::HostName;
 use crate::sys::exec::{Output, Program};
@@ -238,7 +238,7 @@ async fn set_up_tls(
     create_authority(lab, dir).await?;
     create_certificate(lab, dir, "operator", "DNS:operator").await?;
     let token = "a token of the lab, long enough";
-    write(&dir.join("token"), token)?;
+    write_private(&dir.join("token"), token)?;
     let (mut servers, mut transports) = (Vec::new(), TransportConfig::default());
     for name in names {
         let address = lab.net.address(name.as_str());

@@ -7,6 +7,7 @@ pub mod deployments;
 pub mod endpoint;
 pub mod endpoints;
 pub mod journal;
+mod redaction;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};

@@ -79,6 +79,8 @@ pub enum ErrorCode {
     NoAgent,
     /// The proxy does not start, answer, or apply its configuration.
     ProxyFailed,
+    /// An update failed, and some instances could not get their old code back.
+    HalfUpdated,
     /// A code of a newer switchman.
     #[serde(other)]
     Other,

@@ -101,6 +101,9 @@ pub struct RegistrationState {
     /// The slot that the host had last.
     #[serde(default)]
     pub slot: Option<u16>,
+    /// The session of the host that holds the slot. A claim that it holds is the host's own, also after a change of its address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
     /// Whether an operator took the host out of DNS.
     #[serde(default)]
     pub is_withdrawn: bool,

@@ -6,7 +6,9 @@
 
 use std::net::SocketAddr;
 
-use crate::model::balancer::{AdminState, BackendView, BalancerSpec, ServerLine, ServerView, canonicalize};
+use crate::model::balancer::{
+    AdminState, BackendView, BalancerSpec, ServerLine, ServerState, ServerView, canonicalize,
+};
 use crate::model::fleet::Fleet;
 use crate::model::name::HostName;
 use crate::model::ports::Port;
@@ -96,6 +98,34 @@ pub fn find_main_line<'a>(
     }
 }
 
+/// Describes the servers that send users to a host. Without an address for any server, a balancer proves by the configured names
+/// alone that it has none for the host.
+pub fn list_host_users(
+    fleet: &Fleet,
+    spec: &BalancerSpec,
+    host: &HostName,
+    view: &BackendView,
+) -> Vec<String> {
+    let is_used = |server: &&ServerView| server.state != ServerState::Maint;
+    let describe = |server: &ServerView| format!("`{}` still has it in `{}`", spec.name, server.name);
+    let ports = [fleet.ports.main, fleet.ports.backup];
+    let endpoints: Vec<SocketAddr> =
+        ports.iter().filter_map(|port| find_endpoint(fleet, *port, host)).collect();
+    if !endpoints.is_empty() && view.servers().iter().any(|server| server.address.is_some()) {
+        let at_address = endpoints.iter().flat_map(|endpoint| view.find_servers_at(*endpoint));
+        return at_address.filter(is_used).map(describe).collect();
+    }
+    let named = [find_main(fleet, spec, host, view), find_backup(fleet, spec, host, view)];
+    if named.iter().any(|server| server.view.is_some()) {
+        return named.iter().filter_map(|server| server.view).filter(is_used).map(describe).collect();
+    }
+    if !view.servers().iter().any(|server| is_used(&server)) {
+        return vec![];
+    }
+    let missing = if endpoints.is_empty() { "the host has no address" } else { "it reports no addresses" };
+    vec![format!("`{}` may still have it: {missing}", spec.name)]
+}
+
 pub fn find_endpoint(fleet: &Fleet, port: Port, host: &HostName) -> Option<SocketAddr> {
     Some(SocketAddr::new(fleet.find_host(host)?.address?, port.get()))
 }
@@ -103,7 +133,7 @@ pub fn find_endpoint(fleet: &Fleet, port: Port, host: &HostName) -> Option<Socke
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::balancer::{ServerCounters, ServerState};
+    use crate::model::balancer::ServerCounters;
     use crate::model::example::{self, make_server};
 
     fn server(name: &str, address: &str) -> ServerView {
@@ -157,6 +187,26 @@ mod tests {
         let left = ServerView { admin_state: Some(AdminState(0x20)), ..server("srv1", "10.0.0.3:8080") };
         assert_eq!(labels(vec![left.clone(), server("srv2", "10.0.0.3:8080")]), ["web3 (srv2)", "none"]);
         assert_eq!(labels(vec![left]), ["web3 (srv1)", "none"], "nothing else is at the address");
+    }
+
+    #[test]
+    fn balancer_without_addresses_may_still_use_a_host() {
+        let hosts = vec![example::host("web3", "10.0.0.3")];
+        let fleet = Fleet { hosts, ..example::fleet() };
+        let users = |servers: Vec<ServerView>| {
+            let host = &fleet.hosts[0].name;
+            list_host_users(&fleet, &example::balancer("lb1", None), host, &BackendView::new(servers))
+        };
+        let maint = |server: ServerView| ServerView { state: ServerState::Maint, ..server };
+        let still = |server: &str| vec![format!("`lb1` still has it in `{server}`")];
+        assert_eq!(users(vec![server("srv1", "10.0.0.3:80"), server("srv2", "")]), still("srv1"));
+        assert_eq!(users(vec![server("srv1", "10.0.0.2:80"), server("srv2", "")]), [""; 0]);
+        assert_eq!(users(vec![maint(server("srv1", "10.0.0.3:80"))]), [""; 0]);
+        let hidden = vec![server("srv1", ""), maint(server("srv2", ""))];
+        assert_eq!(users(hidden), ["`lb1` may still have it: it reports no addresses"]);
+        assert_eq!(users(vec![server("main-web3", ""), server("srv2", "")]), still("main-web3"));
+        assert_eq!(users(vec![maint(server("main-web3", "")), server("srv2", "")]), [""; 0]);
+        assert_eq!(users(vec![maint(server("srv1", ""))]), [""; 0], "no slot has a host");
     }
 
     #[test]

@@ -40,13 +40,20 @@ pub struct ServiceFacts<'a> {
     pub slot: Option<u16>,
 }
 
+/// The ends of the names of vhosts and instances. No service's own name has one: `shop-main` would be an entry of the service `shop`.
+const RESERVED_SUFFIXES: [&str; 3] = ["-main", "-backup", "-instance"];
+
 /// A text that cannot be the name of a service in the catalogue.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "`{name}` is no name in DNS: it needs 1 to {MAX_NAME_LENGTH} letters, digits and `-`, and begins and ends with a letter or a digit"
-)]
-pub struct CatalogNameError {
-    pub name: String,
+pub enum CatalogNameError {
+    #[error(
+        "`{name}` is no name in DNS: it needs 1 to {MAX_NAME_LENGTH} letters, digits and `-`, and begins and ends with a letter or a digit"
+    )]
+    NoLabel { name: String },
+    #[error(
+        "`{name}` cannot be the name of a service in Consul: `{suffix}` ends the name of a vhost or an instance, as of a service `{service}`; give the service another name"
+    )]
+    Reserved { name: String, suffix: &'static str, service: String },
 }
 
 /// Derives the name of a service in the catalogue: DNS has neither `_` nor `.` in a label.
@@ -60,7 +67,19 @@ pub fn check_catalog_name(name: &str) -> Result<String, CatalogNameError> {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
         && !name.starts_with('-')
         && !name.ends_with('-');
-    if is_label { Ok(name.to_owned()) } else { Err(CatalogNameError { name: name.to_owned() }) }
+    if !is_label {
+        return Err(CatalogNameError::NoLabel { name: name.to_owned() });
+    }
+    // Names in DNS, and in Consul, have no case (RFC 1035, 2.3.3).
+    let lower = name.to_ascii_lowercase();
+    match RESERVED_SUFFIXES.into_iter().find(|suffix| lower.ends_with(suffix)) {
+        None => Ok(name.to_owned()),
+        Some(suffix) => Err(CatalogNameError::Reserved {
+            service: name[..name.len() - suffix.len()].to_owned(),
+            name: name.to_owned(),
+            suffix,
+        }),
+    }
 }
 
 /// Replaces what a label of DNS cannot have: `4.0.0` becomes `4-0-0`.

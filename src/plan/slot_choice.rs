@@ -16,8 +16,10 @@
 //! 5. A failed node that comes back may register the old slot again until its switchman agent has read the claim, which takes
 //!    seconds at most. The agent then withdraws the registration. HAProxy keeps the address that it has for as long as the answer
 //!    contains it, so it does not move in between.
+//! 6. A host whose address changed is known by the session that it has recorded: it keeps its slot, and writes its new address
+//!    into the claim. Another machine of the same name has another session.
 
-use crate::model::registration::{CatalogEntry, HostIdentity, SlotClaim};
+use crate::model::registration::{CatalogEntry, HostIdentity, RegistrationState, SlotClaim};
 
 /// What a host does about its slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,31 +51,32 @@ pub enum SlotError {
     Delayed { name: String },
 }
 
-/// Chooses the slot of a host. `recorded` is the one that it had last.
+/// Chooses the slot of a host. `recorded` has the slot and the session that it had last.
 pub fn choose_slot(
     name: &str,
     host: &HostIdentity,
-    recorded: Option<u16>,
+    recorded: &RegistrationState,
     count: u16,
     claims: &[SlotClaim],
     entries: &[CatalogEntry],
 ) -> Result<SlotChoice, SlotError> {
-    let mut own = claims.iter().filter(|claim| claim.owner.name == host.name);
+    let mut named = claims.iter().filter(|claim| claim.owner.name == host.name);
+    if let Some(other) = named.find(|claim| !is_own_claim(claim, host, recorded)) {
+        let (name, owner) = (name.to_owned(), other.owner.clone());
+        return Err(SlotError::NameInUse { name, slot: other.slot, owner });
+    }
+    let is_valid = |slot: u16| (1..=count).contains(&slot);
+    let mut own = claims.iter().filter(|claim| claim.owner.name == host.name && is_valid(claim.slot));
     if let Some(held) = own.clone().find(|claim| claim.session.is_some()) {
-        if held.owner.address != host.address {
-            let (name, owner) = (name.to_owned(), held.owner.clone());
-            return Err(SlotError::NameInUse { name, slot: held.slot, owner });
-        }
         return Ok(SlotChoice::Keep { slot: held.slot });
     }
     let find_claim = |slot: u16| claims.iter().find(|claim| claim.slot == slot);
     let is_unclaimed = |slot: &u16| find_claim(*slot).is_none();
-    let mut failed: Vec<&SlotClaim> =
-        claims.iter().filter(|claim| (1..=count).contains(&claim.slot)).collect();
+    let mut failed: Vec<&SlotClaim> = claims.iter().filter(|claim| is_valid(claim.slot)).collect();
     failed.sort_by_key(|claim| claim.modified_index);
     let mut order: Vec<u16> = Vec::new();
     order.extend(own.next().map(|claim| claim.slot));
-    order.extend(recorded.filter(is_unclaimed));
+    order.extend(recorded.slot.filter(|slot| is_valid(*slot)).filter(is_unclaimed));
     order.extend((1..=count).filter(is_unclaimed));
     order.extend(failed.iter().map(|claim| claim.slot));
     let mut candidates: Vec<SlotCandidate> = Vec::new();
@@ -93,6 +96,14 @@ pub fn choose_slot(
         return Err(SlotError::AllTaken { name: name.to_owned(), count, owners });
     }
     Ok(SlotChoice::Acquire { candidates })
+}
+
+/// Returns whether a claim is this host's. Of two machines that have one name, each finds the other's claim held by a session
+/// that it does not know. Without a session the host had failed, and may have another address since.
+pub fn is_own_claim(claim: &SlotClaim, host: &HostIdentity, recorded: &RegistrationState) -> bool {
+    let is_recorded = claim.session == recorded.session;
+    claim.owner.name == host.name
+        && (claim.session.is_none() || is_recorded || claim.owner.address == host.address)
 }
 
 fn find_entries_of_others<'a>(

@@ -10,6 +10,7 @@ use crate::model::health::Health;
 use crate::model::name::ServiceName;
 use crate::model::plural::Count;
 use crate::model::ports::Port;
+use crate::model::redaction::is_placeholder;
 use crate::model::socket::SocketCount;
 use crate::model::version::Version;
 use crate::templates::vhost;
@@ -223,8 +224,17 @@ pub fn check_values(how: &RunSpec) -> Result<(), DeployRefusal> {
                 "a name has letters, digits and `_`",
             );
         }
-        if !sane(value) {
-            return bad(format!("the value of `{name}`"), "no NUL, no line break, at most 32 KiB");
+        if is_placeholder(value) {
+            return bad(
+                format!("the value of `{name}`"),
+                "it is a placeholder from an answer, not the value itself",
+            );
+        }
+        if value.len() > MAX_VALUE_BYTES || value.chars().any(|c| c.is_control() && c != '\n' && c != '\t') {
+            return bad(
+                format!("the value of `{name}`"),
+                "no control characters but tabs and line feeds, at most 32 KiB",
+            );
         }
     }
     if how.user.is_some() && !matches!(how.workload, Workload::Command { .. }) {

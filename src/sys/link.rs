@@ -185,8 +185,11 @@ impl HttpLink {
     ) -> LinkResult<R> {
         let request = self.encode(endpoint, path, query, body)?;
         let (connection, answer) = self.send(endpoint.timeout(body), &request, true).await?;
-        let is_kept = [JOURNAL.row.path, DEPLOYMENTS.row.path].contains(&endpoint.row.path);
-        let content = if is_kept { Content::Data } else { Content::Display };
+        let content = match endpoint.row {
+            row if row == JOURNAL.row => Content::Data,
+            row if row == DEPLOYMENTS.row => Content::Deployments,
+            _ => Content::Display,
+        };
         self.read_json(content, connection, answer).await
     }
 

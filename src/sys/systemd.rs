@@ -11,10 +11,14 @@ use super::exec::{DEFAULT_PATH, ExecError, Output, Program};
 use super::files::LocalFiles;
 use super::lines::read_lines;
 use crate::model::deployment::{InstanceId, InstanceSpec, ProcessState};
-use crate::templates::unit;
+use crate::templates::unit::{self, ValueLocation};
 use crate::world::files::FileSystem;
 use crate::world::link::SharedLineSink;
 use crate::world::runner::{Runner, RunnerError, StopResult};
+
+mod environment;
+
+use environment::EnvironmentFiles;
 
 /// The directory of the administrator's units (systemd.unit(5)).
 const UNIT_DIR: &str = "/etc/systemd/system";
@@ -37,15 +41,15 @@ const PROPERTIES: &str = "LoadState,ActiveState,SubState,MainPID,ExecMainStartTi
 #[derive(Debug)]
 pub struct Systemd {
     unit_dir: PathBuf,
-}
-
-impl Default for Systemd {
-    fn default() -> Self {
-        Self { unit_dir: UNIT_DIR.into() }
-    }
+    environment: EnvironmentFiles,
 }
 
 impl Systemd {
+    /// `state_dir` is switchman's own.
+    pub fn new(state_dir: &Path) -> Self {
+        Self { unit_dir: UNIT_DIR.into(), environment: EnvironmentFiles::new(state_dir) }
+    }
+
     pub fn is_running() -> bool {
         Path::new(SYSTEMD_RUN_DIR).is_dir()
     }
@@ -66,17 +70,7 @@ impl Systemd {
             |reason: String| RunnerError::Failed { action: "start", instance: spec.id.clone(), reason };
         let program = locate(spec)?;
         check_user(spec)?;
-        let text = unit::render_unit(spec, &program).map_err(|error| because(error.to_string()))?;
-        let file = self.unit_path(&spec.id);
-        match std::fs::read_to_string(&file) {
-            Ok(known) if !unit::is_same_command(&known, &text) => {
-                return Err(because("it is there already, and is run in another way".to_owned()));
-            }
-            Ok(known) if known == text => {}
-            _ => LocalFiles
-                .write(&file, &text)
-                .map_err(|error| RunnerError::WriteFailed { path: file.clone(), reason: error.reason })?,
-        }
+        self.write_unit(spec, &program)?;
         run_systemctl(&["daemon-reload"], None, COMMAND_TIMEOUT).await.map_err(because)?;
         let started = run_systemctl(&["enable", "--now", "--quiet"], Some(&spec.id), COMMAND_TIMEOUT).await;
         if let Err(reason) = started {
@@ -85,6 +79,43 @@ impl Systemd {
             return Err(because(if log.is_empty() { reason } else { log }));
         }
         Ok(())
+    }
+
+    /// Writes the unit and its environment, unless they are there. A unit of 0.1.0, which has the values in it, is replaced: its
+    /// process runs on.
+    fn write_unit(&self, spec: &InstanceSpec, program: &Path) -> Result<(), RunnerError> {
+        let because =
+            |reason: String| RunnerError::Failed { action: "start", instance: spec.id.clone(), reason };
+        let (file, values_file) = (self.unit_path(&spec.id), self.environment.path(&spec.id));
+        let text = unit::render_unit(spec, program, ValueLocation::File(&values_file))
+            .map_err(|error| because(error.to_string()))?;
+        let values = unit::render_private_environment(spec);
+        let known = std::fs::read_to_string(&file).ok();
+        if let Some(known) = &known {
+            let known_values = self.environment.read(&spec.id).map_err(|error| RunnerError::ReadFailed {
+                path: values_file.clone(),
+                reason: error.to_string(),
+            })?;
+            let is_same = unit::is_same_command(known, &text)
+                && known_values.is_none_or(|known| values.as_ref() == Some(&known));
+            let is_old = || {
+                unit::render_unit(spec, program, ValueLocation::Unit)
+                    .is_ok_and(|old| unit::is_same_command(known, &old))
+            };
+            if !is_same && !is_old() {
+                return Err(because("it is there already, and is run in another way".to_owned()));
+            }
+        }
+        // Before the unit that names it.
+        self.environment
+            .write(&spec.id, values.as_deref())
+            .map_err(|error| RunnerError::WriteFailed { path: values_file, reason: error.to_string() })?;
+        if known.as_ref() == Some(&text) {
+            return Ok(());
+        }
+        LocalFiles
+            .write(&file, &text)
+            .map_err(|error| RunnerError::WriteFailed { path: file, reason: error.reason })
     }
 
     /// Reads the last lines that systemd or the program logged, for an instance that did not start.
@@ -101,6 +132,9 @@ impl Systemd {
     async fn remove_unit(&self, instance: &InstanceId) -> Result<(), String> {
         run_systemctl(&["disable", "--now", "--quiet"], Some(instance), COMMAND_TIMEOUT).await?;
         LocalFiles.remove(&self.unit_path(instance)).map_err(|error| error.to_string())?;
+        self.environment.remove(instance).map_err(|error| {
+            format!("cannot remove `{}`: {error}", self.environment.path(instance).display())
+        })?;
         run_systemctl(&["daemon-reload"], None, COMMAND_TIMEOUT).await?;
         // Fails where there is nothing to forget.
         let _ = run_systemctl(&["reset-failed", "--quiet"], Some(instance), COMMAND_TIMEOUT).await;
@@ -316,8 +350,10 @@ impl Runner for Systemd {
         if self.unit_path(instance).exists() {
             return Err(to_runner_error("forget", instance)("it is not stopped".to_owned()));
         }
-        // The journal is the machine's, and turns its own oldest entries out.
-        Ok(())
+        // Left where a stop was cut short. The journal is the machine's, and turns its own oldest entries out.
+        self.environment
+            .remove(instance)
+            .map_err(|error| to_runner_error("forget", instance)(error.to_string()))
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::model::deployment::{InstanceId, InstanceSpec, StopSignal};
+use crate::model::environment_file::render_environment_file;
 
 /// A value that cannot be written into a unit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,6 +27,26 @@ pub fn parse_unit_name(name: &str) -> Option<InstanceId> {
     name.strip_prefix("switchman-")?.strip_suffix(".service")?.parse().ok()
 }
 
+/// The variables that switchman itself sets. They are in the unit, which every user may read.
+const PUBLIC_VARIABLES: [&str; 5] =
+    ["PORT", "SWITCHMAN_SERVICE", "SWITCHMAN_VERSION", "SWITCHMAN_DEPLOYMENT", "SWITCHMAN_RELEASE"];
+
+/// The location of the values of the operator's variables.
+#[derive(Debug, Clone, Copy)]
+pub enum ValueLocation<'a> {
+    /// In a file for root alone.
+    File(&'a Path),
+    /// In the unit, as 0.1.0 had them: systemd shows them to every user.
+    Unit,
+}
+
+/// Renders the file with the operator's variables; `None` where there are none.
+pub fn render_private_environment(spec: &InstanceSpec) -> Option<String> {
+    let variables = spec.env.iter().filter(|(name, _)| !PUBLIC_VARIABLES.contains(&name.as_str()));
+    let text = render_environment_file(variables);
+    (!text.is_empty()).then_some(text)
+}
+
 /// Renders the unit of an instance. `program` is the absolute path of the first word of its argv.
 ///
 /// `KillMode`: TERM goes to every process (`control-group`); another signal is for the first process alone (`mixed`), which
@@ -33,7 +54,11 @@ pub fn parse_unit_name(name: &str) -> Option<InstanceId> {
 /// not grow: `RestartSteps=` came with 254, and older ones complain of it at every reload. The hardening
 /// is what a program that listens on a port and writes to its own files does not notice; `ProtectSystem` is not among it,
 /// for switchman does not know where an application writes.
-pub fn render_unit(spec: &InstanceSpec, program: &Path) -> Result<String, UnitError> {
+pub fn render_unit(
+    spec: &InstanceSpec,
+    program: &Path,
+    values: ValueLocation<'_>,
+) -> Result<String, UnitError> {
     let InstanceSpec { id, service, version, .. } = spec;
     let dir = escape_plain("the directory", &spec.dir.to_string_lossy())?;
     let mut argv = quote_word("the program", &program.to_string_lossy(), DollarEscape::Expanded)?;
@@ -46,20 +71,7 @@ pub fn render_unit(spec: &InstanceSpec, program: &Path) -> Result<String, UnitEr
          (switchman)\nAfter=network.target\nStartLimitIntervalSec=0\n\n[Service]\n\
          Type=exec\nWorkingDirectory={dir}\nExecStart={argv}\n"
     );
-    // As everywhere: PATH comes from systemd, HOME too where there is a user, and %h is the home of the user who runs systemd.
-    if !spec.env.contains_key("LANG") {
-        text.push_str("Environment=\"LANG=C.UTF-8\"\n");
-    }
-    if !spec.env.contains_key("HOME") && spec.user.is_none() {
-        text.push_str("Environment=\"HOME=%h\"\n");
-    }
-    for (key, value) in &spec.env {
-        let _ = writeln!(
-            text,
-            "Environment={}",
-            quote_word("the environment", &format!("{key}={value}"), DollarEscape::Plain)?
-        );
-    }
+    text.push_str(&render_environment(spec, values)?);
     if let Some(user) = &spec.user {
         let _ = writeln!(text, "User={}", escape_plain("the user", user)?);
     }
@@ -89,6 +101,32 @@ pub fn render_unit(spec: &InstanceSpec, program: &Path) -> Result<String, UnitEr
          ProtectKernelModules=yes\nProtectControlGroups=yes\nProtectClock=yes\nRestrictSUIDSGID=yes\n\
          LockPersonality=yes\n\n# {id}\n[Install]\nWantedBy=multi-user.target\n"
     );
+    Ok(text)
+}
+
+fn render_environment(spec: &InstanceSpec, values: ValueLocation<'_>) -> Result<String, UnitError> {
+    let mut text = String::new();
+    // As everywhere: PATH comes from systemd, HOME too where there is a user, and %h is the home of the user who runs systemd.
+    if !spec.env.contains_key("LANG") {
+        text.push_str("Environment=\"LANG=C.UTF-8\"\n");
+    }
+    if !spec.env.contains_key("HOME") && spec.user.is_none() {
+        text.push_str("Environment=\"HOME=%h\"\n");
+    }
+    let is_in_unit = |name: &str| match values {
+        ValueLocation::Unit => true,
+        ValueLocation::File(_) => PUBLIC_VARIABLES.contains(&name),
+    };
+    for (key, value) in spec.env.iter().filter(|(name, _)| is_in_unit(name)) {
+        let variable = quote_word("the environment", &format!("{key}={value}"), DollarEscape::Plain)?;
+        let _ = writeln!(text, "Environment={variable}");
+    }
+    if let ValueLocation::File(file) = values
+        && render_private_environment(spec).is_some()
+    {
+        let file = escape_plain("the directory of the state", &file.to_string_lossy())?;
+        let _ = writeln!(text, "EnvironmentFile={file}");
+    }
     Ok(text)
 }
 

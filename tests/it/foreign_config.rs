@@ -126,6 +126,25 @@ fn symbolic_link_in_a_directory_of_another_user_is_refused() {
     assert!(error.contains("/theirs` is owned by nobody") && !place.path("ran").exists(), "{error}");
 }
 
+/// A directory such as /tmp: its sticky bit keeps the entries of others, and anyone adds one.
+#[test]
+fn symbolic_link_of_another_user_is_refused() {
+    let Some(place) = Place::new() else { return };
+    fs::create_dir(place.path("shared")).unwrap();
+    set_mode(&place.path("shared"), 0o1777);
+    let (link, own) = (place.path("shared/link.yaml"), place.path("shared/own.yaml"));
+    std::os::unix::fs::symlink(place.path("project/switchman.yaml"), &link).unwrap();
+    std::os::unix::fs::lchown(&link, Some(NOBODY), Some(NOBODY)).unwrap();
+    std::os::unix::fs::symlink(&link, &own).unwrap();
+    for named in [link, own] {
+        let output = place.run(&["--config", named.to_str().unwrap(), "status", "--host", "web1"], &[]);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{error}");
+        assert!(error.contains("/shared/link.yaml` is owned by nobody"), "{error}");
+        assert!(!place.path("ran").exists(), "{error}");
+    }
+}
+
 #[test]
 fn hook_that_another_user_could_change_is_refused() {
     let Some(place) = Place::new() else { return };

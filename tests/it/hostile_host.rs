@@ -133,6 +133,36 @@ fn history_of_a_host_has_no_escape_sequences() {
     assert_harmless(&output);
 }
 
+/// Metadata, command lines, and the ends of processes are what a host says they are.
+#[test]
+fn deployments_of_a_host_have_no_escape_sequences() {
+    let colored = format!("\u{1b}[31m{HOSTILE}");
+    let health = serde_json::json!({
+        "path": colored, "status": 200, "host": null, "timeout_ms": 1000, "interval_ms": 1000, "rise": 1
+    });
+    let deployment = serde_json::json!({
+        "id": "dp_0123456789", "service": "shop", "version": "1.0.0", "revision": 1, "stage": "ready", "health": health,
+        "metadata": {colored.as_str(): colored}, "address": "127.0.0.1",
+        "created_at": "2026-11-27T10:15:00Z", "updated_at": "2026-11-27T10:15:00Z",
+        "instance": {"build": 1, "port": 20000, "how": {"workload": {"command": {"argv": [colored]}}}, "digest": colored}
+    });
+    let error = serde_json::json!({"error": colored});
+    let view = serde_json::json!({
+        "deployment": deployment, "role": "shadow", "backup": false, "status": "drained",
+        "process": error, "sockets": error, "via_main_port": error
+    });
+    let body = serde_json::json!({"services": [], "deployments": [view], "runner": colored});
+    let host = FakeHost::new(200, &body.to_string());
+    for args in [&["describe", "shop"][..], &["ls", "-W"], &["ls"], &["--output", "json", "describe", "shop"]]
+    {
+        let output = host.run(args);
+        let text = format!("{output:?}");
+        assert!(text.contains("1.0.0"), "{args:?}: {text}");
+        assert!(!args.contains(&"describe") || text.contains("owned"), "{args:?}: {text}");
+        assert_harmless(&output);
+    }
+}
+
 #[test]
 fn answer_without_end_is_cut_and_named() {
     let host = FakeHost::new(200, "endless");

@@ -373,13 +373,15 @@ async fn updates_in_place_keep_the_id_and_lose_nothing() {
     let rows = async || -> Value { site.json(&["ls"]).await["rows"].take() };
     let before = rows().await;
     let source = write_release(&site.lab, "4.0.1").unwrap().display().to_string();
-    site.well(&["update", "shop", "4.0.0", &source, "--memory", "512", "--env", "A=1"]).await;
+    site.well(&["update", "shop", "4.0.0", &source, "--memory", "512", "--env", SECRET]).await;
     let after = rows().await;
     assert_eq!((&after[0]["id"], &after[0]["revision"]), (&before[0]["id"], &before[0]["revision"]));
     assert_eq!(after[0]["hosts"][0][1]["deployment"]["instance"]["build"], 2);
     let how = &after[0]["hosts"][0][1]["deployment"]["instance"]["how"];
     assert_eq!(how["workload"]["command"]["argv"][0], "sh", "what was not said stays: {how}");
-    assert_eq!((&how["env"]["A"], &how["resources"]["memory_bytes"]), (&"1".into(), &(512 << 20).into()));
+    assert_eq!(how["resources"]["memory_bytes"], 512 << 20);
+    assert!(how["env"]["TOKEN"].as_str().unwrap().starts_with("redacted:"), "{how}");
+    no_other_user_reads_the_secret(&site).await;
     // R11 on the API, as it is written there: something that runs already gets another address.
     let start = |port: u16| {
         format!(
@@ -404,6 +406,33 @@ async fn updates_in_place_keep_the_id_and_lose_nothing() {
     site.well(&["assign", "shop", "5.0.0", "--host", "web1", "--strategy", "flip", "--yes"]).await;
     site.answered_by("web1", "ext9101").await;
     site.down_without_loss().await;
+}
+
+const SECRET: &str = "TOKEN=hunter2-hunter2-hunter2";
+
+/// Searches everything of the lab, and all command lines, as a user without privileges. A file that this user may read is found.
+async fn no_other_user_reads_the_secret(site: &Site) {
+    let dir = site.lab.dir();
+    // Also the pattern: no command line of the search has the secret.
+    let readable = dir.join("readable").display().to_string();
+    std::fs::write(&readable, SECRET.trim_start_matches("TOKEN=")).unwrap();
+    let find = format!(
+        "chmod 755 {0}; setpriv --reuid 65534 --regid 65534 --clear-groups \
+         grep -rlasF -f {readable} {0} /proc/[0-9]*/cmdline; true",
+        dir.display()
+    );
+    let found = site.inside("web1", &find).await.stdout;
+    assert_eq!(found.trim(), readable);
+    for args in
+        [&["describe", "shop", "4.0.0"][..], &["ls", "--output", "json"], &["history", "--host", "web1"]]
+    {
+        let shown = site.run(args).await;
+        assert!(
+            !format!("{}{}", shown.stdout, shown.stderr).contains("hunter2"),
+            "{args:?}: {}",
+            shown.stdout
+        );
+    }
 }
 
 /// HAProxy keeps connections to the old instance for as long as clients come by: they are closed while it drains.

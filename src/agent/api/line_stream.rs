@@ -1,4 +1,4 @@
-//! The answer that goes on while something runs: JSON lines, and a sign of life while nothing happens.
+//! The answer that goes on while something runs: JSON lines, and a line without content while nothing happens.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -10,7 +10,7 @@ use clap::Args;
 use super::CommandTarget;
 use super::assign::make_main;
 use crate::cli::Context;
-use crate::cli::failure::fail_version;
+use crate::cli::failure::{fail_file, fail_usage, fail_version};
 use crate::cli::host_args::HostArgs;
 use crate::cli::interrupt::{self, InterruptPolicy};
 use crate::cli::lock_wait_args::LockWaitArgs;
@@ -19,6 +19,7 @@ use crate::config::env;
 use crate::error::Failure;
 use crate::model::deployment::{InstanceLimits, RunSpec, RunSpecChange, WebServer, Workload};
 use crate::model::duration;
+use crate::model::environment_file::parse_environment_file;
 use crate::model::health::Health;
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
@@ -82,9 +83,15 @@ impl DeployArgs {
 pub struct InstanceArgs {
     /// Set an environment variable; may be given several times.
     ///
-    /// A bare NAME copies the caller's value.
+    /// A bare NAME copies the caller's value, so that no process list shows it. NAME has to be set there; NAME= is empty.
     #[arg(short, long = "env", visible_alias = "environment", value_name = "NAME[=VALUE]")]
     env: Vec<String>,
+    /// Set the variables of this file; may be given several times.
+    ///
+    /// It has lines of NAME=VALUE. A value in double or single quotes may have several lines, and a line that begins with # is a
+    /// comment. A variable of --env replaces that of a file.
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
     /// Run it as this user of the host [default: the user of the host's switchman]
     #[arg(long, value_name = "USER")]
     user: Option<String>,
@@ -112,7 +119,8 @@ pub struct InstanceArgs {
 
 impl InstanceArgs {
     /// Returns the options that were given, and no others.
-    pub(super) fn into_change(self, source: &str) -> RunSpecChange {
+    pub(super) fn into_change(self, command: &'static str, source: &str) -> Result<RunSpecChange, Failure> {
+        let env = read_env(command, self.env, &self.env_file, env::read_variable)?;
         let server = self.server.map(WebServer::from);
         let workload = if is_url(source) {
             Some(Workload::External { uri: source.to_owned() })
@@ -121,9 +129,9 @@ impl InstanceArgs {
         } else {
             Some(Workload::Command { argv: self.command })
         };
-        RunSpecChange {
+        Ok(RunSpecChange {
             workload,
-            env: parse_env(self.env),
+            env,
             user: self.user,
             resources: InstanceLimits {
                 memory_bytes: self.memory.map(|mib| mib.saturating_mul(1024 * 1024)),
@@ -131,21 +139,40 @@ impl InstanceArgs {
                 open_files: self.open_files,
             },
             grace: self.grace,
-        }
+        })
     }
 }
 
-/// Seed row D20 (docs/design/seed-systems.md#mvi-and-daeploy): a bare NAME copies the caller's value, or is empty.
-fn parse_env(given: Vec<String>) -> BTreeMap<String, String> {
-    let read = |text: String| {
-        if let Some((name, value)) = text.split_once('=') {
+/// Returns the variables of the files, and the given ones, which win. Seed row D20
+/// (docs/design/seed-systems.md#mvi-and-daeploy): a bare NAME copies the caller's value.
+fn read_env(
+    command: &'static str,
+    given: Vec<String>,
+    files: &[PathBuf],
+    read_variable: impl Fn(&str) -> Option<String>,
+) -> Result<BTreeMap<String, String>, Failure> {
+    let mut env = BTreeMap::new();
+    for file in files {
+        let text = std::fs::read_to_string(file).map_err(fail_file("read the environment", file))?;
+        let variables = parse_environment_file(&text).map_err(|error| {
+            fail_usage(command, format!("read the environment `{}`", file.display()), error.to_string())
+        })?;
+        env.extend(variables);
+    }
+    for text in given {
+        let (name, value) = if let Some((name, value)) = text.split_once('=') {
             (name.to_owned(), value.to_owned())
         } else {
-            let value = env::read_variable(&text).unwrap_or_default();
-            (text, value)
-        }
-    };
-    given.into_iter().map(read).collect()
+            let reason = format!("it is not set here; write `{text}=` for an empty value");
+            let value = read_variable(&text);
+            (
+                text.clone(),
+                value.ok_or_else(|| fail_usage(command, format!("copy the variable `{text}`"), reason))?,
+            )
+        };
+        env.insert(name, value);
+    }
+    Ok(env)
 }
 
 /// Variables of CI systems that identify the code and the build.
@@ -212,7 +239,7 @@ pub async fn deploy(args: DeployArgs, context: &Context) -> Result<(), Failure> 
         source: parse_source(&source),
         run_spec: args
             .instance
-            .into_change(&source)
+            .into_change("deploy", &source)?
             .apply_to(RunSpec::new(Workload::Vhost { server: WebServer::Nginx })),
         port: args.port,
         instances: args.instances,
@@ -249,13 +276,46 @@ pub async fn deploy(args: DeployArgs, context: &Context) -> Result<(), Failure> 
 mod tests {
     use super::*;
 
+    fn read(given: &[&str], files: &[PathBuf]) -> Result<BTreeMap<String, String>, String> {
+        let given = given.iter().map(|text| (*text).to_owned()).collect();
+        let read_variable = |name: &str| match name {
+            "TOKEN" => Some("hunter2".to_owned()),
+            "EMPTY" => Some(String::new()),
+            _ => None,
+        };
+        read_env("deploy", given, files, read_variable).map_err(|failure| failure.to_string())
+    }
+
     /// Rows: D20.
     #[test]
     fn bare_name_of_the_environment_copies_the_value_of_the_caller() {
-        let parsed = parse_env(vec!["A=1=2".to_owned(), "PATH".to_owned(), "SWM_NOT_SET".to_owned()]);
-        assert_eq!(parsed["A"], "1=2");
-        assert_eq!(Some(parsed["PATH"].clone()), env::read_variable("PATH"));
-        assert_eq!(parsed["SWM_NOT_SET"], "");
+        let parsed = read(&["A=1=2", "TOKEN", "EMPTY", "NOT_SET="], &[]).unwrap();
+        let expected = [("A", "1=2"), ("EMPTY", ""), ("NOT_SET", ""), ("TOKEN", "hunter2")];
+        assert_eq!(parsed, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+    }
+
+    /// An instance without its password would start, and fail at its first use of it.
+    #[test]
+    fn bare_name_that_is_not_set_is_refused() {
+        let error = read(&["A=1", "NOT_SET"], &[]).unwrap_err();
+        assert!(error.contains("`NOT_SET`") && error.contains("write `NOT_SET=`"), "{error}");
+    }
+
+    #[test]
+    fn variables_of_files_are_read_and_those_of_flags_win() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, broken) = (dir.path().join("one.env"), dir.path().join("broken.env"));
+        std::fs::write(&one, "A=1\nKEY=\"-----BEGIN\nhunter2\n\"\n").unwrap();
+        std::fs::write(&broken, "A=1\nhunter2\n").unwrap();
+        let parsed = read(&["A=2"], std::slice::from_ref(&one)).unwrap();
+        assert_eq!((parsed["A"].as_str(), parsed["KEY"].as_str()), ("2", "-----BEGIN\nhunter2\n"));
+        let error = read(&[], &[one, broken]).unwrap_err();
+        assert!(
+            error.contains("broken.env") && error.contains("line 2") && !error.contains("hunter2"),
+            "{error}"
+        );
+        let error = read(&[], &[dir.path().join("missing.env")]).unwrap_err();
+        assert!(error.contains("missing.env"), "{error}");
     }
 
     /// Rows: R36.

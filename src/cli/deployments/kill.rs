@@ -17,7 +17,10 @@ use crate::model::duration;
 use crate::model::name::ServiceName;
 use crate::model::plural::Count;
 use crate::model::version::Version;
-use crate::ops::fleet::deployments::{self, FleetDeployError, FleetDeployment, KillOptions, VersionStatus};
+use crate::ops::fleet::deployments::{
+    self, FleetDeployError, FleetDeployment, KillOptions, KilledDeployment, Listing, VersionStatus,
+};
+use crate::world::lock::FleetLock;
 
 #[derive(Debug, Args)]
 pub struct KillArgs {
@@ -97,6 +100,7 @@ pub async fn kill(args: KillArgs, context: &Context) -> Result<(), Failure> {
     for (part, rows) in &parts {
         let CommandTarget { world, fleet, hosts } = part;
         let checked = deployments::check_kill(world, fleet, hosts, &complete, rows, &actor).await;
+        share_wait_budget(&parts);
         match rows.first().filter(|_| !args.all) {
             Some(row) => checked.map_err(fail_version(&*action, &row.service, args.version.as_ref()))?,
             None => checked.map_err(fail_deployments(&*action))?,
@@ -126,24 +130,57 @@ pub async fn kill(args: KillArgs, context: &Context) -> Result<(), Failure> {
         keep_files: args.keep_files,
         actor,
     };
-    let report_killed = |killed: &deployments::KilledDeployment| {
-        context.renderer.print_line(&format!("Service {} {} killed.", killed.service, killed.version));
-        match killed.aborted_requests {
-            Some(0) => {}
-            Some(cut) => {
-                context.renderer.print_remark(&format!("closed {} in flight", Count(cut, "request")));
-            }
-            None => context.renderer.print_remark("the number of closed requests is unknown"),
-        }
-    };
-    let mut killed = Vec::new();
-    for (part, rows) in &parts {
+    kill_parts(context, &complete, &parts, &options, &action).await
+}
+
+/// Kills the versions of one service after another, and stops at the first error. What was killed before is printed, too.
+async fn kill_parts(
+    context: &Context,
+    complete: &Listing,
+    parts: &[(CommandTarget, Vec<FleetDeployment>)],
+    options: &KillOptions,
+    action: &str,
+) -> Result<(), Failure> {
+    let mut killed: Vec<KilledDeployment> = Vec::new();
+    let mut result = Ok(());
+    for (part, rows) in parts {
         let CommandTarget { world, fleet, hosts } = part;
-        let killing = deployments::kill(world, fleet, hosts, (&complete, rows), &options, report_killed);
-        killed.extend(killing.await.map_err(fail_deployments(&*action))?);
+        let report = |one: &KilledDeployment| {
+            report_killed(context, one);
+            killed.push(one.clone());
+        };
+        let ended = deployments::kill(world, fleet, hosts, (complete, rows), options, report).await;
+        share_wait_budget(parts);
+        if let Err(error) = ended {
+            result = Err(fail_deployments(action)(error));
+            break;
+        }
     }
-    context.renderer.print_kill(&killed);
-    Ok(())
+    if result.is_ok() || !killed.is_empty() {
+        context.renderer.print_kill(&killed);
+    }
+    result.map_err(|cause| match killed.len() {
+        0 => cause,
+        killed => Failure::KilledPartially { killed, cause: Box::new(cause) },
+    })
+}
+
+fn report_killed(context: &Context, killed: &KilledDeployment) {
+    context.renderer.print_line(&format!("Service {} {} killed.", killed.service, killed.version));
+    match killed.aborted_requests {
+        Some(0) => {}
+        Some(cut) => context.renderer.print_remark(&format!("closed {} in flight", Count(cut, "request"))),
+        None => context.renderer.print_remark("the number of closed requests is unknown"),
+    }
+}
+
+/// Leaves as much of `--wait-lock` to each service as the others have left: it limits the waits of the whole command.
+fn share_wait_budget(parts: &[(CommandTarget, Vec<FleetDeployment>)]) {
+    let locks = || parts.iter().map(|(part, _)| &part.world.lock);
+    let left = locks().map(FleetLock::wait_budget).min().unwrap_or_default();
+    for lock in locks() {
+        lock.spend_wait(lock.wait_budget().saturating_sub(left));
+    }
 }
 
 /// Returns the rows of each service with the target of that service: each has balancers and a lock of its own.

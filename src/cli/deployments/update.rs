@@ -52,7 +52,7 @@ pub async fn update(args: UpdateArgs, context: &Context) -> Result<(), Failure> 
     place.print_active_host(context);
     let options = UpdateOptions {
         source: parse_source(&new),
-        run_change: args.how.into_change(&new),
+        run_change: args.how.into_change("update", &new)?,
         drain_timeout: args.drain_timeout.unwrap_or(place.fleet.limits.drain_timeout),
         actor: env::read_actor(),
     };

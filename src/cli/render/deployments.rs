@@ -12,6 +12,7 @@ use crate::model::name::HostName;
 use crate::model::observation::ObservationError;
 use crate::model::plural::Count;
 use crate::model::shell::join_words;
+use crate::model::terminal_text::clean_line;
 use crate::ops::fleet::deployments::{
     AppliedWeights, AssignReport, DeployReport, FleetDeployment, HostSplit, KilledDeployment, Listing,
     ServerWeight,
@@ -200,6 +201,8 @@ fn format_private(row: &FleetDeployment) -> Option<String> {
 
 /// Columns under a dashed rule, one blank apart.
 fn format_ruled_table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let clean = |row: &Vec<String>| row.iter().map(|cell| clean_line(cell).into_owned()).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(clean).collect();
     let width = |at: usize| {
         let cells = rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count());
         cells.chain([header[at].len() + 2]).max().unwrap_or(0)
@@ -207,14 +210,14 @@ fn format_ruled_table(header: &[&str], rows: &[Vec<String>]) -> String {
     let widths: Vec<usize> = (0..header.len()).map(width).collect();
     let mut text = String::new();
     let mut line = |cells: &mut dyn Iterator<Item = &str>| {
-        let padded: Vec<String> =
-            cells.zip(&widths).map(|(cell, width)| format!("{cell:<width$}", width = *width)).collect();
+        let pad = |(cell, width): (&str, &usize)| format!("{cell:<width$}", width = *width);
+        let padded: Vec<String> = cells.zip(&widths).map(pad).collect();
         let _ = writeln!(text, "{}", padded.join(" ").trim_end());
     };
     line(&mut header.iter().copied());
     let rule: Vec<String> = widths.iter().map(|width| "-".repeat(*width)).collect();
     line(&mut rule.iter().map(String::as_str));
-    for row in rows {
+    for row in &rows {
         line(&mut row.iter().map(String::as_str));
     }
     text
@@ -289,7 +292,7 @@ fn format_descriptions(rows: &[FleetDeployment], time: TimeFormat) -> String {
 fn format_description(row: &FleetDeployment, time: TimeFormat) -> String {
     let mut text = format!("{} {}\n", row.service, row.version);
     let mut line = |name: &str, value: &str| {
-        let _ = writeln!(text, "  {name:<10} {value}");
+        let _ = writeln!(text, "  {name:<10} {}", clean_line(value));
     };
     line("ID", row.id.as_str());
     let latest = if row.is_latest { " [Latest]" } else { "" };
@@ -312,7 +315,7 @@ fn format_description(row: &FleetDeployment, time: TimeFormat) -> String {
         let deployment = &view.deployment;
         let _ = writeln!(text, "  {host}");
         let mut line = |name: &str, value: &str| {
-            let _ = writeln!(text, "    {name:<10} {value}");
+            let _ = writeln!(text, "    {name:<10} {}", clean_line(value));
         };
         line("Endpoint", &format!("http://{}/", deployment.endpoint(&deployment.instance)));
         line("Created at", &time.format(deployment.created_at));

@@ -135,6 +135,10 @@ pub const fn error_code_hint(code: ErrorCode) -> &'static str {
         ErrorCode::RulesMalformed => {
             "nothing was changed; `switchman check` and `iptables-save -t nat` show the rules"
         }
+        ErrorCode::HalfUpdated => {
+            "`switchman describe NAME` shows the build of each instance; `switchman update NAME VERSION SOURCE` with the old or the new \
+             code replaces those that have the other"
+        }
         ErrorCode::Other => "`switchman status` shows the host; install the same switchman on both",
     }
 }

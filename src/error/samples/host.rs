@@ -1,12 +1,13 @@
 //! Samples of the reasons for which a host refuses or fails: they reach the operator through a link.
 
-use super::{Sample, name, not_found, samples, secs, wrap};
+use super::{Failure, Sample, name, not_found, samples, secs, wrap};
 use crate::model::api::deployments::DeploymentRef;
 use crate::model::deployment::{DeploymentId, InstanceId};
 use crate::model::example::port;
 use crate::model::history::Actor;
 use crate::model::owner::Owner;
 use crate::model::port_forward::Switch;
+use crate::model::private_file::Exposure;
 use crate::model::rules::Family;
 use crate::ops::host::deployments::error::HostDeployError;
 use crate::ops::host::rules::ChangeError;
@@ -263,4 +264,21 @@ pub(super) fn list_host_errors() -> Vec<Sample<HostDeployError>> {
     all.extend(wrap(list_split_errors(), HostDeployError::Split));
     all.extend(wrap(list_proxy_errors(), HostDeployError::Proxy));
     all
+}
+
+/// A token that other users may read.
+pub(super) fn expose_token() -> Failure {
+    let exposure = Exposure::Mode(0o644);
+    Failure::ExposedSecret { what: "token", path: "/etc/switchman/token".into(), exposure }
+}
+
+/// A key of another user.
+pub(super) fn expose_key() -> Failure {
+    let exposure = Exposure::Owner(1000);
+    Failure::ExposedSecret { what: "key", path: "/etc/switchman/web1.key".into(), exposure }
+}
+
+pub(super) fn fail_to_write_report() -> Failure {
+    let source = std::io::Error::other("Read-only file system (os error 30)");
+    Failure::File { action: "write", path: "report.html".into(), source }
 }

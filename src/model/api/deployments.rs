@@ -240,6 +240,10 @@ pub struct UpdateRequest {
     /// Everything is checked, nothing is done.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,
+    /// Instances that the caller expects to be replaced: its time limit grows with them. The field stays with the caller,
+    /// since an older host refuses fields that it does not know.
+    #[serde(skip)]
+    pub expected_instances: u32,
 }
 
 /// The merge of a deployment into the one that its version is on other hosts.

@@ -77,6 +77,14 @@ pub struct LogsQuery {
     pub follow: Option<bool>,
 }
 
+/// Instances are replaced one after another. Where the last one fails, the host replaces the ones before it a second time.
+fn compute_update_timeout(request: &UpdateRequest) -> Duration {
+    let grace = request.how.as_ref().map_or(MINUTE, |how| how.grace);
+    let each = request.health_timeout.saturating_add(request.drain_timeout).saturating_add(grace);
+    let replacements = request.expected_instances.max(1).saturating_mul(2) - 1;
+    ANSWER_TIMEOUT.saturating_add(each.saturating_mul(replacements))
+}
+
 /// Declares the rows, and the list of them all.
 macro_rules! table {
     ($($name:ident: $types:ty = $row:expr;)*) => {
@@ -163,10 +171,7 @@ table! {
         "update",
         "Replace the code of a deployment, or the address of a registered one; the id stays",
     )
-    .with_timeout(|request: &UpdateRequest| {
-        let grace = request.how.as_ref().map_or(MINUTE, |how| how.grace);
-        ANSWER_TIMEOUT + request.health_timeout + request.drain_timeout + grace
-    })
+    .with_timeout(compute_update_timeout)
     .with_short_path();
     PATCH_UPDATE: Send<UpdateRequest, Deployment, DeploymentId> =
         Endpoint::new(Method::Patch, UPDATE.row.path, "patch", UPDATE.row.summary).with_short_path().for_other_programs();
@@ -224,4 +229,47 @@ table! {
         "Compare a shadow's answers with main's; null: no evidence yet",
     )
     .with_short_path();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::api::endpoint::RequestBody;
+    use crate::model::deployment::Instance;
+    use crate::model::example;
+
+    fn make_update(expected_instances: u32) -> UpdateRequest {
+        let Instance { how, .. } = example::deployment("shop", "1.0.0", 20001).instance;
+        UpdateRequest {
+            id: "dp_0123456789".parse().unwrap(),
+            how: Some(how),
+            digest: None,
+            health_timeout: Duration::from_secs(50),
+            drain_timeout: Duration::from_mins(10),
+            site: None,
+            actor: example::make_actor(),
+            dry_run: false,
+            expected_instances,
+        }
+    }
+
+    /// Eight instances that each drain for the whole limit, and seven that are taken back after the eighth failed.
+    #[test]
+    fn update_timeout_grows_with_instances() {
+        let grace = make_update(1).how.unwrap().grace;
+        let each = Duration::from_secs(50) + Duration::from_mins(10) + grace;
+        for (instances, replacements) in [(0, 1), (1, 1), (2, 3), (8, 15)] {
+            assert_eq!(UPDATE.timeout(&make_update(instances)), ANSWER_TIMEOUT + each * replacements);
+        }
+        let endless = UpdateRequest { drain_timeout: Duration::MAX, ..make_update(u32::MAX) };
+        assert_eq!(UPDATE.timeout(&endless), Duration::MAX);
+    }
+
+    /// A host of an older version refuses fields that it does not know.
+    #[test]
+    fn update_body_has_no_new_field() {
+        let bodies = [1, 8].map(|instances| make_update(instances).to_json().unwrap().unwrap());
+        assert_eq!(bodies[0], bodies[1]);
+        assert_eq!(UpdateRequest::from_json(&bodies[1]).unwrap(), make_update(0));
+    }
 }

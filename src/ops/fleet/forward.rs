@@ -345,9 +345,21 @@ pub async fn switch_host(
     actor: &Actor,
     detail: &str,
 ) -> Result<ChangeResult, LinkError> {
-    let started_at = tokio::time::Instant::now();
+    let request = build_switch_request(world, fleet, host, switch, actor, detail).await;
+    send_switch(world, host, &request).await
+}
+
+/// Asks the balancers for what the request has of them.
+pub async fn build_switch_request(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    host: &Host,
+    switch: Switch,
+    actor: &Actor,
+    detail: &str,
+) -> ForwardRequest {
     let (service, check, target) = (fleet.service.clone(), fleet.ports.check, fleet.ports.main);
-    let request = ForwardRequest {
+    ForwardRequest {
         forward: Forward { service, check, target },
         switch,
         balancer_is_local: fleet.balancers.iter().any(|balancer| balancer.is_on_host),
@@ -356,8 +368,17 @@ pub async fn switch_host(
         detail: detail.to_owned(),
         addresses: list_host_addresses(world, fleet, host).await,
         dry_run: false,
-    };
-    let changed = find_link(world, host)?.set_forward(&request).await?;
+    }
+}
+
+/// Sends a switch, and reports the result to the operator.
+pub async fn send_switch(
+    world: &FleetWorld,
+    host: &Host,
+    request: &ForwardRequest,
+) -> Result<ChangeResult, LinkError> {
+    let (started_at, switch) = (tokio::time::Instant::now(), request.switch);
+    let changed = find_link(world, host)?.set_forward(request).await?;
     if let Some(error) = &changed.unfinished_history {
         world.reporter.report(&Event::Warning {
             text: format!("{}: the change is made, its end is not in the history: {error}", host.name),

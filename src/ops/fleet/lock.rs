@@ -19,6 +19,9 @@ const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The interval between two attempts to reach a store while a command waits for its lock.
 const STORE_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long a command that no lock may delay waits for the journal: a store on the same network answers in milliseconds.
+pub(super) const FREE_LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Why the fleet lock was not acquired or released.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
@@ -248,18 +251,34 @@ pub(super) async fn run_under_lock<T, E: From<LockError>>(
     run_as_holder(world, &holder, work).await
 }
 
-/// Runs the work of a command that no lock may delay: under the lock where it is free, else with a warning.
+/// Runs the work of a command that no lock may delay: under the lock where it is free, else with a warning. A store that answers
+/// late is not waited for; the lock then covers the rest of the work.
 pub(super) async fn run_with_lock_if_free<T>(
     world: &FleetWorld,
     user: &str,
     command: &str,
     work: impl Future<Output = T>,
 ) -> T {
-    match acquire_if_free(world, user, command).await {
+    let warn = |reason: String| {
+        let text = format!("{reason}; {command} continues without the lock");
+        world.reporter.report(&Event::Warning { text });
+    };
+    let (mut work, mut acquiring) = (Box::pin(work), Box::pin(acquire_if_free(world, user, command)));
+    let Ok(acquired) = tokio::time::timeout(FREE_LOCK_TIMEOUT, &mut acquiring).await else {
+        let limit = duration::format(FREE_LOCK_TIMEOUT);
+        warn(format!("the fleet lock was not taken: no answer from the journal within {limit}"));
+        return tokio::select! {
+            ended = &mut work => ended,
+            acquired = acquiring => match acquired {
+                Ok(holder) => run_as_holder(world, &holder, work).await,
+                Err(_) => work.await,
+            },
+        };
+    };
+    match acquired {
         Ok(holder) => run_as_holder(world, &holder, work).await,
         Err(error) => {
-            let text = format!("{error}; {command} continues without the lock");
-            world.reporter.report(&Event::Warning { text });
+            warn(error.to_string());
             work.await
         }
     }

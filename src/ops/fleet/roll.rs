@@ -41,6 +41,7 @@ mod overrides;
 mod preflight;
 mod put_back;
 mod routed_ports;
+mod sleep_watch;
 
 use announcement::{EntryContext, build_event, build_notice};
 

@@ -6,12 +6,11 @@ use tokio::time::Instant;
 
 use super::reach::{find_link, sleep_or_stop};
 use crate::model::api::deployments::WithdrawRequest;
-use crate::model::balancer::ServerState;
 use crate::model::duration;
 use crate::model::fleet::Fleet;
 use crate::model::history::Actor;
 use crate::model::host::Host;
-use crate::plan::host_servers::find_endpoint;
+use crate::plan::host_servers::list_host_users;
 use crate::world::FleetWorld;
 use crate::world::link::LinkError;
 
@@ -56,18 +55,12 @@ pub async fn withdraw(
 
 /// The server lines that send users to a vhost of the host, and the balancers that do not report theirs.
 async fn list_users(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Vec<String> {
-    let ports = [fleet.ports.main, fleet.ports.backup];
-    let endpoints: Vec<_> = ports.iter().filter_map(|port| find_endpoint(fleet, *port, &host.name)).collect();
     let mut users = Vec::new();
     for balancer in &world.balancers {
-        let name = &balancer.spec().name;
+        let spec = balancer.spec();
         match balancer.read().await {
-            Ok(view) => {
-                let servers = endpoints.iter().flat_map(|endpoint| view.find_servers_at(*endpoint));
-                let used = servers.filter(|server| server.state != ServerState::Maint);
-                users.extend(used.map(|server| format!("`{name}` still has it in `{}`", server.name)));
-            }
-            Err(error) => users.push(format!("`{name}` cannot be read: {error}")),
+            Ok(view) => users.extend(list_host_users(fleet, spec, &host.name, &view)),
+            Err(error) => users.push(format!("`{}` cannot be read: {error}", spec.name)),
         }
     }
     users

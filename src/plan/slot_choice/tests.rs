@@ -21,6 +21,10 @@ fn entry(host: &str, slot: u16, is_node_failed: bool) -> CatalogEntry {
 
 /// The slots to try, or the error, of web1 at 10.0.0.1 with three slots.
 fn choose(recorded: Option<u16>, claims: &[SlotClaim], entries: &[CatalogEntry]) -> String {
+    choose_by(&RegistrationState { slot: recorded, ..RegistrationState::default() }, claims, entries)
+}
+
+fn choose_by(recorded: &RegistrationState, claims: &[SlotClaim], entries: &[CatalogEntry]) -> String {
     match choose_slot("shop", &host("web1", 1), recorded, 3, claims, entries) {
         Ok(SlotChoice::Keep { slot }) => format!("keep {slot}"),
         Ok(SlotChoice::Acquire { candidates }) => {
@@ -51,7 +55,11 @@ fn host_returns_to_its_own_slot_first_and_takes_those_of_failed_hosts_last() {
     assert_eq!(choose(None, &[claim(1, &web2, false)], &[]), "2, 3, 1", "web2 may be rebooting");
     let claims = [claim(1, &web2, false), claim(2, &host("web3", 3), false), claim(3, &web2, true)];
     assert_eq!(choose(None, &claims, &[]), "2, 1", "the oldest first");
-    assert_eq!(choose(Some(9), &claims, &[]), "9, 2, 1", "a slot that another number of slots had");
+    assert_eq!(choose(Some(9), &claims, &[]), "2, 1", "slot 9 was one of a larger number");
+    let beyond = |is_held| [claim(9, &host("web1", 1), is_held)];
+    for is_held in [false, true] {
+        assert_eq!(choose(Some(9), &beyond(is_held), &[]), "1, 2, 3", "no load balancer resolves slot 9");
+    }
 }
 
 #[test]
@@ -75,4 +83,15 @@ fn second_machine_with_the_same_name_is_refused() {
     );
     // After a reboot the host may have another address.
     assert_eq!(choose(None, &[claim(2, &host("web1", 9), false)], &[]), "2, 1, 3");
+}
+
+#[test]
+fn host_with_another_address_is_known_by_its_session() {
+    let claims = [claim(2, &host("web1", 9), true)];
+    let by_session = |session: &str| {
+        let session = Some(session.to_owned());
+        choose_by(&RegistrationState { slot: Some(2), session, ..RegistrationState::default() }, &claims, &[])
+    };
+    assert_eq!(by_session("s"), "keep 2");
+    assert!(by_session("another").contains("the names of hosts have to differ"));
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use super::DeployRefusal;
 use crate::model::deployment::{Deployment, DeploymentId, Digest, RunSpec, Stage, Workload};
 use crate::model::health::Health;
+use crate::model::redaction::redact_env;
 
 /// What makes a release another one under the same version.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +67,7 @@ pub fn find_release_difference(
     };
     let options = [
         (is_same_workload, "command"),
-        (there.env == given.env, "environment"),
+        (redact_env(&there.env) == redact_env(&given.env), "environment"),
         (there.user == given.user, "user"),
         (there.resources == given.resources, "limit"),
         (there.grace == given.grace, "grace"),

@@ -360,12 +360,14 @@ fn deploy_refuses_hostile_values() {
         check_values(&how)
     };
     assert_eq!(how(&|_| {}), Ok(()));
-    let bad: [&dyn Fn(&mut RunSpec); 6] = [
+    assert_eq!(how(&|how| drop(how.env.insert("KEY".into(), "two\n\tlines\n".into()))), Ok(()));
+    let bad: [&dyn Fn(&mut RunSpec); 7] = [
         &|how| how.workload = Workload::Command { argv: vec!["a".into(), "b\nExecStart=/bin/sh".into()] },
         &|how| how.workload = Workload::Command { argv: vec!["a\0b".into()] },
         &|how| drop(how.env.insert("A B".into(), "x".into())),
         &|how| drop(how.env.insert("LD=".into(), "x".into())),
-        &|how| drop(how.env.insert("A".into(), "x\ny".into())),
+        &|how| drop(how.env.insert("A".into(), "x\r\ny".into())),
+        &|how| drop(how.env.insert("A".into(), "redacted:12ab".into())),
         &|how| how.user = Some("root; id".into()),
     ];
     for (at, change) in bad.into_iter().enumerate() {

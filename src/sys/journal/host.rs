@@ -186,7 +186,7 @@ impl JournalStore for HostJournal {
     }
 
     async fn renew(&self, holder: &Holder) -> Result<(), JournalError> {
-        self.write("give a sign of life", JournalCall::Renew { holder: Box::new(holder.clone()) }).await
+        self.write("renew the lock", JournalCall::Renew { holder: Box::new(holder.clone()) }).await
     }
 
     async fn release(&self, holder: &Holder) -> Result<(), JournalError> {
@@ -252,7 +252,7 @@ impl JournalStore for HostJournal {
     }
 
     async fn list(&self, log: Log, limit: u32) -> Result<Vec<String>, JournalError> {
-        const ACTION: &str = "list the journal";
+        const ACTION: &str = "list the entries";
         match self.call(ACTION, JournalCall::List { log, limit }).await? {
             JournalAnswer::Ids { ids } => Ok(ids),
             _ => Err(self.unexpected(ACTION)),

@@ -356,7 +356,7 @@ impl JournalStore for KvJournal {
     }
 
     async fn renew(&self, holder: &Holder) -> Result<(), JournalError> {
-        const ACTION: &str = "give a sign of life";
+        const ACTION: &str = "renew the lock";
         if let Some(lease) = self.lease.lock().await.as_ref()
             && !self.retry(ACTION, || self.client.renew_lease(lease)).await?
         {
@@ -444,7 +444,7 @@ impl JournalStore for KvJournal {
     }
 
     async fn list(&self, log: Log, limit: u32) -> Result<Vec<String>, JournalError> {
-        const ACTION: &str = "list the journal";
+        const ACTION: &str = "list the entries";
         let prefix = self.key(&format!("ids/{}/", log.name()));
         let mut pairs = self.scan_all(ACTION, &prefix, prefix.clone()).await?;
         pairs.sort_by_key(|pair| pair.created_index);

@@ -402,7 +402,7 @@ impl JournalStore for PostgresJournal {
     }
 
     async fn renew(&self, holder: &Holder) -> Result<(), JournalError> {
-        call!(self, "give a sign of life", Access::Write, |transaction| {
+        call!(self, "renew the lock", Access::Write, |transaction| {
             self.require_lock(transaction, holder).await?;
             let sql = "UPDATE switchman.locks SET heartbeats = heartbeats + 1 WHERE fleet = $1";
             transaction.execute_typed(sql, &[(&self.fleet, Type::TEXT)]).await?;
@@ -463,7 +463,7 @@ impl JournalStore for PostgresJournal {
     }
 
     async fn list(&self, log: Log, limit: u32) -> Result<Vec<String>, JournalError> {
-        call!(self, "list the journal", Access::Read, |transaction| {
+        call!(self, "list the entries", Access::Read, |transaction| {
             let sql = "SELECT id FROM (SELECT id, min(number) AS first FROM switchman.entries
                        WHERE fleet = $1 AND log = $2 GROUP BY id ORDER BY first DESC LIMIT $3) AS latest ORDER BY first";
             let values: [(&(dyn ToSql + Sync), Type); 3] =

@@ -65,7 +65,7 @@ impl JournalStore for SqliteJournal {
     }
 
     async fn renew(&self, holder: &Holder) -> Result<(), JournalError> {
-        self.write_as_holder(holder, "give a sign of life", |transaction| lock::count_heartbeat(transaction))
+        self.write_as_holder(holder, "renew the lock", |transaction| lock::count_heartbeat(transaction))
     }
 
     async fn release(&self, holder: &Holder) -> Result<(), JournalError> {
@@ -107,7 +107,7 @@ impl JournalStore for SqliteJournal {
 
     async fn list(&self, log: Log, limit: u32) -> Result<Vec<String>, JournalError> {
         let select = |connection: &Connection| entries::select_ids(connection, log, limit);
-        Ok(self.database.read("list the journal", select)?)
+        Ok(self.database.read("list the entries", select)?)
     }
 
     async fn add_note(&self, note: &LockNote) -> Result<(), JournalError> {

@@ -18,8 +18,13 @@ const MAX_VALUES: usize = 500_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Content {
     Display,
+    /// For people, except for what an update sends back: how an instance is run.
+    Deployments,
     Data,
 }
+
+/// The field of an instance that an update sends back.
+const RUN_SPEC_FIELD: &str = "how";
 
 /// Reads a body up to its end or the limit.
 pub(super) async fn read_body(body: Incoming) -> Result<Bytes, String> {
@@ -43,7 +48,7 @@ pub(super) fn decode<R: DeserializeOwned>(bytes: &[u8], content: Content) -> Res
     }
     let mut value: Value =
         serde_json::from_slice(bytes).map_err(|error| clean_line(&error.to_string()).into_owned())?;
-    clean_strings(&mut value);
+    clean_strings(&mut value, content);
     serde_json::from_value(value).map_err(|error| clean_line(&error.to_string()).into_owned())
 }
 
@@ -70,21 +75,25 @@ fn may_have_unsafe_text(bytes: &[u8]) -> bool {
     bytes.iter().any(|byte| matches!(byte, b'\\' | 0x7f..))
 }
 
-fn clean_strings(value: &mut Value) {
+fn clean_strings(value: &mut Value, content: Content) {
     match value {
         Value::String(text) => {
             if let std::borrow::Cow::Owned(cleaned) = clean_line(text) {
                 *text = cleaned;
             }
         }
-        Value::Array(values) => values.iter_mut().for_each(clean_strings),
+        Value::Array(values) => values.iter_mut().for_each(|value| clean_strings(value, content)),
         Value::Object(map) => {
             if map.keys().any(|key| matches!(clean_line(key), std::borrow::Cow::Owned(_))) {
                 let entries = std::mem::take(map);
                 *map =
                     entries.into_iter().map(|(key, value)| (clean_line(&key).into_owned(), value)).collect();
             }
-            map.values_mut().for_each(clean_strings);
+            for (key, value) in map {
+                if content != Content::Deployments || key != RUN_SPEC_FIELD {
+                    clean_strings(value, content);
+                }
+            }
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
@@ -101,6 +110,14 @@ mod tests {
         assert_eq!(value, serde_json::json!({"a\\u{1b}": ["UP\\u{1b}[2J x", 7]}));
         let value: Value = decode(json, Content::Data).unwrap();
         assert_eq!(value["a\u{1b}"][0], "UP\u{1b}[2J\nx");
+    }
+
+    #[test]
+    fn deployments_are_cleaned_except_for_what_an_update_sends_back() {
+        let json = r#"{"metadata": {"a\n": "\u001b[31mb"}, "instances": [{"how": {"env": {"KEY": "1\n2"}}, "last": "\n"}]}"#;
+        let value: Value = decode(json.as_bytes(), Content::Deployments).unwrap();
+        let instance = serde_json::json!({"how": {"env": {"KEY": "1\n2"}}, "last": " "});
+        assert_eq!(value, serde_json::json!({"metadata": {"a ": "\\u{1b}[31mb"}, "instances": [instance]}));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::model::host::ConnectConfig;
+use crate::sys::access_files::read_private_file;
 
 /// As long as ssh's own patience: 3 times 5 s.
 const USER_TIMEOUT_MS: u32 = 15_000;
@@ -46,7 +47,7 @@ fn build_config(reach: &ConnectConfig) -> Result<ClientConfig, String> {
     let builder = builder.map_err(|error| error.to_string())?.with_root_certificates(roots);
     match (&reach.certificate, &reach.key) {
         (Some(certificate), Some(key)) => {
-            let key_der = PrivateKeyDer::from_pem_file(key);
+            let key_der = PrivateKeyDer::from_pem_slice(&read_private_file(key)?);
             let key_der =
                 key_der.map_err(|error| format!("cannot read the key `{}`: {error}", key.display()))?;
             let own = builder.with_client_auth_cert(read_certificates(certificate)?, key_der);
@@ -64,7 +65,7 @@ fn read_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String
 }
 
 fn read_token(file: &Path) -> Result<String, String> {
-    let text = std::fs::read_to_string(file);
-    let text = text.map_err(|error| format!("cannot read the token `{}`: {error}", file.display()))?;
+    let text = String::from_utf8(read_private_file(file)?);
+    let text = text.map_err(|_| format!("cannot read the token `{}`: it is no text", file.display()))?;
     Ok(text.trim().to_owned())
 }

@@ -27,3 +27,72 @@ fn properties_map_to_process_state() {
     let never = "ActiveState=inactive\nMainPID=0\nExecMainCode=0\nExecMainExitTimestamp=\nResult=success";
     assert_eq!(read(never), ProcessState::Stopped { since: None, last_exit: "success".to_owned() });
 }
+
+fn make_spec(env: &[(&str, &str)]) -> InstanceSpec {
+    InstanceSpec {
+        id: "dp_0123456789-1".parse().unwrap(),
+        service: "shop".parse().unwrap(),
+        version: "1.0.0".parse().unwrap(),
+        argv: vec!["/bin/app".into()],
+        env: env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        dir: "/srv/switchman/shop/releases/1.0.0".into(),
+        user: None,
+        resources: crate::model::deployment::InstanceLimits::default(),
+        grace: Duration::from_secs(10),
+        stop_signal: crate::model::deployment::StopSignal::Term,
+    }
+}
+
+struct Scene {
+    dir: tempfile::TempDir,
+    systemd: Systemd,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let environment = EnvironmentFiles::new(&dir.path().join("state"));
+        let systemd = Systemd { unit_dir: dir.path().to_owned(), environment };
+        Self { dir, systemd }
+    }
+
+    fn write(&self, spec: &InstanceSpec) -> Result<(), RunnerError> {
+        self.systemd.write_unit(spec, Path::new("/bin/app"))
+    }
+
+    fn unit(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("switchman-dp_0123456789-1.service")).unwrap()
+    }
+}
+
+#[test]
+fn values_are_in_a_file_for_root_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let (scene, spec) = (Scene::new(), make_spec(&[("PORT", "9001"), ("TOKEN", "hunter2\nline 2")]));
+    scene.write(&spec).unwrap();
+    scene.write(&spec).unwrap();
+    assert!(!scene.unit().contains("hunter2"), "{}", scene.unit());
+    let file = scene.systemd.environment.path(&spec.id);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "TOKEN=\"hunter2\nline 2\"\n");
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!((mode(&file), mode(file.parent().unwrap())), (0o600, 0o700));
+    let other = scene.write(&make_spec(&[("PORT", "9001"), ("TOKEN", "hunter3")]));
+    assert!(other.unwrap_err().to_string().contains("run in another way"));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "TOKEN=\"hunter2\nline 2\"\n");
+}
+
+/// An instance that 0.1.0 started is adopted after an upgrade, and its values leave the unit.
+#[test]
+fn unit_with_the_values_in_it_is_replaced() {
+    let (scene, spec) = (Scene::new(), make_spec(&[("PORT", "9001"), ("TOKEN", "hunter2")]));
+    let old = unit::render_unit(&spec, Path::new("/bin/app"), ValueLocation::Unit).unwrap();
+    assert!(old.contains("hunter2"));
+    let file = scene.systemd.unit_path(&spec.id);
+    std::fs::write(&file, &old).unwrap();
+    let other = scene.write(&make_spec(&[("PORT", "9001"), ("TOKEN", "hunter3")]));
+    assert!(other.unwrap_err().to_string().contains("run in another way"));
+    assert_eq!(scene.unit(), old);
+    scene.write(&spec).unwrap();
+    assert!(!scene.unit().contains("hunter2"), "{}", scene.unit());
+    assert_eq!(scene.systemd.environment.read(&spec.id).unwrap().as_deref(), Some("TOKEN=\"hunter2\"\n"));
+}

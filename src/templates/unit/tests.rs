@@ -16,14 +16,20 @@ fn spec() -> InstanceSpec {
     }
 }
 
+const FILE: &str = "/var/lib/switchman/environment/50%/dp_0123456789-2";
+
+fn render(spec: &InstanceSpec, program: &str) -> Result<String, UnitError> {
+    render_unit(spec, Path::new(program), ValueLocation::File(Path::new(FILE)))
+}
+
 fn lines(spec: &InstanceSpec, keys: &[&str]) -> Vec<String> {
-    let text = render_unit(spec, Path::new("/bin/app")).unwrap();
+    let text = render(spec, "/bin/app").unwrap();
     text.lines().filter(|line| keys.iter().any(|key| line.starts_with(key))).map(str::to_owned).collect()
 }
 
 #[test]
 fn minimal_unit_is_rendered() {
-    let text = render_unit(&spec(), Path::new("/srv/switchman/shop/releases/1.2.0/./server")).unwrap();
+    let text = render(&spec(), "/srv/switchman/shop/releases/1.2.0/./server").unwrap();
     assert_eq!(text, include_str!("../../../tests/golden/units/plain.service"));
 }
 
@@ -37,8 +43,11 @@ fn full_unit_is_rendered() {
         InstanceLimits { memory_bytes: Some(536_870_912), tasks: Some(64), open_files: Some(4096) };
     spec.grace = Duration::from_millis(1500);
     spec.stop_signal = StopSignal::Quit;
-    let text = render_unit(&spec, Path::new("/usr/bin/app")).unwrap();
+    let text = render(&spec, "/usr/bin/app").unwrap();
     assert_eq!(text, include_str!("../../../tests/golden/units/everything.service"));
+    // As 0.1.0 wrote it: such a unit is recognized.
+    let old = render_unit(&spec, Path::new("/usr/bin/app"), ValueLocation::Unit).unwrap();
+    assert_eq!(old, include_str!("../../../tests/golden/units/values_in_unit.service"));
 }
 
 #[test]
@@ -46,13 +55,35 @@ fn unit_refuses_line_breaks() {
     let refused = |change: fn(&mut InstanceSpec)| {
         let mut spec = spec();
         change(&mut spec);
-        render_unit(&spec, Path::new("/bin/app")).unwrap_err().subject
+        render(&spec, "/bin/app").unwrap_err().subject
     };
     assert_eq!(refused(|spec| spec.argv.push("a\nExecStartPre=/bin/evil".into())), "an argument");
-    assert_eq!(refused(|spec| drop(spec.env.insert("A".into(), "b\r\nUser=root".into()))), "the environment");
     assert_eq!(refused(|spec| spec.user = Some("root\n".into())), "the user");
     assert_eq!(refused(|spec| spec.dir = "/srv/a\\".into()), "the directory");
     assert_eq!(refused(|spec| spec.dir = "/srv/a\nb".into()), "the directory");
+}
+
+/// systemd shows a unit and its `Environment=` to every user (systemd.exec(5)).
+#[test]
+fn values_of_the_operator_are_in_the_file_alone() {
+    let mut spec = spec();
+    spec.env.insert("KEY".into(), "-----BEGIN\nhunter2\nUser=root\n".into());
+    let text = render(&spec, "/bin/app").unwrap();
+    assert!(!text.contains("hunter2") && !text.contains("KEY") && !text.contains("User="), "{text}");
+    assert_eq!(
+        lines(&spec, &["Environment"]),
+        [
+            "Environment=\"LANG=C.UTF-8\"",
+            "Environment=\"HOME=%h\"",
+            "Environment=\"PORT=9001\"",
+            "EnvironmentFile=/var/lib/switchman/environment/50%%/dp_0123456789-2",
+        ]
+    );
+    let private = render_private_environment(&spec);
+    assert_eq!(private.as_deref(), Some("KEY=\"-----BEGIN\nhunter2\nUser=root\n\"\n"));
+    spec.env.remove("KEY");
+    assert_eq!(render_private_environment(&spec), None);
+    assert_eq!(lines(&spec, &["EnvironmentFile"]), Vec::<String>::new());
 }
 
 #[test]
@@ -64,7 +95,7 @@ fn main_process_signal_uses_mixed_kill_mode() {
 
 #[test]
 fn different_grace_is_the_same_command() {
-    let text = render_unit(&spec(), Path::new("/bin/app")).unwrap();
+    let text = render(&spec(), "/bin/app").unwrap();
     let other = replace_grace(&text, Duration::from_millis(1500));
     assert!(other.contains("\nTimeoutStopSec=1500ms\n") && other != text && is_same_command(&text, &other));
     assert!(!is_same_command(&text, &text.replace("/bin/app", "/bin/other")));

@@ -220,7 +220,7 @@ impl JournalStore for FakeJournal {
 
     async fn renew(&self, holder: &Holder) -> Result<(), JournalError> {
         self.travel().await;
-        let renewed = self.call("give a sign of life", || {
+        let renewed = self.call("renew the lock", || {
             self.check_holder(holder)?;
             if let Some((_, beats)) = &mut *self.lock.lock().unwrap() {
                 *beats += 1;
@@ -298,7 +298,7 @@ impl JournalStore for FakeJournal {
 
     async fn list(&self, log: Log, limit: u32) -> Result<Vec<String>, JournalError> {
         self.travel().await;
-        let all: Vec<String> = self.read("list the journal", |old| {
+        let all: Vec<String> = self.read("list the entries", |old| {
             let (rolls, promotions) = (self.rolls.lock().unwrap(), self.promotions.lock().unwrap());
             match log {
                 Log::Rolls => {

@@ -39,7 +39,7 @@ fn journal_over_ssh_conforms() {
 fn journal_of_an_agent_conforms_over_tls() {
     run_in_namespace(|| async {
         let mut place = Place::new();
-        let token = place.write("token", "0123456789abcdef").display().to_string();
+        let token = place.write("token", "a token that is long enough").display().to_string();
         place.tls_agent(&["--token-file", &token]).await;
         let reach = ConnectConfig {
             ca: Some(place.path("ca.pem")),

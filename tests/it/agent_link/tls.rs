@@ -109,7 +109,44 @@ fn tls_admits_clients_with_token_only() {
         let output =
             command(SWITCHMAN).args(["agent", "--socket", &place.text("other.sock")]).args(more).output();
         let said = String::from_utf8(output.unwrap().stderr).unwrap();
-        assert!(said.contains("it has fewer than 16 characters"), "{said}");
+        assert!(said.contains("80 are needed"), "{said}");
+    });
+}
+
+/// As ssh and sudo do with theirs.
+#[test]
+fn key_and_token_that_others_may_read_are_refused() {
+    run_in_namespace(|| async {
+        let mut place = Place::new();
+        let token = place.write("token", "a token that is long enough\n").display().to_string();
+        place.tls_agent(&["--token-file", &token]).await;
+        let (pem, key) = (place.text("agent.pem"), place.text("agent.key"));
+        let start_agent = || {
+            let more = ["--listen", TLS, "--certificate", &pem, "--key", &key, "--token-file", &token];
+            let agent = ["agent", "--socket", &place.text("other.sock")];
+            let output = command(SWITCHMAN).args(agent).args(more).output().unwrap();
+            String::from_utf8(output.stderr).unwrap()
+        };
+        let set_mode = |file: &str, mode| {
+            std::fs::set_permissions(place.path(file), std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        set_mode("token", 0o644);
+        let refused = start_agent();
+        assert!(
+            refused.contains("cannot use the token") && refused.contains("its mode is 0644"),
+            "{refused}"
+        );
+        let reach = ConnectConfig { token_file: Some(place.path("token")), ..ConnectConfig::default() };
+        let refused = place.over_tls(reach).greet().await.unwrap_err().to_string();
+        assert!(refused.contains("its mode is 0644") && refused.contains("chmod 600"), "{refused}");
+        set_mode("token", 0o600);
+        set_mode("agent.key", 0o640);
+        let refused = start_agent();
+        assert!(refused.contains("cannot use the key") && refused.contains("its mode is 0640"), "{refused}");
+        set_mode("agent.key", 0o600);
+        std::os::unix::fs::chown(place.path("token"), Some(65534), None).unwrap();
+        let refused = start_agent();
+        assert!(refused.contains("it belongs to the user with uid 65534"), "{refused}");
     });
 }
 

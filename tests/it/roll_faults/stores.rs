@@ -67,9 +67,9 @@ impl Kind {
             (StoreKind::Postgres, Self::Killed) => &[2, 6],
             (StoreKind::Postgres, Self::StoreLost) => &[0],
             (StoreKind::File | StoreKind::Postgres, Self::LinkCut | Self::ClockJumped) => &[4],
+            (StoreKind::File, Self::LeaseExpired) => &[0],
             (StoreKind::Etcd | StoreKind::Consul, Self::LeaderKilled)
-            | (StoreKind::Host, Self::Killed | Self::StoreLost)
-            | (StoreKind::Host | StoreKind::File, Self::LeaseExpired) => &[3],
+            | (StoreKind::Host, Self::Killed | Self::StoreLost | Self::LeaseExpired) => &[3],
             (StoreKind::File, Self::StoreLost) => &[5],
             _ => &[],
         };

@@ -46,6 +46,24 @@ fn make_rows() -> Vec<FleetDeployment> {
     ]
 }
 
+/// The command line and the metadata are as a host sent them.
+#[test]
+fn description_has_no_line_breaks_and_colors_of_a_host() {
+    let hostile = "x\n  ID         dp_fake\u{1b}[31m".to_owned();
+    let mut row = make_row("1.0.0", 1, VersionStatus::Active);
+    let deployment = &mut row.hosts[0].1.deployment;
+    deployment.metadata.insert("commit".to_owned(), hostile.clone());
+    deployment.instance.how.workload = Workload::Command { argv: vec![hostile.clone()] };
+    row.traffic.push(hostile.clone());
+    row.hosts[0].1.process = Err(ObservationError::new(hostile));
+    for text in [format_description(&row, TimeFormat::Human), format_wide_listing(&[row], TimeFormat::Human)]
+    {
+        assert!(text.contains("dp_fake"), "{text}");
+        assert!(!text.contains('\u{1b}'), "{text}");
+        assert!(!text.lines().any(|line| line.starts_with("  ID         dp_fake")), "{text}");
+    }
+}
+
 /// Rows: R14.
 #[test]
 fn r14_wide_list_has_type_and_creation_time() {

@@ -13,7 +13,7 @@ use crate::model::host::Host;
 use crate::model::host_main::HostMain;
 use crate::model::name::{HostName, ServiceName};
 use crate::model::version::Version;
-use crate::ops::fleet::lock::run_with_lock_if_free;
+use crate::ops::fleet::lock::{FREE_LOCK_TIMEOUT, run_with_lock_if_free};
 use crate::ops::fleet::mains::read_mains;
 use crate::ops::fleet::owner::HostActors;
 use crate::ops::fleet::roll;
@@ -117,7 +117,9 @@ async fn roll_back_fleet(
 
 /// An assign that is not finished would make its version main again.
 async fn warn_of_open_roll(world: &FleetWorld, service: &ServiceName) {
-    let Ok(Some(open)) = roll::read_last(world).await else { return };
+    // The users have the version by now: the caller does not wait for a journal that is out of reach.
+    let read = tokio::time::timeout(FREE_LOCK_TIMEOUT, roll::read_last(world)).await;
+    let Ok(Ok(Some(open))) = read else { return };
     if open.is_finished() || open.spec.service != *service {
         return;
     }

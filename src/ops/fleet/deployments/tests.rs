@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::model::api::deployments::{AccessRequest, LogsRequest};
-use crate::model::deployment::{Deployment, RunSpec, RunSpecChange};
+use crate::model::deployment::{Deployment, Instance, RunSpec, RunSpecChange};
 use crate::model::example::{self, make_actor as actor};
 use crate::model::host::Host;
 use crate::model::name::HostName;
@@ -193,6 +193,24 @@ async fn update_changes_only_given_run_options() {
         .await;
     let asked = fake.site.with_host("web1", |host| host.updates.remove(0).how);
     assert_eq!(asked, Some(RunSpec { env: env("1"), ..was.how }), "the program stays one");
+}
+
+/// The time limit of the request grows with the instances that the host replaces.
+#[tokio::test(start_paused = true)]
+async fn update_expects_every_instance_of_a_host() {
+    let fake = site(1, 1);
+    let mut listing = list_deployments(&fake.world, &fake.fleet.hosts).await;
+    let deployment = &mut listing.rows[0].hosts[0].1.deployment;
+    let more = (2..=8).map(|number| Instance { number, ..deployment.instance.clone() });
+    deployment.more_instances = more.collect();
+    let options = UpdateOptions {
+        source: Source::Release("new".into()),
+        run_change: RunSpecChange::default(),
+        drain_timeout: Duration::from_secs(5),
+        actor: actor(),
+    };
+    update(&fake.world, &fake.fleet, &fake.fleet.hosts, &listing.rows[0], &options).await.unwrap();
+    assert_eq!(fake.site.with_host("web1", |host| host.updates.remove(0).expected_instances), 8);
 }
 
 /// A host that cannot be read is named, and the others are shown.

@@ -67,8 +67,9 @@ async fn update_under_lock(
         let update = async {
             let link = reach::find_link(world, host)?;
             if let Some(packed) = &packed {
-                let is_new =
-                    |one: &Instance| one.digest.as_ref() == Some(&packed.digest) && one.how == run_spec;
+                let is_new = |one: &Instance| {
+                    one.digest.as_ref() == Some(&packed.digest) && one.how.is_same_redacted(&run_spec)
+                };
                 if view.deployment.active_instances().all(is_new) {
                     return Ok(view.deployment.clone());
                 }
@@ -83,6 +84,7 @@ async fn update_under_lock(
                 site: Some(build_host_network(fleet, host)),
                 actor: actors.find(name),
                 dry_run: false,
+                expected_instances: count_instances(&view.deployment),
             };
             tokio::select! {
                 updated = wait_until_stopped(world, link, link.update(&request)) => {
@@ -111,4 +113,8 @@ async fn update_under_lock(
         }
     }
     Ok(updated_hosts)
+}
+
+fn count_instances(deployment: &Deployment) -> u32 {
+    u32::try_from(deployment.active_instances().count()).unwrap_or(u32::MAX)
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{CapacityError, HostOutcome, RollRun};
+use super::sleep_watch::SleepWatch;
+use super::{CapacityError, HostOutcome, RollError, RollRun};
 use crate::model::api::deployments::{AssignRequest, AssignScope, DeploymentRef};
 use crate::model::api::{HostView, ProbeResult, RunRequest};
 use crate::model::duration;
@@ -19,7 +20,7 @@ use crate::model::port_forward::Switch;
 use crate::model::roll::{NewMain, Step, Work};
 use crate::ops::fleet::balancer_wait::{self, BalancerWaitError};
 use crate::ops::fleet::drain::{self, DrainError};
-use crate::ops::fleet::forward::switch_host;
+use crate::ops::fleet::forward::{build_switch_request, send_switch};
 use crate::ops::fleet::hooks::{
     self, Hook, HookError, LastLine, RunFailure, check_run_end, make_output_sink,
 };
@@ -28,6 +29,7 @@ use crate::plan::owner::check_owner;
 use crate::plan::roll::progress::HostTurn;
 use crate::world::FleetWorld;
 use crate::world::commands::CommandError;
+use crate::world::journal_store::JournalError;
 use crate::world::link::LinkError;
 
 /// The state of one host from step to step.
@@ -36,27 +38,6 @@ struct StepContext<'a> {
     /// The generation of the host's record after its last switch: another one means that another command switched it.
     generation: u32,
     attempt: u32,
-}
-
-/// The age of a lock that was seen held, after which it is read again: far below the silence after which others take it over.
-const LOCK_VALIDITY: Duration = Duration::from_secs(4);
-
-/// When a step began, by both clocks: the first stops while the machine sleeps, the second can be set.
-struct StepStart {
-    monotonic: Instant,
-    wall: jiff::Timestamp,
-}
-
-impl StepStart {
-    fn new(world: &FleetWorld) -> Self {
-        Self { monotonic: Instant::now(), wall: world.clock.now() }
-    }
-
-    /// Whether the process may have slept for so long that another one has the lock.
-    fn is_long_ago(&self, world: &FleetWorld) -> bool {
-        let by_wall = world.clock.now().duration_since(self.wall).unsigned_abs();
-        self.monotonic.elapsed().max(by_wall) > LOCK_VALIDITY
-    }
 }
 
 /// Why a step did not end well.
@@ -81,6 +62,9 @@ enum StepError {
     /// Names the operation that switched the host in between.
     #[error("{0}")]
     Overtaken(String),
+    /// The process slept, and its lock could not be confirmed afterwards.
+    #[error(transparent)]
+    LockNotConfirmed(#[from] JournalError),
 }
 
 impl StepError {
@@ -131,18 +115,17 @@ impl RollRun<'_> {
     }
 
     async fn run_step(&self, host: &Host, step: Step, walk: &mut StepContext<'_>) -> Result<(), HostOutcome> {
-        let began = StepStart::new(self.world);
-        if self.record(Some(&host.name), &RollEntryKind::StepBegan { step }).await.is_err() {
-            return Err(self
-                .handle_journal_failure(host, step > Step::ForwardOff && step.is_out_of_service())
-                .await);
+        let out = step > Step::ForwardOff && step.is_out_of_service();
+        let mut watch = SleepWatch::new(self.world);
+        if watch.run(self.record(Some(&host.name), &RollEntryKind::StepBegan { step })).await.is_err() {
+            return Err(self.handle_journal_failure(host, out).await);
         }
-        let checked = self.check_not_overtaken(host, step, walk).await;
-        if began.is_long_ago(self.world) && self.confirm_lock().await.is_err() {
-            return Err(self.handle_journal_failure(host, false).await);
+        let checked = watch.run(self.check_not_overtaken(host, step, walk)).await;
+        if watch.has_slept() && self.confirm_lock().await.is_err() {
+            return Err(self.handle_journal_failure(host, out && checked.is_ok()).await);
         }
         let performed = match checked {
-            Ok(()) => self.perform_step(host, step, walk).await,
+            Ok(()) => self.perform_step(host, step, walk, &mut watch).await,
             Err(overtaken) => Err(overtaken),
         };
         match performed {
@@ -152,6 +135,7 @@ impl RollRun<'_> {
                 }
                 Ok(())
             }
+            Err(StepError::LockNotConfirmed(_)) => Err(self.handle_journal_failure(host, out).await),
             Err(_) if step < Step::Command && self.world.stop.is_requested() => {
                 Err(self.stop_host(host, step.next_step().unwrap_or(step)).await)
             }
@@ -160,7 +144,7 @@ impl RollRun<'_> {
     }
 
     /// Checks that this process still holds the lock. Otherwise nothing more is done, as after a failed write.
-    async fn confirm_lock(&self) -> Result<(), crate::world::journal_store::JournalError> {
+    pub(super) async fn confirm_lock(&self) -> Result<(), JournalError> {
         let confirmed = self.world.lock.send_heartbeat(&self.holder).await;
         if let Err(error) = &confirmed {
             let mut broken = self.journal_error.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -169,15 +153,16 @@ impl RollRun<'_> {
         confirmed
     }
 
+    /// Checks the lock right before a request that changes the host. A process that sleeps between its last look and the request
+    /// would send it when another one has repaired the host.
+    async fn confirm_lock_after_sleep(&self, watch: &SleepWatch<'_>) -> Result<(), JournalError> {
+        if watch.has_slept() { self.confirm_lock().await } else { Ok(()) }
+    }
+
     /// The journal takes no more: the host is put back, as far as that is sound, and only the operator gets a message. With the
     /// lock lost, another may be at work on it.
     async fn handle_journal_failure(&self, host: &Host, out: bool) -> HostOutcome {
-        let lost = matches!(
-            self.check_journal(),
-            Err(crate::ops::fleet::roll::RollError::Journal(
-                crate::world::journal_store::JournalError::LockLost { .. }
-            ))
-        );
+        let lost = matches!(self.check_journal(), Err(RollError::Journal(JournalError::LockLost { .. })));
         if !lost && out {
             self.settle(host, false).await;
         }
@@ -255,6 +240,7 @@ impl RollRun<'_> {
         host: &Host,
         step: Step,
         walk: &mut StepContext<'_>,
+        watch: &mut SleepWatch<'_>,
     ) -> Result<String, StepError> {
         let (world, fleet) =
             (if step < Step::Command { self.world } else { &self.unstoppable_world }, self.fleet);
@@ -264,15 +250,15 @@ impl RollRun<'_> {
             Step::ForwardOff => {
                 // The leave that was given is as old as the hooks took.
                 if !fleet.hooks.before_host.is_empty() {
-                    self.wait_for_capacity(walk.hosts_out).await?;
+                    watch.run(self.wait_for_capacity(walk.hosts_out)).await?;
                 }
                 if let Some(new_main) = self.plan.spec.work.new_main() {
                     // Its users stay on the version they know while it is out.
-                    self.assign_version(host, new_main, AssignScope::BackupOnly).await?;
+                    self.assign_version(host, new_main, AssignScope::BackupOnly, watch).await?;
                 }
-                self.switch_forward(host, Switch::Off, walk).await
+                self.switch_forward(host, Switch::Off, walk, watch).await
             }
-            Step::ForwardOn => self.switch_forward(host, Switch::On, walk).await,
+            Step::ForwardOn => self.switch_forward(host, Switch::On, walk, watch).await,
             Step::Down => self.wait_for_balancers(world, host, Switch::Off, walk).await,
             Step::Up => self.wait_for_balancers(world, host, Switch::On, walk).await,
             Step::Drained => {
@@ -290,7 +276,7 @@ impl RollRun<'_> {
                     self.run_command(host, walk.attempt, argv, *remote, *timeout).await
                 }
                 Work::Assign(new_main) => {
-                    self.assign_version(host, new_main, AssignScope::MainAndBackup).await
+                    self.assign_version(host, new_main, AssignScope::MainAndBackup, watch).await
                 }
             },
             Step::Healthy => self.wait_until_healthy(world, host, self.plan.spec.health_timeout).await,
@@ -307,13 +293,19 @@ impl RollRun<'_> {
         host: &Host,
         switch: Switch,
         walk: &mut StepContext<'_>,
+        watch: &mut SleepWatch<'_>,
     ) -> Result<String, StepError> {
         let detail = self.describe_switch();
-        let actor = match switch {
-            Switch::Off => self.derive_first_actor(host).await,
-            Switch::On => self.actor.clone(),
+        let build = async {
+            let actor = match switch {
+                Switch::Off => self.derive_first_actor(host).await,
+                Switch::On => self.actor.clone(),
+            };
+            build_switch_request(self.world, self.fleet, host, switch, &actor, &detail).await
         };
-        let changed = switch_host(self.world, self.fleet, host, switch, &actor, &detail).await?;
+        let request = watch.run(build).await;
+        self.confirm_lock_after_sleep(watch).await?;
+        let changed = send_switch(self.world, host, &request).await?;
         walk.generation = changed.generation;
         Ok(if changed.transactions.is_empty() { format!("already {switch}") } else { String::new() })
     }
@@ -338,19 +330,22 @@ impl RollRun<'_> {
         host: &Host,
         new: &NewMain,
         scope: AssignScope,
+        watch: &mut SleepWatch<'_>,
     ) -> Result<String, StepError> {
         let service = self.plan.spec.service.clone();
+        let actor = match scope {
+            AssignScope::BackupOnly => watch.run(self.derive_first_actor(host)).await,
+            AssignScope::MainAndBackup => self.actor.clone(),
+        };
         let request = AssignRequest {
             which: DeploymentRef::Version { service: service.clone(), version: new.version.clone() },
             scope,
             trial: new.trial,
-            actor: match scope {
-                AssignScope::BackupOnly => self.derive_first_actor(host).await,
-                AssignScope::MainAndBackup => self.actor.clone(),
-            },
+            actor,
             detail: self.id.to_string(),
             dry_run: false,
         };
+        self.confirm_lock_after_sleep(watch).await?;
         let assigned = reach::find_link(self.world, host)?.assign(&service, &request).await?;
         if !assigned.all_closed {
             let text = format!(

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::RollRun;
+use super::sleep_watch::SleepWatch;
 use crate::model::api::deployments::RollbackRequest;
 use crate::model::api::{HostView, ProbeResult, RunRequest};
 use crate::model::host::Host;
@@ -14,8 +15,9 @@ use crate::model::journal::{HostOutcome, RollEntryKind};
 use crate::model::port_forward::Switch;
 use crate::model::roll::Work;
 use crate::ops::fleet::balancer_wait::{self, BalancerWaitError};
-use crate::ops::fleet::forward::switch_host;
+use crate::ops::fleet::forward::{build_switch_request, send_switch};
 use crate::ops::fleet::reach;
+use crate::world::journal_store::JournalError;
 use crate::world::link::{LinkError, SharedLineSink};
 
 /// How long a host that does not answer is tried: a link that was cut for a moment is back by then.
@@ -54,10 +56,11 @@ impl RollRun<'_> {
     }
 
     async fn put_back(&self, host: &Host) -> (HostOutcome, String) {
-        if let Err(left) = self.wait_for_command_end(host).await {
+        let mut watch = SleepWatch::new(self.world);
+        if let Err(left) = watch.run(self.wait_for_command_end(host)).await {
             return left;
         }
-        let mut healthy = self.check_healthy(host).await;
+        let mut healthy = watch.run(self.check_healthy(host)).await;
         if let Some(new_main) = self.plan.spec.work.new_main()
             && matches!(healthy, Ok(ProbeResult::Unhealthy { .. }))
         {
@@ -69,11 +72,14 @@ impl RollRun<'_> {
                 from: Some(new_main.version.clone()),
                 dry_run: false,
             };
+            if let Some(taken) = self.find_lock_loss(&watch).await {
+                return taken;
+            }
             let back = async {
                 reach::find_link(self.world, host)?.rollback(&self.plan.spec.service, &request).await
             };
-            if back.await.is_ok() {
-                healthy = self.check_healthy(host).await;
+            if watch.run(back).await.is_ok() {
+                healthy = watch.run(self.check_healthy(host)).await;
             }
         }
         match healthy {
@@ -87,10 +93,15 @@ impl RollRun<'_> {
         let detail = format!("{}: put back", self.id);
         let deadline = Instant::now() + UNREACHABLE_TIMEOUT;
         let changed = loop {
-            match switch_host(world, self.fleet, host, Switch::On, &self.actor, &detail).await {
+            let request = build_switch_request(world, self.fleet, host, Switch::On, &self.actor, &detail);
+            let request = watch.run(request).await;
+            if let Some(taken) = self.find_lock_loss(&watch).await {
+                return taken;
+            }
+            match send_switch(world, host, &request).await {
                 Ok(changed) => break changed,
                 Err(error) if error.is_connection_lost() && Instant::now() < deadline => {
-                    tokio::time::sleep(RETRY_INTERVAL).await;
+                    watch.run(tokio::time::sleep(RETRY_INTERVAL)).await;
                 }
                 Err(error) if error.is_connection_lost() => {
                     return (HostOutcome::Unreachable, error.to_string());
@@ -99,6 +110,17 @@ impl RollRun<'_> {
             }
         };
         self.wait_until_up(host, changed.generation).await
+    }
+
+    /// After a sleep, right before a request that changes the host: with the lock lost, another operator has the host.
+    async fn find_lock_loss(&self, watch: &SleepWatch<'_>) -> Option<(HostOutcome, String)> {
+        if !watch.has_slept() {
+            return None;
+        }
+        match self.confirm_lock().await {
+            Err(error @ JournalError::LockLost { .. }) => Some((HostOutcome::TakenOver, error.to_string())),
+            _ => None,
+        }
     }
 
     async fn wait_until_up(&self, host: &Host, mut generation: u32) -> (HostOutcome, String) {

@@ -1,4 +1,4 @@
-//! The half about versions.
+//! The half about versions. No answer has the value of a variable of an instance's environment.
 
 use async_trait::async_trait;
 
@@ -19,36 +19,38 @@ use crate::world::link::{HostDeployments, LinkResult, SharedLineSink};
 #[async_trait]
 impl HostDeployments for LocalHost {
     async fn list_deployments(&self) -> LinkResult<DeploymentsView> {
-        Ok(deployments::read_view(&self.world).await?)
+        Ok(deployments::read_view(&self.world).await?.redact())
     }
 
     async fn deploy(&self, request: &DeployRequest) -> LinkResult<DeployResponse> {
         let request = request.clone();
         run_for_caller(&self.world, move |world| async move { deployments::deploy(&world, &request).await })
             .await
+            .map(DeployResponse::redact)
     }
 
     async fn update(&self, request: &UpdateRequest) -> LinkResult<Deployment> {
         let request = request.clone();
         run_for_caller(&self.world, move |world| async move { deployments::update(&world, &request).await })
             .await
+            .map(Deployment::redact)
     }
 
     async fn assign(&self, service: &ServiceName, request: &AssignRequest) -> LinkResult<AssignResponse> {
         deployments::check_service(&self.world, service, &request.which)?;
         let (world, request) = (self.world.clone(), request.clone());
         let change = async move { deployments::assign(&world, &request).await };
-        Ok(run_to_completion(&self.world, change).await?)
+        Ok(run_to_completion(&self.world, change).await?.redact())
     }
 
     async fn rollback(&self, service: &ServiceName, request: &RollbackRequest) -> LinkResult<AssignResponse> {
         let (world, service, request) = (self.world.clone(), service.clone(), request.clone());
         let change = async move { deployments::rollback(&world, &service, &request).await };
-        Ok(run_to_completion(&self.world, change).await?)
+        Ok(run_to_completion(&self.world, change).await?.redact())
     }
 
     async fn watch_trial(&self, service: &ServiceName, request: &WatchRequest) -> LinkResult<TrialOutcome> {
-        Ok(deployments::watch(&self.world, service, request).await?)
+        Ok(deployments::watch(&self.world, service, request).await?.redact())
     }
 
     async fn close_idle(
@@ -63,11 +65,13 @@ impl HostDeployments for LocalHost {
         let request = request.clone();
         run_for_caller(&self.world, move |world| async move { deployments::kill(&world, &request).await })
             .await
+            .map(KillResponse::redact)
     }
 
     async fn merge(&self, request: &MergeRequest) -> LinkResult<Deployment> {
         let (world, request) = (self.world.clone(), request.clone());
-        Ok(run_to_completion(&self.world, async move { deployments::merge(&world, &request).await }).await?)
+        let change = async move { deployments::merge(&world, &request).await };
+        Ok(run_to_completion(&self.world, change).await?.redact())
     }
 
     async fn set_access(&self, service: &ServiceName, request: &AccessRequest) -> LinkResult<ChangeResult> {

@@ -8,6 +8,7 @@ use crate::model::port_forward::Switch;
 use crate::model::rules::Family;
 use crate::world::fake;
 use crate::world::fake::firewall::FakeFirewall;
+use crate::world::link::HostDeployments as _;
 use crate::world::store::Store as _;
 
 /// The switch as it arrives, with one more field.
@@ -47,4 +48,16 @@ async fn unreadable_listeners_are_an_error() {
     let host = LocalHost::new(fake.world);
     let listed = host.list_listeners(&"shop".parse().unwrap(), Port::new(80).unwrap()).await;
     assert!(matches!(listed, Err(LinkError::Refused { code: ErrorCode::SocketsFailed, .. })), "{listed:?}");
+}
+
+/// The command line prints answers, and people paste them.
+#[tokio::test]
+async fn answers_have_no_value_of_an_environment() {
+    let fake = fake::world(vec![], Arc::new(FakeFirewall::new(&[Family::V4])));
+    let mut deployment = crate::model::example::deployment("shop", "1.0.0", 20000);
+    deployment.instance.how.env = [("TOKEN".to_owned(), "hunter2".to_owned())].into();
+    fake.world.deployments.put(&deployment).unwrap();
+    let host = LocalHost::new(fake.world);
+    let answer = serde_json::to_string(&host.list_deployments().await.unwrap()).unwrap();
+    assert!(answer.contains("\"TOKEN\":\"redacted:") && !answer.contains("hunter2"), "{answer}");
 }

@@ -10,9 +10,10 @@ use super::record::{list_service_deployments, load_recovered};
 use super::release_links::update_links;
 use super::service_lock::lock_service;
 use crate::model::api::deployments::{DeployRequest, DeployResponse, HostNetwork};
-use crate::model::deployment::{Deployment, Instance, Role, Stage, Workload};
+use crate::model::deployment::{Deployment, Instance, Role, RunSpec, Stage, Workload};
 use crate::model::forward::ServiceRecord;
 use crate::model::ports::Port;
+use crate::model::redaction::restore_env;
 use crate::ops::host::rules::{self, ChangeError};
 use crate::ops::host::warn::warn;
 use crate::plan::versions::{self, DeployDecision, DeployRefusal, find_role, parse_local_port};
@@ -23,6 +24,7 @@ pub async fn deploy(world: &HostWorld, request: &DeployRequest) -> Result<Deploy
     let _held = lock_service(world, &request.service, "deploy", request.dry_run).await?;
     rules::check_actor(world, &request.service, &request.actor)?;
     let (records, existing) = load_recovered(world, &request.service)?;
+    let request = &restore_values(request, &existing);
     let revision = match versions::decide_deploy(&existing, request)? {
         DeployDecision::New { revision } => revision,
         DeployDecision::Unchanged(deployment) => {
@@ -88,6 +90,16 @@ pub async fn deploy(world: &HostWorld, request: &DeployRequest) -> Result<Deploy
         record_shadow(world, &deployment, request);
     }
     Ok(DeployResponse { deployment, known: false, role })
+}
+
+/// Puts the recorded values in the place of their placeholders: a deploy by address takes its environment from an answer.
+fn restore_values(request: &DeployRequest, existing: &[Deployment]) -> DeployRequest {
+    let mut request = request.clone();
+    let of_service = existing.iter().filter(|one| one.service == request.service);
+    let recorded: Vec<&RunSpec> =
+        of_service.flat_map(Deployment::instances).map(|instance| &instance.how).collect();
+    request.how.env = restore_env(request.how.env, &recorded);
+    request
 }
 
 /// Records a deploy that changed no rule. The first version of a service is in the history as a change of its routes.

@@ -71,7 +71,8 @@ impl HostDeployError {
             Self::Proxy(ProxyError::NotWatched) => ErrorCode::NoAgent,
             Self::Proxy(_) => ErrorCode::ProxyFailed,
             Self::Interrupted => ErrorCode::Interrupted,
-            Self::HalfUpdated { .. } | Self::TaskFailed(_) => ErrorCode::Other,
+            Self::HalfUpdated { .. } => ErrorCode::HalfUpdated,
+            Self::TaskFailed(_) => ErrorCode::Other,
         }
     }
 }

@@ -129,6 +129,7 @@ fn update_of(fake: &FakeWorld, version: &str) -> UpdateRequest {
         site: Some(site()),
         actor: actor(),
         dry_run: false,
+        expected_instances: 1,
     }
 }
 
@@ -398,6 +399,10 @@ async fn update_gives_both_builds_the_same_environment() {
     let after = told();
     assert_eq!(before.0, after.0, "its id among it");
     assert_ne!((before.1, before.2), (after.1, after.2), "it is another instance");
+    // The operator knows the placeholders of the host's answer alone.
+    let how = Some(first.how.redact());
+    update(&fake.world, &UpdateRequest { how, ..update_of(&fake, "1.0.0") }).await.unwrap();
+    assert_eq!(told().0, before.0);
 }
 
 /// R8, R27: private means that no port leads there, and public brings back what was.

@@ -12,8 +12,9 @@ use super::open_connections::count_port_sockets;
 use super::record::{load_deployment, load_recovered};
 use super::service_lock::lock_service;
 use crate::model::api::deployments::{DeploymentRef, UpdateRequest};
-use crate::model::deployment::{Deployment, Instance, Stage, Workload};
+use crate::model::deployment::{Deployment, Instance, RunSpec, Stage, Workload};
 use crate::model::ports::Port;
+use crate::model::redaction::restore_env;
 use crate::ops::host::proxy;
 use crate::ops::host::rules::{self, ChangeError};
 use crate::plan::versions::{self, DeployRefusal, parse_local_port};
@@ -119,7 +120,10 @@ async fn replace_instance(
 
 /// Builds an instance of the new code, without number and port of its own.
 fn build_template(deployment: &Deployment, request: &UpdateRequest) -> Result<Instance, HostDeployError> {
-    let how = request.how.clone().unwrap_or_else(|| deployment.instance.how.clone());
+    let mut how = request.how.clone().unwrap_or_else(|| deployment.instance.how.clone());
+    // The operator sends back what the host's answer has of them.
+    let recorded: Vec<&RunSpec> = deployment.instances().map(|instance| &instance.how).collect();
+    how.env = restore_env(how.env, &recorded);
     let external = matches!(how.workload, Workload::External { .. });
     versions::check_values(&how)?;
     versions::check_health(&deployment.health, &how)?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Registrar;
 use crate::model::registration::{RegisteredService, RegistrationState, SlotClaim};
-use crate::plan::slot_choice::{SlotCandidate, SlotChoice, SlotError, choose_slot};
+use crate::plan::slot_choice::{SlotCandidate, SlotChoice, SlotError, choose_slot, is_own_claim};
 use crate::world::registry::RegistryResult;
 
 /// The time from a withdrawal to the release of the slot. HAProxy forgets an address that is no longer in DNS after `timeout
@@ -22,9 +22,14 @@ impl Registrar<'_> {
         if state.is_withdrawn {
             return self.release_slot(registered, state, &claims).await;
         }
+        // This process has written its address into the claim: with another one there, another machine uses its session, as a
+        // copy of a virtual machine does.
+        let is_claimed = self.slots.contains_key(&registered.service) || self.warnings.contains_key("name");
+        let session = state.session.clone().filter(|_| !is_claimed);
+        let recorded = RegistrationState { session, ..state.clone() };
         let choose = |entries: &[_]| {
             let (host, count) = (&self.spec.host, self.spec.slots);
-            choose_slot(&registered.catalog_name, host, state.slot, count, &claims, entries)
+            choose_slot(&registered.catalog_name, host, &recorded, count, &claims, entries)
         };
         let choice = match choose(&[]) {
             Ok(SlotChoice::Acquire { .. }) => {
@@ -32,17 +37,48 @@ impl Registrar<'_> {
             }
             choice => choice,
         };
+        // The claims beyond a number of slots that is smaller now.
+        let is_beyond =
+            |claim: &&SlotClaim| claim.slot > self.spec.slots && is_own_claim(claim, &self.spec.host, state);
+        let beyond: Vec<SlotClaim> = claims.iter().filter(is_beyond).cloned().collect();
+        if self.session.is_none() {
+            self.session = beyond.first().and_then(|claim| claim.session.clone());
+        }
         let slot = match choice {
             Ok(SlotChoice::Keep { slot }) => {
-                let held = claims.into_iter().find(|claim| claim.slot == slot);
-                self.session = held.and_then(|claim| claim.session);
-                Ok(slot)
+                let held = claims.iter().find(|claim| claim.slot == slot).cloned();
+                self.keep(registered, slot, held).await?
             }
             Ok(SlotChoice::Acquire { candidates }) => self.acquire(registered, &candidates).await?,
             Err(error) => Err(error),
         };
+        let has_slot = slot.is_ok();
         self.record_slot(registered, state, slot);
+        // Only now: the host is never without a claim.
+        for claim in beyond.iter().filter(|_| has_slot) {
+            self.registry.release_slot(&registered.catalog_name, claim).await?;
+            log::info!("slot {} of `{}` is released", claim.slot, registered.catalog_name);
+        }
         Ok(())
+    }
+
+    /// Keeps a slot that is held already, and writes another address of this host into its claim.
+    async fn keep(
+        &mut self,
+        registered: &RegisteredService,
+        slot: u16,
+        held: Option<SlotClaim>,
+    ) -> RegistryResult<Result<u16, SlotError>> {
+        let Some(SlotClaim { owner, session: Some(session), .. }) = held else { return Ok(Ok(slot)) };
+        let (name, host) = (&registered.catalog_name, &self.spec.host);
+        if owner != *host {
+            if !self.registry.acquire_slot(name, slot, &session, host).await? {
+                return Ok(Err(SlotError::Delayed { name: name.clone() }));
+            }
+            log::info!("slot {slot} of `{name}` has the address {}, after {}", host.address, owner.address);
+        }
+        self.session = Some(session);
+        Ok(Ok(slot))
     }
 
     async fn acquire(
@@ -83,13 +119,13 @@ impl Registrar<'_> {
         claims: &[SlotClaim],
     ) -> RegistryResult<()> {
         let service = &registered.service;
-        let own = claims.iter().find(|claim| claim.owner == self.spec.host);
+        let own = claims.iter().find(|claim| is_own_claim(claim, &self.spec.host, state));
         let Some(own) = own else {
             self.slots.remove(service);
             self.save_state(
                 registered,
                 state,
-                &RegistrationState { slot: None, problem: None, ..state.clone() },
+                &RegistrationState { slot: None, session: None, problem: None, ..state.clone() },
             );
             return Ok(());
         };
@@ -108,12 +144,12 @@ impl Registrar<'_> {
         slot: Result<u16, SlotError>,
     ) {
         let key = format!("slot of {}", registered.service);
-        let (slot, problem) = match slot {
+        let (slot, session, problem) = match slot {
             Ok(slot) => {
                 self.slots.insert(registered.service.clone(), slot);
                 self.warnings.remove(&key);
                 self.warnings.remove("name");
-                (Some(slot), None)
+                (Some(slot), self.session.clone(), None)
             }
             Err(error) => {
                 self.slots.remove(&registered.service);
@@ -121,13 +157,13 @@ impl Registrar<'_> {
                 let text = error.to_string();
                 let key = if is_conflict { "name" } else { &key };
                 self.warn_once(key, format!("cannot register this host for users: {text}"));
-                (state.slot, Some(text))
+                (state.slot, state.session.clone(), Some(text))
             }
         };
-        self.save_state(registered, state, &RegistrationState { slot, problem, ..state.clone() });
+        self.save_state(registered, state, &RegistrationState { slot, session, problem, ..state.clone() });
     }
 
-    /// Records slot and problem; the withdrawal is an operator's to change.
+    /// Records slot, session and problem; the withdrawal is an operator's to change.
     fn save_state(
         &mut self,
         registered: &RegisteredService,
@@ -137,9 +173,10 @@ impl Registrar<'_> {
         if before == after && self.is_recorded(registered) {
             return;
         }
-        let (slot, problem) = (after.slot, after.problem.clone());
+        let (slot, session, problem) = (after.slot, after.session.clone(), after.problem.clone());
         let saved = self.world.store.update_registration(&registered.service, &move |state| {
             state.slot = slot;
+            state.session.clone_from(&session);
             state.problem.clone_from(&problem);
         });
         if let Err(error) = saved {

@@ -123,7 +123,8 @@ impl Registry for FakeRegistry {
     ) -> RegistryResult<bool> {
         self.check()?;
         let mut claims = self.claims.lock().unwrap();
-        let is_held = claims.get(&slot).is_some_and(|claim| claim.session.is_some());
+        let by_other = |claim: &SlotClaim| claim.session.as_ref().is_some_and(|held| held != session);
+        let is_held = claims.get(&slot).is_some_and(by_other);
         if is_held || self.delayed.lock().unwrap().contains(&slot) {
             return Ok(false);
         }
@@ -290,6 +291,61 @@ async fn second_machine_of_one_name_changes_nothing_of_the_first() {
     assert_eq!(*registry.registrations.lock().unwrap(), before);
     assert_eq!(count_warnings(&two), 1);
     assert!(state(&two).problem.unwrap().contains("the names of hosts have to differ"));
+}
+
+/// HAProxy resolves as many slots as its configuration has.
+#[tokio::test(start_paused = true)]
+async fn slot_beyond_a_smaller_number_of_slots_is_exchanged() {
+    let (registry, other, fake) = (FakeRegistry::default(), new_host(), new_host());
+    let (second, wide, narrow) = (spec("web2", 2, 3), spec("web1", 1, 3), spec("web1", 1, 2));
+    let mut holder = Registrar::new(&other.world, &registry, &second);
+    pass(&mut holder, SECOND).await;
+    pass(&mut Registrar::new(&fake.world, &registry, &wide), SECOND).await;
+    let claim = registry.claims.lock().unwrap().remove(&2).unwrap();
+    registry.claims.lock().unwrap().insert(3, SlotClaim { slot: 3, ..claim });
+    pass(&mut Registrar::new(&fake.world, &registry, &wide), SECOND).await;
+    assert_eq!((registry.describe("web1"), state(&fake).slot), ("[3] in DNS".into(), Some(3)));
+    pass(&mut Registrar::new(&fake.world, &registry, &narrow), SECOND).await;
+    assert_eq!((registry.describe("web1"), state(&fake).slot), ("[2] in DNS".into(), Some(2)));
+    assert_eq!(registry.list_owners(), [(1, "web2".to_owned()), (2, "web1".to_owned())]);
+}
+
+/// DHCP, or a move to another network: the session in Consul outlives the old address.
+#[tokio::test(start_paused = true)]
+async fn host_with_another_address_keeps_its_slot_and_can_release_it() {
+    let (registry, fake) = (FakeRegistry::default(), new_host());
+    let (before, after) = (spec("web1", 1, 3), spec("web1", 7, 3));
+    pass(&mut Registrar::new(&fake.world, &registry, &before), SECOND).await;
+    let mut registrar = Registrar::new(&fake.world, &registry, &after);
+    pass(&mut registrar, SECOND * 20).await;
+    assert_eq!(registry.describe("web1"), "[1] in DNS");
+    assert_eq!(registry.claims.lock().unwrap()[&1].owner, after.host);
+    let entry = registry.registrations.lock().unwrap()["switchman:web1:shop"].clone();
+    assert_eq!((entry.address, state(&fake).problem), (after.host.address, None));
+    withdraw(&fake, true);
+    pass(&mut registrar, SECOND).await;
+    // The agent starts again at its old address before the slot is free.
+    let mut moved = Registrar::new(&fake.world, &registry, &before);
+    pass(&mut moved, SECOND * 30).await;
+    assert!(registry.claims.lock().unwrap().is_empty(), "{:?}", registry.list_owners());
+}
+
+/// A copy of a virtual machine, with the state of the first one: the one that was there first stops to renew, with a warning.
+#[tokio::test(start_paused = true)]
+async fn copy_of_a_host_is_reported_and_takes_no_turns() {
+    let (registry, fake, copy) = (FakeRegistry::default(), new_host(), new_host());
+    let (first, second) = (spec("web1", 1, 3), spec("web1", 2, 3));
+    let mut original = Registrar::new(&fake.world, &registry, &first);
+    pass(&mut original, SECOND).await;
+    copy.store.registrations.lock().unwrap().insert("shop".parse().unwrap(), state(&fake));
+    let mut copied = Registrar::new(&copy.world, &registry, &second);
+    for _ in 0..5 {
+        pass(&mut copied, RENEWAL_INTERVAL).await;
+        pass(&mut original, RENEWAL_INTERVAL).await;
+    }
+    assert_eq!(registry.claims.lock().unwrap()[&1].owner, second.host);
+    assert!(state(&fake).problem.unwrap().contains("the names of hosts have to differ"));
+    assert_eq!((count_warnings(&fake), count_warnings(&copy)), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -99,3 +99,21 @@ async fn rollback_has_the_lock_while_it_is_free() {
     assert!(!purposes.is_empty() && purposes.iter().all(|purpose| *purpose == expected), "{purposes:?}");
     assert_eq!(ready(world.lock.read_holder()), Ok(None));
 }
+
+/// The store of the journal is down: a rollback neither waits for its lock nor for the rolls in it.
+#[tokio::test(start_paused = true)]
+async fn rollback_does_not_wait_for_a_store_that_is_down() {
+    let fleet = deployed().await;
+    let FakeSite { world, fleet: config, journal, .. } = &fleet.site;
+    let target = list_all(&fleet).await;
+    let target = target.resolve_target(&make_name("2.0.0"), &config.hosts).unwrap();
+    assign(world, config, &config.hosts, target, &flip_to_2()).await.unwrap();
+    take_warnings(&fleet);
+    let began = tokio::time::Instant::now();
+    journal.set_delay(Duration::from_mins(1));
+    let report = rollback(world, config, &config.hosts, &"shop".parse().unwrap(), &actor()).await.unwrap();
+    assert_eq!(report.version.to_string(), "1.0.0");
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+    let warnings = take_warnings(&fleet);
+    assert!(warnings.iter().any(|text| text.contains("the fleet lock was not taken")), "{warnings:?}");
+}
