@@ -65,9 +65,8 @@ impl Kind {
             (StoreKind::Consul, Self::Killed) => &[1, 5],
             (StoreKind::Consul, Self::ClockJumped) => &[6],
             (StoreKind::Postgres, Self::Killed) => &[2, 6],
-            (StoreKind::Postgres, Self::StoreLost) => &[0],
+            (StoreKind::Postgres, Self::StoreLost) | (StoreKind::File, Self::LeaseExpired) => &[0],
             (StoreKind::File | StoreKind::Postgres, Self::LinkCut | Self::ClockJumped) => &[4],
-            (StoreKind::File, Self::LeaseExpired) => &[0],
             (StoreKind::Etcd | StoreKind::Consul, Self::LeaderKilled)
             | (StoreKind::Host, Self::Killed | Self::StoreLost | Self::LeaseExpired) => &[3],
             (StoreKind::File, Self::StoreLost) => &[5],
