@@ -27,7 +27,7 @@ setpriv:util-linux
 '
 
 # Other programs' firewalls: for the tests alone, and never left to start at the next boot.
-others='etcd:etcd-server pg_ctlcluster:postgresql dockerd:docker.io ufw:ufw firewalld:firewalld dbus-daemon:dbus-daemon'
+others='socat:socat etcd:etcd-server pg_ctlcluster:postgresql dockerd:docker.io ufw:ufw firewalld:firewalld dbus-daemon:dbus-daemon'
 # Shells whose completion is tested, without bash.
 shells='zsh:zsh fish:fish'
 # Linters and tools for examples/: for the tests alone.

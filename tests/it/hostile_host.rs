@@ -148,7 +148,7 @@ fn deployments_of_a_host_have_no_escape_sequences() {
     });
     let error = serde_json::json!({"error": colored});
     let view = serde_json::json!({
-        "deployment": deployment, "role": "shadow", "backup": false, "status": "drained",
+        "deployment": deployment, "role": "shadow", "backup": false, "status": "Drained",
         "process": error, "sockets": error, "via_main_port": error
     });
     let body = serde_json::json!({"services": [], "deployments": [view], "runner": colored});

@@ -27,7 +27,7 @@ mod tests {
         let cell = "a\nfake\u{1b}[31m".to_owned();
         assert_eq!(
             format_table(&["A", "B"], vec![vec![cell, "b".into()]]),
-            "A                B\na fake\\u{1b}[31m  b\n"
+            "A                 B\na fake\\u{1b}[31m  b\n"
         );
     }
 }

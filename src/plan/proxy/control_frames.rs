@@ -184,7 +184,9 @@ mod tests {
     fn credit_returns_with_time() {
         let (mut limit, now) = start();
         let priority = frame(PRIORITY, 5);
-        count_accepted(&mut limit, now, &priority);
+        for _ in 0..MAX_CREDIT {
+            assert_eq!(limit.record_received(&priority, now), Ok(()));
+        }
         let later = now + Duration::from_secs(2);
         assert_eq!(count_accepted(&mut limit, later, &priority), 2_000);
     }

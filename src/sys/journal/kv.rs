@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
+use tokio::sync::oneshot::error::TryRecvError;
 
 use crate::model::journal_record::{LockRecord, Log, StoredEntry};
 use crate::model::lock::{Holder, LockNote, LockPurpose};
@@ -21,7 +22,7 @@ use crate::world::journal_store::{Acquisition, JournalError, JournalStore};
 
 mod write_queue;
 
-use write_queue::{Write, WriteQueue};
+use write_queue::{Known, Write, WriteQueue};
 
 /// How long the lock of a process outlives its last heartbeat, of which one comes every 2 s.
 const LEASE: Duration = Duration::from_secs(15);
@@ -226,6 +227,75 @@ impl KvJournal {
             }
         }
         Err(self.contended(ACTION))
+    }
+
+    /// Writes an entry, together with those that wait.
+    async fn write(&self, write: Write) -> Result<(), JournalError> {
+        let mut outcome = self.write_queue.push(write.clone());
+        let mut known = self.write_queue.lock().await;
+        loop {
+            match outcome.try_recv() {
+                Ok(result) => return result,
+                // The caller in whose turn it was to be written was cancelled.
+                Err(TryRecvError::Closed) => outcome = self.write_queue.push(write.clone()),
+                Err(TryRecvError::Empty) => {}
+            }
+            let group = self.write_queue.take_group();
+            let writes: Vec<&Write> = group.iter().map(|one| &one.write).collect();
+            let result = self.write_group(&mut known, &writes).await;
+            for one in group {
+                // The other side has given up.
+                let _ = one.done.send(result.clone());
+            }
+        }
+    }
+
+    /// Writes entries of one prefix and one holder, all or none of them.
+    async fn write_group(&self, known: &mut Known, group: &[&Write]) -> Result<(), JournalError> {
+        let Some(Write { action, prefix, holder, id_key, .. }) = group.first() else { return Ok(()) };
+        let mut number = match known.next.get(prefix) {
+            Some(number) => *number,
+            None => self.count(action, prefix).await?,
+        };
+        let mut left = group;
+        for _ in 0..MAX_ATTEMPTS {
+            let mut transaction = KvTransaction::default();
+            if let Some(holder) = holder {
+                let modified_index = match &known.lock {
+                    Some((known, index)) if known == holder => *index,
+                    _ => self.require_lock(holder, action).await?.lock_index,
+                };
+                known.lock = Some((holder.clone(), modified_index));
+                transaction.expected.push((self.key("lock"), Expected::Unchanged { modified_index }));
+            }
+            for (number, write) in (number..).zip(left) {
+                let key = numbered(prefix, number);
+                transaction.expected.push((key.clone(), Expected::Absent));
+                transaction.put.push(KvPut { key, value: write.value.clone(), lease: None });
+            }
+            if let Some(id_key) = id_key.as_ref().filter(|_| number == 0) {
+                transaction.put.push(KvPut { key: id_key.clone(), value: String::new(), lease: None });
+            }
+            let is_written = self.transact(action, &transaction).await?;
+            if is_written {
+                number += left.len();
+                left = &[];
+            } else {
+                known.lock = None;
+                // The lock has changed, or there is an entry: of another operator, or by an earlier try of this transaction.
+                while let Some(found) = self.get(action, &numbered(prefix, number)).await? {
+                    if left.first().is_some_and(|write| write.value == found.value) {
+                        left = &left[1..];
+                    }
+                    number += 1;
+                }
+            }
+            known.next.insert(prefix.clone(), number);
+            if left.is_empty() {
+                return Ok(());
+            }
+        }
+        Err(self.contended(action))
     }
 
     /// The number of entries below a prefix, by the first number that is free.

@@ -71,7 +71,7 @@ fn tls_admits_certificates_of_the_authority_only() {
             (other_ca, "invalid peer certificate: UnknownIssuer"),
             (
                 ConnectConfig { key: Some(place.path("none")), ..place.as_one("operator") },
-                "cannot read the key `",
+                "none`: No such file or directory",
             ),
             (
                 ConnectConfig { ca: Some(place.path("ca.key")), ..ConnectConfig::default() },
