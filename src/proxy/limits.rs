@@ -119,8 +119,8 @@ impl ResourceLimits {
     }
 }
 
-/// All users of a load balancer have its address, so that an address has no limit of its own: the one with the most waiting clients
-/// loses its oldest. Clients that have sent a request are limited by the descriptors alone.
+/// All users of a load balancer have its address, so that an address has no limit of its own. Clients that have sent a request are
+/// limited by the descriptors alone.
 fn derive_limits(budget: usize, max_files: u64) -> AdmissionLimits {
     let limits = AdmissionLimits::without_credentials(budget, BYTES_PER_CLIENT);
     let files =

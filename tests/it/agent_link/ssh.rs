@@ -29,9 +29,11 @@ impl Place {
         self.write("known", &format!("[127.0.0.9]:2222 {public}"));
         let dir = self.dir.path().display();
         let (address, port) = SSHD.split_once(':').unwrap();
+        // bash reads `~/.bashrc` in a session of sshd: what the user of this machine has there is not part of a test.
         let text = format!(
             "ListenAddress {address}\nPort {port}\nHostKey {dir}/host\nAuthorizedKeysFile {dir}/user.pub\nPidFile none\n\
-             UsePAM no\nStrictModes no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPrintMotd no\n{more}\n"
+             UsePAM no\nStrictModes no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPrintMotd no\n\
+             SetEnv HOME={dir}\n{more}\n"
         );
         let file = self.write("sshd_config", &text).display().to_string();
         let words = [privileges, &["--", "/usr/sbin/sshd", "-D", "-e", "-f", &file]].concat();
