@@ -95,5 +95,10 @@ async fn killed_instance_loses_only_what_is_in_flight_on_it() {
     // Six of the clients and both uploads may have had a request on it; none of them fails twice.
     let lost = account.failed_in("killed");
     assert!(lost < 30, "{lost} requests failed: {:?}", account.report.failures);
-    assert_eq!(account.report.strays, 0);
+    // HAProxy gives a request that was refused again and again to the other host (`option redispatch`), whatever its cookie is.
+    assert!(
+        account.report.strays < 30,
+        "{} answers of another host than the cookie's",
+        account.report.strays
+    );
 }
