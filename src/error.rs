@@ -276,7 +276,6 @@ impl Failure {
             Self::HostSelection(error) => hint::selection_hint(error).into(),
             Self::Discovery(error) => hint::discovery_hint(error).into(),
             Self::Withdraw(error) => hint::withdraw_hint(error),
-            Self::KilledPartially { cause, .. } => cause.hint(),
             Self::Lab(error) => hint::lab_hint(error),
             Self::AnswersDiffer { subject, .. } => subject.fill(ANSWERS_DIFFER_HINT),
             Self::InsufficientSamples { subject, .. } => subject.fill(INSUFFICIENT_SAMPLES_HINT),
@@ -356,6 +355,9 @@ impl Failure {
             Self::SwitchedPartially { .. } => "`switchman status` shows every host",
             Self::WithdrawnPartially { .. } => {
                 "the hosts stay in maintenance; correct the causes, and run the command again"
+            }
+            Self::KilledPartially { .. } => {
+                "`switchman ls` shows what is left; correct the cause, and run the command again"
             }
             Self::RollIncomplete { .. } => FINISHED_ROLL_HINT,
             Self::Interrupted => "nothing was changed; run the command again",

@@ -100,6 +100,8 @@ pub struct Snapshot {
     pub answers: BTreeMap<(String, AnswerOrigin), u64>,
     /// (phase in which it began, version that answered) -> requests.
     pub answers_by_start_phase: BTreeMap<(String, String), u64>,
+    /// Answers to a client whose cookie names another host.
+    pub strays: u64,
 }
 
 impl Snapshot {
@@ -220,6 +222,7 @@ impl RequestLedger {
             kinds: state.tallies.iter().map(|(kind, tally)| (*kind, succeeded(tally))).collect(),
             answers: state.answers.clone(),
             answers_by_start_phase: state.answers_by_start_phase.clone(),
+            strays: state.strays,
         }
     }
 

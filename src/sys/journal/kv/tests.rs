@@ -223,7 +223,7 @@ async fn entries_whose_answers_were_lost_are_written_once() {
     journal.acquire(&me, None).await.unwrap();
     server.lose_answers(2);
     assert_eq!(append_at_once(&journal, &me, 0..10).await, vec![Ok(()); 10]);
-    // Another process has written meanwhile: what is known of the numbers is old.
+    // Another process has written in between: what is known of the numbers is old.
     other.append(Some(&me), Log::Rolls, &make_entry(10)).await.unwrap();
     server.lose_answers(1);
     assert_eq!(append_at_once(&journal, &me, 11..20).await, vec![Ok(()); 9]);
