@@ -195,6 +195,27 @@ async fn update_changes_only_given_run_options() {
     assert_eq!(asked, Some(RunSpec { env: env("1"), ..was.how }), "the program stays one");
 }
 
+/// Two values may have one placeholder: a new secret would never arrive.
+#[tokio::test(start_paused = true)]
+async fn given_values_of_the_environment_are_compared_on_the_host() {
+    let fake = site(1, 1);
+    let mut listing = list_deployments(&fake.world, &fake.fleet.hosts).await;
+    let instance = &mut listing.rows[0].hosts[0].1.deployment.instance;
+    let spec = RunSpec { env: [("A".to_owned(), "1".to_owned())].into(), ..instance.how.clone() };
+    instance.how = spec.clone().redact();
+    let source = Source::Release(instance.digest.clone().unwrap().0.into());
+    for (env, updates) in [(std::collections::BTreeMap::new(), 0), (spec.env, 1)] {
+        let options = UpdateOptions {
+            source: source.clone(),
+            run_change: RunSpecChange { env, ..RunSpecChange::default() },
+            drain_timeout: Duration::from_secs(5),
+            actor: actor(),
+        };
+        update(&fake.world, &fake.fleet, &fake.fleet.hosts, &listing.rows[0], &options).await.unwrap();
+        assert_eq!(fake.site.with_host("web1", |host| host.updates.len()), updates);
+    }
+}
+
 /// The time limit of the request grows with the instances that the host replaces.
 #[tokio::test(start_paused = true)]
 async fn update_expects_every_instance_of_a_host() {

@@ -67,9 +67,9 @@ async fn update_under_lock(
         let update = async {
             let link = reach::find_link(world, host)?;
             if let Some(packed) = &packed {
-                let is_new = |one: &Instance| {
-                    one.digest.as_ref() == Some(&packed.digest) && one.how.is_same_redacted(&run_spec)
-                };
+                // A value that was given differs from its placeholder, which is too short to compare: the host compares it.
+                let is_new =
+                    |one: &Instance| one.digest.as_ref() == Some(&packed.digest) && one.how == run_spec;
                 if view.deployment.active_instances().all(is_new) {
                     return Ok(view.deployment.clone());
                 }

@@ -79,7 +79,8 @@ async fn remove_process(
     Ok(world.runner.delete_records(&deployment.instance_id(instance)).await?)
 }
 
-fn remove_release(
+/// Removes the code of a build; without any, nothing is done.
+pub(super) fn remove_release(
     world: &HostWorld,
     deployment: &Deployment,
     instance: &Instance,

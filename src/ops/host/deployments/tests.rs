@@ -42,6 +42,7 @@ mod ports;
 mod proxy;
 mod races;
 mod unreadable;
+mod update;
 
 fn shop() -> ServiceName {
     "shop".parse().unwrap()

@@ -35,7 +35,13 @@ pub async fn update(world: &HostWorld, request: &UpdateRequest) -> Result<Deploy
     let template = build_template(&deployment, request)?;
     let is_old = |one: &&Instance| one.how != template.how || one.digest != template.digest;
     let old_instances: Vec<Instance> = deployment.active_instances().filter(is_old).cloned().collect();
-    let Some(first) = old_instances.first() else { return Ok(deployment) };
+    let Some(first) = old_instances.first() else {
+        if !request.dry_run {
+            // The caller brought the code again: it cannot compare the values of the environment.
+            instance::remove_release(world, &deployment, &template)?;
+        }
+        return Ok(deployment);
+    };
     if request.dry_run {
         let next = place_instance(world, &existing, &deployment, request, (&template, first.number))?;
         instance::check_release(world, &deployment, &next)?;
