@@ -289,5 +289,22 @@ fn ignore_not_found(done: io::Result<()>, what: &'static str, path: &Path) -> Re
     }
 }
 
+/// Unpacks an archive: a target of tests/fuzz/parsers.
+#[cfg(fuzzing)]
+pub fn fuzz_unpack(archive: &Path, into: &Path) {
+    let limits = ReleaseLimits { bytes: 1 << 20, entries: 200 };
+    let _ = unpack::unpack(archive, into, limits);
+}
+
+/// Compresses bytes as `.tar.gz`, without making them smaller: a target of tests/fuzz/parsers.
+#[cfg(fuzzing)]
+pub fn fuzz_compress(bytes: &[u8]) -> Vec<u8> {
+    use std::io::Write as _;
+
+    let mut compressed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
+    let _ = compressed.write_all(bytes);
+    compressed.finish().unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests;
