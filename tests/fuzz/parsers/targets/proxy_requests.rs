@@ -44,9 +44,8 @@ fuzz_target!(|bytes: &[u8]| {
     for method in [Method::GET, Method::POST, Method::CONNECT] {
         for version in [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2] {
             let (mut request, mut response) = (headers.clone(), headers.clone());
-            let options = read_connection_options(&request);
+            let _ = read_connection_options(&request);
             let is_upgrade = wants_upgrade(&method, &request);
-            drop(options);
             append_forwarded([10, 0, 0, 9].into(), &mut request);
             prepare_request(&method, version, &mut request);
             if !is_upgrade {
