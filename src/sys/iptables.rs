@@ -356,17 +356,16 @@ fn join_lines(text: &str) -> String {
     text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
-/// Reads a text as each listing of iptables and nft: a target of tests/fuzz/parsers.
+/// Reads a text as each listing of iptables and nft, and returns the table in it: a target of tests/fuzz/parsers.
 #[cfg(fuzzing)]
-pub fn fuzz_listings(listing: &str) {
-    if let Ok(table) = save::parse(listing) {
-        let _ = (crate::plan::firewall::read_forwards(&table), crate::plan::firewall::read_redirects(&table));
-    }
+pub fn fuzz_listings(listing: &str) -> Option<Table> {
+    let table = save::parse(listing).ok();
     save::parse_chain(listing, &mut Table::default());
     let (json, listing) = listing.split_once("\n\n").unwrap_or((listing, listing));
     if let Ok(json) = serde_json::from_str(json) {
         let _ = native::find_rules(&json, listing);
     }
+    table
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use libfuzzer_sys::fuzz_target;
 use switchman::model::agent_check::Weight;
-use switchman::model::deployment::{DeploymentId, Digest};
+use switchman::model::deployment::DeploymentId;
 use switchman::model::field::Field;
 use switchman::model::name::{HostName, ServiceName};
 use switchman::model::percent::Percent;
@@ -30,7 +30,6 @@ fuzz_target!(|text: &str| {
     read_back::<Version>(text);
     read_back::<Percent>(text);
     read_back::<DeploymentId>(text);
-    read_back::<Digest>(text);
     read_back::<Steps>(text);
     read_back::<Ratio>(text);
     read_back::<Batch>(text);
