@@ -15,6 +15,7 @@ use switchman::lab::{Lab, SECOND_SERVICE};
 use crate::site::{MS, Plan, Site};
 use crate::testing::can_make_namespaces;
 
+mod altered;
 mod backup_connections;
 mod host_by_host;
 mod instances;

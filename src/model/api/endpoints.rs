@@ -29,6 +29,7 @@ use crate::model::name::ServiceName;
 use crate::model::ports::Port;
 use crate::model::proxy::ProxyStats;
 use crate::model::registration::RegistrationState;
+use crate::model::release::ReleaseCheck;
 use crate::model::traffic_split::{TrafficSplitRequest, TrafficSplitResponse};
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -36,6 +37,9 @@ const MINUTE: Duration = Duration::from_mins(1);
 const ASSIGN_TIMEOUT: Duration = ANSWER_TIMEOUT.saturating_add(MINUTE);
 /// The host starts a proxy, checks its health and routes traffic to it; each step has its own timeout on the host.
 const PROXY_START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The host reads up to 4 GiB.
+const VERIFY_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// SQLite waits up to 5 s for another writer.
 const JOURNAL_TIMEOUT: Duration = Duration::from_secs(8);
@@ -136,6 +140,11 @@ table! {
     );
     RELEASES: Get<Vec<HostRelease>, ServiceName> =
         Endpoint::new(Method::Get, "/v1/services/{service}/releases", "releases", "List the complete releases");
+    VERIFY_RELEASE: Get<ReleaseCheck, (ServiceName, String)> = Endpoint::new(Method::Get, "/v1/services/{service}/releases/{release}/verification",
+        "verifyRelease",
+        "Compare the files of a release with those that were placed",
+    )
+    .with_timeout(|_| VERIFY_TIMEOUT);
     JOURNAL: Send<JournalRequest, JournalAnswer, ServiceName> = Endpoint::new(Method::Post, "/v1/services/{service}/journal",
         "journal",
         "Carry out one operation on the journal that this host keeps for the operators of a service",
