@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::DirBuilder;
 use std::io::ErrorKind;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -28,7 +28,15 @@ const MAX_OPEN: usize = 32;
 #[derive(Debug)]
 pub struct DirKeeper {
     default_dir: PathBuf,
-    open: Mutex<BTreeMap<PathBuf, Arc<KeptJournal>>>,
+    open: Mutex<BTreeMap<PathBuf, OpenJournal>>,
+}
+
+/// A journal with the device and the inode of its file.
+#[derive(Debug, Clone)]
+struct OpenJournal {
+    /// `None`: there was no file yet.
+    inode: Option<(u64, u64)>,
+    journal: Arc<KeptJournal>,
 }
 
 impl DirKeeper {
@@ -37,12 +45,23 @@ impl DirKeeper {
         Self { default_dir, open: Mutex::default() }
     }
 
+    /// Returns the journal of a file, opened again where another file is at the path than before: one that was moved away or replaced
+    /// takes no more entries.
     fn find_journal(&self, file: PathBuf) -> Arc<KeptJournal> {
+        let inode = file.metadata().ok().map(|found| (found.dev(), found.ino()));
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.len() >= MAX_OPEN {
             open.clear();
         }
-        open.entry(file.clone()).or_insert_with(|| Arc::new(KeptJournal::new(file))).clone()
+        if let Some(known) = open.get(&file)
+            && known.inode.is_some()
+            && known.inode == inode
+        {
+            return known.journal.clone();
+        }
+        let journal = Arc::new(KeptJournal::new(file.clone()));
+        open.insert(file, OpenJournal { inode, journal: journal.clone() });
+        journal
     }
 }
 
