@@ -27,6 +27,7 @@ use super::owner::Owner;
 use super::packet_proof::PacketProof;
 use super::port_forward::{Forward, Switch};
 use super::ports::Ports;
+use super::registration::RegistrationState;
 use super::socket::{PeerConnections, SocketCount};
 use super::version::Version;
 
@@ -110,6 +111,9 @@ pub struct HostView {
     /// The proof of the forward by packets; absent where none was requested or nothing is recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub packet: Option<PacketProof>,
+    /// The registration in a catalogue, where an agent registers the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registration: Option<RegistrationState>,
 }
 
 impl HostView {

@@ -303,6 +303,7 @@ pub fn make_host_view(switch: Switch) -> HostView {
         main_version: None,
         last_entry: None,
         packet: None,
+        registration: None,
     }
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::name::ServiceName;
 use super::roll::RollId;
+use super::terminal_text::clean_line;
 use super::version::Version;
 
 /// Who holds the fleet.
@@ -100,7 +101,8 @@ impl Holder {
             LockPurpose::Operator { .. } => String::new(),
             _ => format!(" (pid {pid})"),
         };
-        format!("{user} on {machine}{process} since {}: {purpose}", format_time(*since))
+        let text = format!("{user} on {machine}{process} since {}: {purpose}", format_time(*since));
+        clean_line(&text).into_owned()
     }
 }
 

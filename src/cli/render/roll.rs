@@ -20,6 +20,7 @@ use crate::model::lock::{Holder, Liveness, LockPurpose, LockView};
 use crate::model::name::{BalancerName, HostName};
 use crate::model::plural::Count;
 use crate::model::roll::{RollId, Work};
+use crate::model::terminal_text::clean_line;
 use crate::ops::fleet::roll::{RollError, RollReport};
 use crate::plan::roll::RollPlan;
 use crate::plan::roll::progress::{HostProgress, RollProgress, StepState};
@@ -317,16 +318,17 @@ fn format_roll(progress: &RollProgress, flag: &str, time: TimeFormat) -> String 
     };
     let _ = writeln!(
         text,
-        "{} by {} at {}: {}: {state}, {} of {} done, {took}",
+        "{} by {} at {}: {}: {}, {} of {} done, {took}",
         progress.roll.bold(),
-        progress.actor.user,
+        clean_line(&progress.actor.user),
         time.format(progress.began_at),
-        spec.format_command(),
+        clean_line(&spec.format_command()),
+        clean_line(&state),
         progress.count_done(),
         Count(progress.hosts.len(), "host"),
     );
     for refusal in &progress.overridden {
-        let _ = writeln!(text, "overridden by --force: {refusal}");
+        let _ = writeln!(text, "overridden by --force: {}", clean_line(refusal));
     }
     let unfinished = !progress.is_finished();
     let row = |host| format_host_row(host, &spec.work, unfinished, flag);
@@ -429,4 +431,27 @@ pub(super) fn format_past_rolls(rolls: &[RollProgress]) -> String {
         &["ROLL", "WHO", "COMMAND", "RESULT", "DONE", "TOOK"],
         rolls.iter().map(row).collect(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::example;
+    use crate::plan::roll::progress::build_progress;
+
+    /// Another operator's text in a shared journal forges neither a line nor a colour.
+    #[test]
+    fn texts_of_a_journal_stay_in_their_line() {
+        let entries = example::make_roll_entries(&["web1"], 1_000, vec![]);
+        let mut progress = build_progress(&entries).unwrap();
+        progress.actor.user = "ann\u{1b}[32m".to_owned();
+        progress.overridden = vec!["min_up\nnext: run evil".to_owned()];
+        progress.stop_reason = Some("cut\nweb1  done".to_owned());
+        let text = format_roll(&progress, "", TimeFormat::default());
+        assert!(
+            text.contains("by ann\\u{1b}[32m at ") && text.contains("stopped: cut web1  done,"),
+            "{text}"
+        );
+        assert!(text.contains("overridden by --force: min_up next: run evil\n"), "{text}");
+    }
 }

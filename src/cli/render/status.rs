@@ -16,6 +16,7 @@ use crate::model::forward::{KernelForward, Route, Routes, ServiceRecord};
 use crate::model::percent::Percent;
 use crate::model::port_forward::{Forward, Switch};
 use crate::model::ports::Port;
+use crate::model::registration::RegistrationState;
 use crate::ops::fleet::status::{BalancerStatus, HostStatus};
 use crate::plan::mains::MainsDifference;
 
@@ -89,6 +90,16 @@ fn format_summary_row(status: &HostStatus, time: TimeFormat) -> Vec<String> {
         }
     };
     vec![status.host.name.to_string(), switch, version, port, format_share(status), owner]
+}
+
+/// The slot in DNS, and why the host is not in it.
+fn format_registration(registration: &RegistrationState) -> String {
+    let slot = registration.slot.map_or("none".to_owned(), |slot| slot.to_string());
+    let withdrawn = if registration.is_withdrawn { ", withdrawn from DNS" } else { "" };
+    match &registration.problem {
+        Some(problem) => format!("{slot}{withdrawn}: {}", problem.red()),
+        None => slot + withdrawn,
+    }
 }
 
 /// The kernel's state, unless the service is private; packets may contradict it.
@@ -167,6 +178,9 @@ fn write_host_side(text: &mut String, status: &HostStatus, view: &HostView, time
     }
     for conflict in &status.address_conflicts {
         let _ = writeln!(text, "address   {}", conflict.to_string().red());
+    }
+    if let Some(registration) = &view.registration {
+        let _ = writeln!(text, "slot      {}", format_registration(registration));
     }
     for drift in &view.drift {
         let _ = writeln!(text, "drift     {}", drift.yellow());
@@ -310,5 +324,16 @@ mod tests {
         let text = format_host_status(&status, TimeFormat::Human);
         assert!(text.contains("before `switchman access shop public --host web1`"), "{text}");
         assert!(!text.contains("versions "), "no port routes to one: {text}");
+    }
+
+    #[test]
+    fn slot_names_what_keeps_the_host_out_of_dns() {
+        let good = RegistrationState { slot: Some(3), ..RegistrationState::default() };
+        assert_eq!(format_registration(&good), "3");
+        let withdrawn = RegistrationState { is_withdrawn: true, ..good };
+        assert_eq!(format_registration(&withdrawn), "3, withdrawn from DNS");
+        let problem = Some("no slot is free".to_owned());
+        let text = format_registration(&RegistrationState { problem, ..RegistrationState::default() });
+        assert!(text.starts_with("none: ") && text.contains("no slot is free"), "{text}");
     }
 }

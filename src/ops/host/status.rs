@@ -5,6 +5,7 @@ use crate::model::forward::{KernelForward, ServiceRecord};
 use crate::model::history::{HistoryEntry, Phase};
 use crate::model::name::ServiceName;
 use crate::model::observation::ObservationError;
+use crate::model::registration::RegistrationState;
 use crate::model::rules::{Family, RedirectKind, Tables};
 use crate::model::version::Version;
 use crate::plan::drain;
@@ -53,6 +54,15 @@ pub async fn read_view(world: &HostWorld, question: &StatusRequest) -> HostView 
         main_version: record.and_then(|record| find_main_version(world, record)),
         last_entry: versions::find_last_change(&history).cloned(),
         packet,
+        registration: load_registration(world, &question.service),
+    }
+}
+
+/// Reads the registration that the agent has recorded. The record of one that cannot be read is a problem of its own.
+fn load_registration(world: &HostWorld, service: &ServiceName) -> Option<RegistrationState> {
+    match world.store.load_registrations() {
+        Ok(mut all) => all.remove(service),
+        Err(error) => Some(RegistrationState { problem: Some(error.to_string()), ..Default::default() }),
     }
 }
 

@@ -282,6 +282,14 @@ fn check_host_view(fleet: &Fleet, facts: &FleetFacts, host: &Host, view: &HostVi
             "`switchman restore` on that host; find out who changes its rules",
         ));
     }
+    if let Some(problem) = view.registration.as_ref().and_then(|registration| registration.problem.as_ref()) {
+        all.push(build_problem(
+            "not-registered",
+            subject,
+            format!("its agent has not registered it as it should be: {problem}"),
+            "remove the cause; the agent tries again by itself, and `switchman status` shows the slot",
+        ));
+    }
     if let Err(error) = &view.main_health {
         let severity = if off { Severity::Note } else { Severity::Problem };
         let reason = format!("the main vhost is not healthy on port {main}: {error}");

@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use super::error::ReadError;
 use crate::model::balancer::{AdminState, BackendView, ServerCounters, ServerLine, ServerState, ServerView};
+use crate::model::terminal_text::clean_line;
 
 /// Parses the output of `show servers state B; show stat B 4 -1`.
 pub(super) fn parse_socket_answer(answer: &str, backend: &str) -> Result<BackendView, ReadError> {
@@ -75,12 +76,12 @@ fn parse_server(
     row: &StatRow,
     states: Option<&BTreeMap<String, StateOfServer>>,
 ) -> Result<ServerView, ReadError> {
-    let name = row.get("svname")?.to_owned();
-    let status = row.get("status")?.to_owned();
+    let name = clean_line(row.get("svname")?).into_owned();
+    let status = clean_line(row.get("status")?).into_owned();
     let (admin_state, address) = match states {
         Some(states) => {
             let no_state = || new_garbled_error(format!("no state of server `{name}`"));
-            let state = states.get(&name).ok_or_else(no_state)?;
+            let state = states.get(row.get("svname")?).ok_or_else(no_state)?;
             (Some(state.admin), state.address)
         }
         // A page without `stats show-legends` leaves the column empty (seen with 2.6.12).
@@ -152,7 +153,8 @@ type StateRow<'a> = BTreeMap<&'a str, &'a str>;
 
 fn parse_line(row: &StateRow<'_>, work: &BTreeMap<String, ServerCounters>) -> Option<ServerLine> {
     let get = |name: &str| row.get(name).copied();
-    let (backend, server) = (get("be_name")?.to_owned(), get("srv_name")?.to_owned());
+    let (backend, server) =
+        (clean_line(get("be_name")?).into_owned(), clean_line(get("srv_name")?).into_owned());
     let address: IpAddr = get("srv_addr")?.parse().ok()?;
     let port: u16 = get("srv_port")?.parse().ok()?;
     let check_state: u32 = get("srv_check_state")?.parse().ok()?;
@@ -205,10 +207,10 @@ fn is_count(text: &str) -> bool {
 
 /// `L7OK/200`, `L4CON`; a leading `* ` (check running) is left out.
 fn format_check(row: &StatRow) -> String {
-    let status = row.get_optional("check_status").unwrap_or("").trim_start_matches("* ");
+    let status = clean_line(row.get_optional("check_status").unwrap_or("").trim_start_matches("* "));
     match row.get_optional("check_code").filter(|code| !code.is_empty()) {
-        Some(code) => format!("{status}/{code}"),
-        None => status.to_owned(),
+        Some(code) => format!("{status}/{}", clean_line(code)),
+        None => status.into_owned(),
     }
 }
 

@@ -7,6 +7,7 @@ use crate::model::lock::{Holder, LockPurpose};
 use crate::model::observation::ObservationError;
 use crate::model::packet_proof::{FamilyProof, PacketVerdict};
 use crate::model::port_conflict::{PortSetting, PortSide};
+use crate::model::registration::RegistrationState;
 use crate::model::roll::{Batch, RollId};
 use crate::model::rules::Family;
 use crate::model::ssh::SshFailure;
@@ -249,6 +250,13 @@ fn add_contradicted_packet(facts: &mut FleetFacts) {
     }
 }
 
+fn add_slot_problem(facts: &mut FleetFacts) {
+    if let Some(Ok(view)) = &mut facts.hosts[0].view {
+        let problem = Some("every slot of 1 to 2 is another host's".to_owned());
+        view.registration = Some(RegistrationState { problem, ..RegistrationState::default() });
+    }
+}
+
 fn add_conflicts(facts: &mut FleetFacts) {
     facts.hosts[0].port_conflicts = vec![PortConflict {
         side: PortSide::Host("web1".parse().unwrap()),
@@ -275,6 +283,11 @@ fn make_private(facts: &mut FleetFacts) {
 #[test]
 fn contradicted_packet_is_a_problem() {
     assert_eq!(with(add_contradicted_packet), ["Problem web1 packet-contradicts"]);
+}
+
+#[test]
+fn host_that_is_not_registered_is_a_problem() {
+    assert_eq!(with(add_slot_problem), ["Problem web1 not-registered"]);
 }
 
 #[test]
@@ -329,6 +342,7 @@ pub(in crate::plan::check) fn list_samples() -> Vec<Finding> {
         LinkFailure::Refused("the bearer token is missing or wrong".into()),
     ];
     let mut all = collect(&|_| {});
+    all.extend(collect(&add_slot_problem));
     for failure in failures {
         all.extend(collect(&|facts| facts.hosts[0].hello = Err(failure.clone())));
     }
