@@ -138,7 +138,7 @@ pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
     // The agent serves no request before the rules are as recorded.
     let reconcilers = start_reconcilers(&world, &actor, context).await;
     let reconciling = async {
-        reconcilers.await;
+        Box::pin(reconcilers).await;
         Ok(())
     };
     let registering = async {

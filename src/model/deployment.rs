@@ -1,6 +1,6 @@
 //! Deployments: a service's version placed on hosts, and what runs of it on one host.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::account::{Account, Permission, Sandbox, build_account_name};
 use super::duration;
 use super::health::Health;
 use super::name::ServiceName;
@@ -133,9 +134,14 @@ pub struct RunSpec {
     /// Added to a clean environment (PATH, HOME, LANG) beside PORT and the `SWITCHMAN_*` names.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
-    /// User that runs it, by name; its primary group. `None`: the one that switchman's host side runs as.
+    /// User that runs it, by name; its primary group. `None`: with a sandbox the service's own account, without one the user that
+    /// switchman's host side runs as.
     #[serde(default)]
     pub user: Option<String>,
+    /// The sandbox of its program. Absent in records of switchman 0.1.0, whose programs run as before, and in requests: the host
+    /// decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<Sandbox>,
     #[serde(default)]
     pub resources: InstanceLimits,
     /// Time from TERM to KILL.
@@ -156,6 +162,8 @@ pub struct RunSpecChange {
     /// Added to what is there.
     pub env: BTreeMap<String, String>,
     pub user: Option<String>,
+    /// The exceptions from the sandbox, in the place of those that are there.
+    pub allow: Option<BTreeSet<Permission>>,
     pub resources: InstanceLimits,
     pub grace: Option<Duration>,
 }
@@ -171,6 +179,7 @@ impl RunSpecChange {
             workload: runs,
             env,
             user: self.user.or(user),
+            sandbox: self.allow.map(|allow| Sandbox { allow }).or(now.sandbox),
             resources: InstanceLimits {
                 memory_bytes: self.resources.memory_bytes.or(now.resources.memory_bytes),
                 tasks: self.resources.tasks.or(now.resources.tasks),
@@ -188,8 +197,50 @@ impl RunSpec {
             workload,
             env: BTreeMap::new(),
             user: None,
+            sandbox: None,
             resources: InstanceLimits::default(),
             grace: default_grace(),
+        }
+    }
+
+    /// Returns the name of the user that runs the workload of a service. `None`: the user that switchman's host side runs as.
+    pub fn find_user(&self, service: &ServiceName) -> Option<String> {
+        let has_account = self.sandbox.is_some() && matches!(self.workload, Workload::Command { .. });
+        self.user.clone().or_else(|| has_account.then(|| build_account_name(service)))
+    }
+
+    /// Returns the spec as it is recorded. A new program gets a sandbox; one that was there before (`before`) keeps what it has,
+    /// unless another user is given.
+    #[must_use]
+    pub fn settle(mut self, service: &ServiceName, before: Option<&Self>) -> Self {
+        let is_program = |spec: &Self| matches!(spec.workload, Workload::Command { .. });
+        if !is_program(&self) {
+            return Self { sandbox: None, ..self };
+        }
+        let is_unchanged =
+            |before: &&Self| is_program(before) && (self.user.is_none() || self.user == before.user);
+        if self.sandbox.is_none() {
+            self.sandbox = match before.filter(is_unchanged) {
+                Some(before) => before.sandbox.clone(),
+                None => Some(Sandbox::default()),
+            };
+        }
+        // The account of the service is recorded as such: its numbers are those of the host.
+        self.user = self.user.filter(|user| *user != build_account_name(service));
+        self
+    }
+
+    /// Whether a spec that is there runs as this one requests. A request that names no user, or no exceptions, accepts what is there.
+    pub fn accepts_user_of(&self, there: &Self, service: &ServiceName) -> bool {
+        match (&self.user, &self.sandbox, &there.sandbox) {
+            (None, ..) if there.user.is_some() => false,
+            (Some(_), ..)
+                if self.clone().settle(service, None).find_user(service) != there.find_user(service) =>
+            {
+                false
+            }
+            (_, None, _) => true,
+            (_, Some(given), there) => given.allow == there.clone().unwrap_or_default().allow,
         }
     }
 }
@@ -383,12 +434,24 @@ pub struct InstanceSpec {
     /// Working directory at the start: the release's directory.
     pub dir: std::path::PathBuf,
     pub user: Option<String>,
+    /// The user by its numbers, where it is the service's own account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<Account>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<Sandbox>,
     pub resources: InstanceLimits,
     /// Time from the signal to KILL, where it is not stopped by a caller with a grace of its own.
     #[serde(rename = "grace_ms", with = "duration::ms")]
     pub grace: Duration,
     #[serde(default)]
     pub stop_signal: StopSignal,
+}
+
+impl InstanceSpec {
+    /// Returns the sandbox of a program that has one: root needs what the sandbox takes away.
+    pub fn find_sandbox(&self) -> Option<&Sandbox> {
+        self.sandbox.as_ref().filter(|_| self.user.as_deref() != Some("root"))
+    }
 }
 
 /// The state of an instance as its runner reports it.
@@ -480,6 +543,10 @@ mod tests {
         };
         let resources = InstanceLimits { memory_bytes: Some(7), tasks: Some(9), open_files: None };
         assert_eq!(more.apply_to(now.clone()), RunSpec { env: env(&["A", "B"]), resources, ..now.clone() });
+        let allow = Some([Permission::Devices].into());
+        let sandbox =
+            RunSpecChange { allow: allow.clone(), ..RunSpecChange::default() }.apply_to(now.clone()).sandbox;
+        assert_eq!(sandbox.map(|sandbox| sandbox.allow), allow);
         // A web server's files do not run as a user of their own.
         let pages = Workload::Vhost { server: WebServer::Nginx };
         let served =

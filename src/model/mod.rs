@@ -1,5 +1,6 @@
 //! The nouns and their invariants. Depends on nothing of ours; no I/O, no clock.
 
+pub mod account;
 pub mod address_conflict;
 pub mod agent_check;
 pub mod api;

@@ -32,6 +32,7 @@ mod mains;
 mod open_ports;
 pub(in crate::plan) mod port_match;
 mod private_hosts;
+pub mod root_programs;
 
 /// All findings, in the order of the snapshot, including those that need no repair.
 pub fn collect_findings(fleet: &Fleet, facts: &CheckFacts) -> Vec<Finding> {
@@ -62,6 +63,7 @@ pub fn collect_findings(fleet: &Fleet, facts: &CheckFacts) -> Vec<Finding> {
     all.extend(check_listeners(fleet, facts));
     all.extend(boot::collect_findings(fleet, facts));
     all.extend(check_health(fleet, facts));
+    all.extend(root_programs::collect_findings(facts));
     let expects_main = expects_main_up(find_own_record(fleet, facts), &facts.drift, &facts.main_health);
     for (spec, view) in fleet.balancers.iter().zip(&facts.balancers) {
         match require_view(spec, view.as_ref()) {

@@ -126,7 +126,7 @@ pub fn decide_deploy(
 ) -> Result<DeployDecision, DeployRefusal> {
     let of_service = || existing.iter().filter(|one| one.service == request.service);
     if let Some(there) = of_service().find(|one| one.version == request.version) {
-        let same = there.instance.how == request.how
+        let same = is_same_run(there, &request.how)
             && there.instance.digest == request.digest
             && there.health == request.health
             && request.port.is_none_or(|port| port == there.instance.port)
@@ -158,6 +158,13 @@ pub fn decide_deploy(
     check_health(&request.health, &request.how)?;
     let newest = of_service().map(|one| one.revision).max().unwrap_or(0);
     Ok(DeployDecision::New { revision: request.revision.unwrap_or(0).max(newest.saturating_add(1)) })
+}
+
+/// Whether a deployment is run as requested.
+fn is_same_run(there: &Deployment, given: &RunSpec) -> bool {
+    let how = &there.instance.how;
+    let same_user = RunSpec { user: how.user.clone(), sandbox: how.sandbox.clone(), ..given.clone() };
+    *how == same_user && given.accepts_user_of(how, &there.service)
 }
 
 /// The most instances of a version on a host: more than a host has processors.

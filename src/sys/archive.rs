@@ -1,5 +1,5 @@
 //! `world::archives` with files of this machine. What is packed is what `sys/releases` unpacks, and is the same on any
-//! machine: sorted by name, no times, no owners, modes 0644 and 0755.
+//! machine where the files have the same modes: sorted by name, no times, no owners. A mode loses what lets other users write.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
@@ -14,6 +14,7 @@ use flate2::{Compression, GzBuilder};
 use tar::{Builder, EntryType, Header};
 
 use super::releases::compute_digest;
+use super::releases::modes::{release_dir_mode, release_file_mode};
 use super::releases::paths::{self, LinkTargets};
 use crate::world::archives::{ArchiveError, ArchivePacker, PackedArchive};
 
@@ -118,7 +119,8 @@ impl DirPacker<'_> {
         let name = parts.join("/");
         let kind = seen.file_type();
         if kind.is_dir() {
-            self.append(EntryType::Directory, 0o755, 0, |tar, header| {
+            let mode = release_dir_mode(seen.permissions().mode());
+            self.append(EntryType::Directory, mode, 0, |tar, header| {
                 tar.append_data(header, format!("{name}/"), io::empty())
             })?;
             return self.append_dir(parts);
@@ -134,7 +136,7 @@ impl DirPacker<'_> {
         if !kind.is_file() {
             return Err(refused("is no file, directory or symbolic link"));
         }
-        let mode = if seen.permissions().mode() & 0o111 == 0 { 0o644 } else { 0o755 };
+        let mode = release_file_mode(seen.permissions().mode());
         let mut file = File::open(path).map_err(|error| to_archive_error("read", path, &error))?;
         let mut read =
             CountingReader { inner: (&mut file).take(seen.len()), bytes_read: 0, read_error: None };

@@ -34,6 +34,7 @@ pub mod ssh;
 pub mod store;
 pub mod supervisor;
 pub mod systemd;
+mod users;
 pub mod webhook;
 
 #[cfg(test)]

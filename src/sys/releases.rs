@@ -2,21 +2,26 @@
 //!
 //! ```text
 //! ROOT/SERVICE/main -> releases/1.0.0    links that people look at
+//! ROOT/SERVICE/home/                     the home of the service's account
 //! ROOT/SERVICE/releases/1.0.0/           a release, as its archive has it; never changed again
 //! ROOT/SERVICE/releases/.1.0.0.digest    SHA-256 of that archive
 //! ROOT/SERVICE/releases/.1.0.0.mtree     its manifest: mode, size and SHA-256 of every file
+//! ROOT/SERVICE/releases/.1.0.0.owner     the user that parts of it belong to, if they do
 //! ROOT/SERVICE/releases/.lock            held while something below is placed or taken away
 //! ROOT/SERVICE/releases/.placing-1.0.0/  being unpacked, or left by one that was killed; renamed when it is on the disk
 //! ROOT/SERVICE/releases/.removing-1.0.0/ being deleted, or left by one that was killed
 //! ```
 //!
-//! Files are the user's that switchman runs as, 0644 or 0755; all other attributes in an archive are ignored.
+//! Files are the user's that switchman runs as, until an instance starts from the release: then what other users cannot read
+//! belongs to the user of the instance. Modes are those of the source, without what lets other users write; all other attributes
+//! in an archive are ignored.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 
+use crate::model::account::{Account, ReleaseShare};
 use crate::model::deployment::Digest;
 use crate::model::name::ServiceName;
 use crate::model::release::{ReleaseCheck, check_release_name};
@@ -25,8 +30,10 @@ use crate::world::releases::{ReleaseError, ReleaseStore, UnreadablePath};
 mod error;
 mod manifest;
 mod members;
+pub(super) mod modes;
 pub(super) mod paths;
 mod readable;
+mod share;
 mod unpack;
 
 use error::to_release_error;
@@ -50,6 +57,7 @@ struct ReleasePaths {
     dir: PathBuf,
     digest: PathBuf,
     manifest: PathBuf,
+    owner: PathBuf,
     placing: PathBuf,
     removing: PathBuf,
 }
@@ -76,6 +84,7 @@ impl DirReleases {
             dir: all.join(release),
             digest: all.join(format!(".{release}.digest")),
             manifest: all.join(format!(".{release}.mtree")),
+            owner: all.join(format!(".{release}.owner")),
             placing: all.join(format!("{PLACING_PREFIX}{release}")),
             removing: all.join(format!("{REMOVING_PREFIX}{release}")),
             releases_dir: all,
@@ -110,6 +119,8 @@ impl ReleaseStore for DirReleases {
             return check_same_archive(&place, release, archive);
         }
         let filled = make_dir(&place.placing).and_then(|()| {
+            // Of a release that was removed by a process that was killed.
+            ignore_not_found(fs::remove_file(&place.owner), "remove", &place.owner)?;
             let digest = unpack::unpack(archive, &place.placing, self.limits)?;
             manifest::write(&place.placing, &place.manifest)?;
             // Beside no release of that name it means nothing: the rename below is the moment that counts.
@@ -132,6 +143,51 @@ impl ReleaseStore for DirReleases {
         let digest = placed?;
         sync_dir(&place.releases_dir)?;
         Ok(digest)
+    }
+
+    fn share(
+        &self,
+        service: &ServiceName,
+        release: &str,
+        account: Account,
+        share: ReleaseShare,
+    ) -> Result<(), ReleaseError> {
+        let place = self.build_paths(service, release)?;
+        if account.is_root() || !nix::unistd::geteuid().is_root() {
+            return Ok(());
+        }
+        let read = || {
+            share::read_record(&place.owner).map_err(|error| to_release_error("read", &place.owner, &error))
+        };
+        let wanted = share::format_record(account, share);
+        // First without the lock: every start of every instance comes here.
+        if read()?.as_ref() == Some(&wanted) {
+            return Ok(());
+        }
+        let _ours = acquire_lock(&place.releases_dir)?;
+        let record = read()?;
+        if record.as_ref() == Some(&wanted) {
+            return Ok(());
+        }
+        share::share_release(&place.dir, account, share, record.as_deref())
+            .map_err(|error| to_release_error("set the owner of files in", &place.dir, &error))?;
+        // Written at the end: until then no program of the account was started from the release.
+        let fresh = place.owner.with_extension("owner.new");
+        fs::write(&fresh, &wanted)
+            .and_then(|()| fs::rename(&fresh, &place.owner))
+            .map_err(|error| to_release_error("write", &place.owner, &error))
+    }
+
+    fn make_home(&self, service: &ServiceName, account: Account) -> Result<PathBuf, ReleaseError> {
+        let base = self.root.join(service.as_str());
+        let home = base.join("home");
+        make_dirs(&base)?;
+        let made = match DirBuilder::new().mode(0o700).create(&home) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => give_dir(&home, account),
+        };
+        made.map_err(|error| to_release_error("make the directory", &home, &error))?;
+        Ok(home)
     }
 
     fn create_upload_file(&self) -> Result<File, ReleaseError> {
@@ -178,6 +234,7 @@ impl ReleaseStore for DirReleases {
         ignore_not_found(fs::rename(&place.dir, &place.removing), "move away", &place.dir)?;
         ignore_not_found(fs::remove_file(&place.digest), "remove", &place.digest)?;
         ignore_not_found(fs::remove_file(&place.manifest), "remove", &place.manifest)?;
+        ignore_not_found(fs::remove_file(&place.owner), "remove", &place.owner)?;
         sync_dir(&place.releases_dir)?;
         ignore_not_found(fs::remove_dir_all(&place.removing), "remove", &place.removing)?;
         let run_dir = self.run_dir(service, release);
@@ -215,6 +272,18 @@ impl ReleaseStore for DirReleases {
             .map_err(|error| to_release_error("write", &path, &error))?;
         sync_dir(&base)
     }
+}
+
+/// Gives a directory to its user. The directory above it belongs to root: no other user can put a link in its place.
+fn give_dir(dir: &Path, account: Account) -> io::Result<()> {
+    let seen = fs::symlink_metadata(dir)?;
+    if !seen.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    if (seen.uid(), seen.gid()) == (account.uid, account.gid) {
+        return Ok(());
+    }
+    lchown(dir, Some(account.uid), Some(account.gid))
 }
 
 /// A release that is there already is fine when it was made of the same archive.

@@ -14,12 +14,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::exec::{OWN_EXE, Program};
+use super::users::find_account;
+use crate::model::account::{Account, build_account_name};
 use crate::model::deployment::{InstanceId, InstanceSpec, ProcessState};
+use crate::model::name::ServiceName;
 use crate::world::link::SharedLineSink;
 use crate::world::runner::{Runner, RunnerError, StopResult, SupervisorRole};
 
+mod accounts;
 mod cgroup;
 mod child;
+mod confinement;
 mod instance_dir;
 mod launch;
 mod log;
@@ -28,6 +33,7 @@ mod process;
 mod restart_backoff;
 mod tail;
 
+use accounts::AccountFile;
 pub use instance_dir::Tuning;
 use instance_dir::{InstanceDir, SavedSpec, StartReport, StopOutcome, StopRequest};
 
@@ -50,6 +56,7 @@ pub fn supervise(dir: &Path, part: SupervisorRole) -> Result<(), String> {
 #[derive(Debug, Clone)]
 pub struct Supervisor {
     dir: PathBuf,
+    accounts: AccountFile,
     program: PathBuf,
     tuning: Tuning,
 }
@@ -58,7 +65,8 @@ impl Supervisor {
     /// `state_dir` is switchman's own.
     pub fn new(state_dir: &Path) -> Self {
         let dir = std::path::absolute(state_dir).unwrap_or_else(|_| state_dir.to_owned());
-        Self { dir: dir.join("instances"), program: OWN_EXE.into(), tuning: Tuning::default() }
+        let accounts = AccountFile::new(&dir);
+        Self { dir: dir.join("instances"), accounts, program: OWN_EXE.into(), tuning: Tuning::default() }
     }
 
     /// Sets another program, for callers that are not switchman, as tests are, and other limits.
@@ -185,6 +193,29 @@ fn to_runner_error(what: &'static str, instance: &InstanceId) -> impl Fn(io::Err
 impl Runner for Supervisor {
     fn name(&self) -> &'static str {
         "supervisor"
+    }
+
+    fn is_root(&self) -> bool {
+        nix::unistd::geteuid().is_root()
+    }
+
+    async fn prepare_account(
+        &self,
+        service: &ServiceName,
+        user: &str,
+    ) -> Result<Option<Account>, RunnerError> {
+        if !self.is_root() {
+            return Ok(None);
+        }
+        if user != build_account_name(service) {
+            return find_account(user)?
+                .map_or_else(|| Err(RunnerError::NoUser { user: user.to_owned() }), |found| Ok(Some(found)));
+        }
+        let account = self.accounts.find_or_add(service).map_err(|error| RunnerError::NoAccount {
+            user: user.to_owned(),
+            reason: format!("`{}`: {error}", self.accounts.path().display()),
+        })?;
+        Ok(Some(account))
     }
 
     async fn start(&self, spec: &InstanceSpec) -> Result<(), RunnerError> {

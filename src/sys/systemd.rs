@@ -10,7 +10,10 @@ use tokio::sync::watch;
 use super::exec::{DEFAULT_PATH, ExecError, Output, Program};
 use super::files::LocalFiles;
 use super::lines::read_lines;
+use super::users::find_account;
+use crate::model::account::{Account, build_account_name};
 use crate::model::deployment::{InstanceId, InstanceSpec, ProcessState};
+use crate::model::name::ServiceName;
 use crate::templates::unit::{self, ValueLocation};
 use crate::world::files::FileSystem;
 use crate::world::link::SharedLineSink;
@@ -201,6 +204,34 @@ fn parse_properties(text: &str) -> BTreeMap<String, String> {
     pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
+/// Adds a system user without a home, a password or a shell. Its number has to be known before a program of the release runs:
+/// files of the release belong to it. That of `DynamicUser=` is chosen when the unit starts, and is given to another unit after its
+/// end.
+async fn add_account(user: &str, service: &ServiceName) -> Result<Account, RunnerError> {
+    let failed = |reason: String| RunnerError::NoAccount { user: user.to_owned(), reason };
+    // The agent's unit cannot write to /etc: systemd runs the program outside of it.
+    let program = Program::new("systemd-run")
+        .args(["--quiet", "--wait", "--collect", "--pipe", "--", "useradd"])
+        .args([
+            "--system",
+            "--user-group",
+            "--no-create-home",
+            "--home-dir",
+            "/nonexistent",
+            "--shell",
+            "/usr/sbin/nologin",
+            "--comment",
+            &format!("switchman service {service}"),
+            user,
+        ]);
+    let output = program.run(b"", COMMAND_TIMEOUT).await.map_err(|error| failed(error.to_string()))?;
+    // Another deploy may have added it since: then useradd fails.
+    match find_account(user)? {
+        Some(found) => Ok(found),
+        None => Err(failed(format!("`{program}` failed: {}", output.stderr.trim()))),
+    }
+}
+
 fn get_value<'a>(properties: &'a BTreeMap<String, String>, key: &str) -> &'a str {
     properties.get(key).map_or("", String::as_str)
 }
@@ -282,6 +313,25 @@ impl Runner for Systemd {
 
     fn name(&self) -> &'static str {
         "systemd"
+    }
+
+    /// Units of other users are not written here.
+    fn is_root(&self) -> bool {
+        true
+    }
+
+    async fn prepare_account(
+        &self,
+        service: &ServiceName,
+        user: &str,
+    ) -> Result<Option<Account>, RunnerError> {
+        if let Some(found) = find_account(user)? {
+            return Ok(Some(found));
+        }
+        if user != build_account_name(service) {
+            return Err(RunnerError::NoUser { user: user.to_owned() });
+        }
+        add_account(user, service).await.map(Some)
     }
 
     async fn start(&self, spec: &InstanceSpec) -> Result<(), RunnerError> {

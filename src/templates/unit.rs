@@ -9,6 +9,8 @@ use std::time::Duration;
 use crate::model::deployment::{InstanceId, InstanceSpec, StopSignal};
 use crate::model::environment_file::render_environment_file;
 
+mod sandbox;
+
 /// A value that cannot be written into a unit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{subject} has a control character or a line's end, which a unit cannot hold: `{}`", .found.escape_debug())]
@@ -51,9 +53,7 @@ pub fn render_private_environment(spec: &InstanceSpec) -> Option<String> {
 ///
 /// `KillMode`: TERM goes to every process (`control-group`); another signal is for the first process alone (`mixed`), which
 /// ends its own children. `Restart=always` with no start limit: an instance has to run until a command stops it. Its pause does
-/// not grow: `RestartSteps=` came with 254, and older ones complain of it at every reload. The hardening
-/// is what a program that listens on a port and writes to its own files does not notice; `ProtectSystem` is not among it,
-/// for switchman does not know where an application writes.
+/// not grow: `RestartSteps=` came with 254, and older ones complain of it at every reload.
 pub fn render_unit(
     spec: &InstanceSpec,
     program: &Path,
@@ -95,12 +95,12 @@ pub fn render_unit(
             let _ = writeln!(text, "{key}={bound}");
         }
     }
-    let _ = write!(
-        text,
-        "UMask=0022\nSyslogIdentifier={service}\nNoNewPrivileges=yes\nProtectKernelTunables=yes\n\
-         ProtectKernelModules=yes\nProtectControlGroups=yes\nProtectClock=yes\nRestrictSUIDSGID=yes\n\
-         LockPersonality=yes\n\n# {id}\n[Install]\nWantedBy=multi-user.target\n"
-    );
+    let _ = writeln!(text, "UMask=0022\nSyslogIdentifier={service}");
+    match spec.find_sandbox() {
+        Some(sandbox) => text.push_str(&sandbox::render_sandbox(spec, sandbox)),
+        None => text.push_str(&sandbox::render_hardening(spec)),
+    }
+    let _ = write!(text, "\n# {id}\n[Install]\nWantedBy=multi-user.target\n");
     Ok(text)
 }
 

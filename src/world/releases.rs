@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use crate::model::account::{Account, ReleaseShare};
 use crate::model::deployment::Digest;
 use crate::model::name::ServiceName;
 use crate::model::release::ReleaseCheck;
@@ -45,6 +46,18 @@ pub trait ReleaseStore: Send + Sync {
     /// Unpacks a `.tar.gz` whole or not at all, and gives back the digest of the archive. A release that is there with the
     /// same digest is left alone; one with another digest, or with files that were changed since, is an error of the caller.
     fn place(&self, service: &ServiceName, release: &str, archive: &Path) -> Result<Digest, ReleaseError>;
+
+    /// Gives parts of a release to the user that its instances run as. A release that the user has already is left alone.
+    fn share(
+        &self,
+        service: &ServiceName,
+        release: &str,
+        account: Account,
+        share: ReleaseShare,
+    ) -> Result<(), ReleaseError>;
+
+    /// Makes the home of a service's account, and returns it. All versions of the service have the same one.
+    fn make_home(&self, service: &ServiceName, account: Account) -> Result<PathBuf, ReleaseError>;
 
     /// A file for an archive on its way in, on the disk of the releases. It has no name: nothing is left of it when its last
     /// handle is closed, however this process ends.

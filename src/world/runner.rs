@@ -6,7 +6,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::link::SharedLineSink;
+use crate::model::account::Account;
 use crate::model::deployment::{InstanceId, InstanceSpec, ProcessState};
+use crate::model::name::ServiceName;
 
 /// Why an instance was not started, stopped or read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -15,6 +17,8 @@ pub enum RunnerError {
     Missing { program: String },
     #[error("there is no user `{user}` on this host")]
     NoUser { user: String },
+    #[error("cannot make the account `{user}`: {reason}")]
+    NoAccount { user: String, reason: String },
     #[error("this host has no instance {instance}")]
     Unknown { instance: InstanceId },
     #[error("cannot {action} the instance {instance}: {reason}")]
@@ -63,6 +67,17 @@ pub trait Runner: Send + Sync {
 
     /// The runner's name for people: `systemd`, `supervisor`.
     fn name(&self) -> &'static str;
+
+    /// Whether programs that name no user run as root.
+    fn is_root(&self) -> bool;
+
+    /// Returns the user of an instance by its numbers; the own account of the service is made where it is missing. `None`: the
+    /// runner cannot start programs as another user than its own, because it is not root.
+    async fn prepare_account(
+        &self,
+        service: &ServiceName,
+        user: &str,
+    ) -> Result<Option<Account>, RunnerError>;
 
     /// Records how it is run and starts it; again at boot and whenever it ends by itself (with a growing pause). Idempotent:
     /// one that runs already, by whomever it was started, is adopted and left alone. Returns when it is started, not when it

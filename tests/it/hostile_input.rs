@@ -51,7 +51,7 @@ time.sleep(600)
 
 impl Host {
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::single_host::make_open_dir();
         std::fs::write(dir.path().join("switchman.yaml"), YAML).unwrap();
         std::fs::create_dir(dir.path().join("code")).unwrap();
         for (name, text) in [("health", "ok"), ("500.py", ANSWERS_500), ("once.py", ONCE)] {

@@ -42,7 +42,7 @@ impl Drop for Stage {
 impl Stage {
     /// An agent of this machine, which is the only host.
     async fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::single_host::make_open_dir();
         let config = "service: shop\nhealth: {path: /, interval: 50ms}\nversions: {watch: 0s}\n\
                       load_balancers: [{name: lb1, backend: shop, on_host: true}]\n";
         std::fs::write(dir.path().join("switchman.yaml"), config).unwrap();

@@ -88,9 +88,16 @@ impl Drop for LocalOperator {
     }
 }
 
+/// Makes a directory that all users may enter: programs of releases in it do not run as root.
+pub fn make_open_dir() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    dir
+}
+
 /// Inside a namespace: writes the configuration into a new directory. The main vhost answers 200 to everything.
 pub fn make_single_host() -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = make_open_dir();
     let yaml = "service: shop\nroll: {min_up: 0}\nhealth: {interval: 10ms}\n";
     std::fs::write(dir.path().join("switchman.yaml"), yaml).unwrap();
     let main = TcpListener::bind("127.0.0.1:8080").unwrap();

@@ -12,6 +12,7 @@ use switchman::model::deployment::{InstanceId, InstanceLimits, InstanceSpec, Pro
 use switchman::sys::supervisor::{Supervisor, Tuning};
 use switchman::world::runner::{Runner, RunnerError, StopResult};
 
+mod accounts;
 mod adoption;
 mod logs;
 
@@ -73,6 +74,8 @@ impl Yard {
             env: BTreeMap::new(),
             dir: self.dir.path().to_owned(),
             user: None,
+            account: None,
+            sandbox: None,
             resources: InstanceLimits::default(),
             grace: Duration::from_secs(5),
             stop_signal: StopSignal::Term,
@@ -336,7 +339,7 @@ async fn program_runs_with_groups_and_permissions_of_its_user() {
     yard.stop(LONG).await;
     set_mode(yard.dir.path(), 0o700);
     let error = yard.runner.start(&spec).await.unwrap_err().to_string();
-    assert!(error.contains("cannot enter `") && error.contains("Permission denied"), "{error}");
+    assert!(error.contains("` as `nobody`: Permission denied") && error.contains("namei -l"), "{error}");
 }
 
 /// Rows: D37.

@@ -380,6 +380,10 @@ async fn updates_in_place_keep_the_id_and_lose_nothing() {
     deploy_shop(&site, "4.0.0").await;
     let rows = async || -> Value { site.json(&["ls"]).await["rows"].take() };
     let before = rows().await;
+    // The program has an account of its service, and no rights.
+    let pid = &before[0]["hosts"][0][1]["process"]["value"]["pid"];
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    assert!(!status.contains("Uid:\t0\t") && status.contains("NoNewPrivs:\t1"), "{status}");
     let source = write_release(&site.lab, "4.0.1").unwrap().display().to_string();
     site.well(&["update", "shop", "4.0.0", &source, "--memory", "512", "--env", SECRET]).await;
     let after = rows().await;

@@ -44,6 +44,8 @@ fn spec(vhost: &Vhost, user: Option<&str>) -> InstanceSpec {
         env: vhost.env(),
         dir: vhost.root.clone(),
         user: user.map(str::to_owned),
+        account: None,
+        sandbox: None,
         resources: InstanceLimits::default(),
         grace: BOUND,
         stop_signal: vhost.stop_signal(),

@@ -128,6 +128,23 @@ inside web1 systemctl restart switchman
 until_true agent_answers
 [ "$before" = "$(inside web1 systemctl show -P MainPID 'switchman-dp_*' | head -n 1)" ] || fail "an instance was restarted"
 
+step "a program has an account of its service, and its attempts to escape fail"
+mkdir -p "$SWM_HOSTS/pages/3.0.0"
+cp "$(dirname "$0")/escape.sh" "$SWM_HOSTS/pages/3.0.0/escape.sh"
+echo secret > "$SWM_HOSTS/pages/3.0.0/own"
+chmod 600 "$SWM_HOSTS/pages/3.0.0/own"
+operator deploy shop 3.0.0 "$SWM_HOSTS/pages/3.0.0" -- sh escape.sh || fail "deploy 3.0.0"
+report=$(operator logs shop 3.0.0)
+grep -q 'user switchman-shop' <<< "$report" && grep -q 'reads its own file' <<< "$report" || fail "not the account: $report"
+grep 'ESCAPED' <<< "$report" && fail "the program escaped"
+grep -q 'every attempt is made' <<< "$report" || fail "it did not try: $report"
+inside web1 sh -c 'ls -ln /srv/switchman/shop/releases/3.0.0/own' | grep -q "^-rw------- 1 $(inside web1 id -u switchman-shop) " || fail "own is open"
+unit=$(inside web1 systemctl list-units --no-legend 'switchman-dp_*' | grep 3.0.0 | grep -o 'switchman-dp_[^ ]*')
+exposure=$(inside web1 systemd-analyze security --no-pager "$unit" | sed -n 's/.*Overall exposure level for .*: \([0-9.]*\).*/\1/p')
+step "systemd-analyze security $unit: $exposure"
+[ "$(echo "$exposure" | tr -d .)" -le 30 ] || fail "more than 3.0"
+operator kill shop 3.0.0 --yes --force || fail "kill 3.0.0"
+
 step "the proxy: a unit of its own, out of the way when it dies, at a reboot and at a power cut, and let in again"
 through_proxy() { [ "$(api GET /v1/services | grep -c '"inserted":true')" = 1 ] && inside web1 systemctl is-active -q switchman-proxy; }
 # As the agent reports: an agent without an answer counts as no.

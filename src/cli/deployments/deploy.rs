@@ -14,9 +14,11 @@ use crate::cli::failure::{fail_file, fail_usage, fail_version};
 use crate::cli::host_args::HostArgs;
 use crate::cli::interrupt::{self, InterruptPolicy};
 use crate::cli::lock_wait_args::LockWaitArgs;
+use crate::cli::permission_arg::PermissionArg;
 use crate::cli::web_server_arg::WebServerArg;
 use crate::config::env;
 use crate::error::Failure;
+use crate::model::account::Permission;
 use crate::model::deployment::{InstanceLimits, RunSpec, RunSpecChange, WebServer, Workload};
 use crate::model::duration;
 use crate::model::environment_file::parse_environment_file;
@@ -92,9 +94,15 @@ pub struct InstanceArgs {
     /// comment. A variable of --env replaces that of a file.
     #[arg(long, value_name = "FILE")]
     env_file: Vec<PathBuf>,
-    /// Run it as this user of the host [default: the user of the host's switchman]
+    /// Run the program as this user of the host [default: switchman-NAME, an account of the service]
     #[arg(long, value_name = "USER")]
     user: Option<String>,
+    /// Make an exception from the sandbox of the program; may be given several times.
+    ///
+    /// With new-privileges, it may run programs that get rights by their file, such as sudo and sendmail. With devices, it may open
+    /// devices such as /dev/dri and /dev/net/tun, as far as their modes allow.
+    #[arg(long, value_enum, value_name = "EXCEPTION")]
+    allow: Vec<PermissionArg>,
     /// Serve a release without CMD with this web server [default: nginx]
     #[arg(long, value_enum, value_name = "SERVER")]
     server: Option<WebServerArg>,
@@ -133,6 +141,7 @@ impl InstanceArgs {
             workload,
             env,
             user: self.user,
+            allow: (!self.allow.is_empty()).then(|| self.allow.into_iter().map(Permission::from).collect()),
             resources: InstanceLimits {
                 memory_bytes: self.memory.map(|mib| mib.saturating_mul(1024 * 1024)),
                 tasks: self.tasks,

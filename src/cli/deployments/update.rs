@@ -12,16 +12,18 @@ use crate::cli::host_args::HostArgs;
 use crate::cli::lock_wait_args::LockWaitArgs;
 use crate::config::env;
 use crate::error::Failure;
-use crate::model::api::deployments::AccessRequest;
+use crate::model::account::build_account_name;
+use crate::model::api::deployments::{AccessRequest, DeploymentView};
+use crate::model::deployment::{RunSpecChange, Workload};
 use crate::model::duration;
-use crate::model::name::ServiceName;
+use crate::model::name::{HostName, ServiceName};
 use crate::model::plural::Count;
 use crate::model::version::{ParseVersionError, Version};
-use crate::ops::fleet::deployments::{self, UpdateOptions};
+use crate::ops::fleet::deployments::{self, FleetDeployment, UpdateOptions};
 
 #[derive(Debug, Args)]
 #[command(override_usage = "switchman update [OPTIONS] <NAME VERSION | ID> <SOURCE> [-- <CMD>...]")]
-#[command(mut_arg("user", |arg| arg.help("Run it as this user of the host [default: as before]")))]
+#[command(mut_arg("user", |arg| arg.help("Run the program as this user of the host [default: as before]")))]
 #[command(mut_arg("server", |arg| arg.help("Serve a release without CMD with this web server [default: as before]")))]
 #[command(mut_arg("grace", |arg| arg.help("Wait this long between TERM and KILL [default: as before]")))]
 pub struct UpdateArgs {
@@ -50,9 +52,11 @@ pub async fn update(args: UpdateArgs, context: &Context) -> Result<(), Failure> 
     let (place, listing) = load_and_list(context, &name, &args.hosts).await?;
     let row = listing.resolve(&name)?;
     place.print_active_host(context);
+    let run_change = args.how.into_change("update", &new)?;
+    require_sandbox(row, &run_change)?;
     let options = UpdateOptions {
         source: parse_source(&new),
-        run_change: args.how.into_change("update", &new)?,
+        run_change,
         drain_timeout: args.drain_timeout.unwrap_or(place.fleet.limits.drain_timeout),
         actor: env::read_actor(),
     };
@@ -66,6 +70,26 @@ pub async fn update(args: UpdateArgs, context: &Context) -> Result<(), Failure> 
     let listing = place.list().await.filter_by_id(&row.id);
     context.renderer.print_listing(&listing, true);
     Ok(())
+}
+
+/// Refuses an exception from a sandbox that the deployment has not: with one, its program would run as another user.
+fn require_sandbox(row: &FleetDeployment, change: &RunSpecChange) -> Result<(), Failure> {
+    let has_none = |(_, view): &(HostName, DeploymentView)| {
+        let how = &view.deployment.instance.how;
+        how.sandbox.is_none() && how.user.is_none() && matches!(how.workload, Workload::Command { .. })
+    };
+    let needs_user = change.allow.is_some() && change.user.is_none();
+    match row.hosts.iter().find(|host| needs_user && has_none(host)) {
+        Some((host, _)) => {
+            let account = build_account_name(&row.service);
+            let reason = format!(
+                "on {host} its program runs as the user of the host's switchman, without a sandbox; name a user too: `--user {account}`, \
+                 or `--user root`"
+            );
+            Err(fail_usage("update", "make an exception from the sandbox", reason))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Returns the version and the source of `NAME VERSION SOURCE`, or the source of `ID SOURCE`.

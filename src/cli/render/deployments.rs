@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use super::renderer::Renderer;
 use super::time_format::TimeFormat;
 use crate::model::api::deployments::{DeploymentView, InstanceView};
-use crate::model::deployment::{Access, ProcessState, Workload};
+use crate::model::deployment::{Access, Deployment, ProcessState, Workload};
 use crate::model::name::HostName;
 use crate::model::observation::ObservationError;
 use crate::model::plural::Count;
@@ -323,6 +323,9 @@ fn format_description(row: &FleetDeployment, time: TimeFormat) -> String {
             line("Metadata", &format!("{name}={value}"));
         }
         line("Runs", &format_runs(&deployment.instance.how.workload));
+        if let Some(user) = format_user(deployment) {
+            line("User", &user);
+        }
         line("Build", &deployment.instance.build.to_string());
         line("Health", &format!("{} -> {}", deployment.health.path, deployment.health.status));
         if let Some(digest) = &deployment.instance.digest {
@@ -348,6 +351,22 @@ fn format_instance(one: &InstanceView) -> String {
     let process = one.process.as_ref().map_or_else(ToString::to_string, format_process);
     let health = if one.healthy { "" } else { ", unhealthy: gets no new connections" };
     format!("{} on port {}, build {}: {process}{health}", one.number, one.port, one.build)
+}
+
+/// Formats the user of a program and the exceptions from its sandbox: `switchman-shop, allowed: devices`.
+fn format_user(deployment: &Deployment) -> Option<String> {
+    let how = &deployment.instance.how;
+    if !matches!(how.workload, Workload::Command { .. }) {
+        return None;
+    }
+    let user = how.find_user(&deployment.service);
+    let mut text = user.unwrap_or_else(|| "that of the host's switchman, without a sandbox".to_owned());
+    let allowed: Vec<String> =
+        how.sandbox.iter().flat_map(|sandbox| &sandbox.allow).map(ToString::to_string).collect();
+    if !allowed.is_empty() {
+        text = format!("{text}, allowed: {}", allowed.join(", "));
+    }
+    Some(text)
 }
 
 fn format_runs(runs: &Workload) -> String {

@@ -158,6 +158,10 @@ fn list_runner_errors() -> Vec<Sample<RunnerError>> {
     samples!(RunnerError {
         Missing: [RunnerError::Missing { program: "./serve".into() }],
         NoUser: [RunnerError::NoUser { user: "shop".into() }],
+        NoAccount: [RunnerError::NoAccount {
+            user: "switchman-shop".into(),
+            reason: "`useradd` is not installed".into(),
+        }],
         Unknown: [RunnerError::Unknown { instance: instance() }],
         Failed: [RunnerError::Failed {
             action: "start",

@@ -1,6 +1,8 @@
 //! Releases that the rehearsals deploy.
 
-use std::path::PathBuf;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use crate::lab::Lab;
 use crate::lab::error::LabError;
@@ -21,8 +23,26 @@ pub fn write_faulty_release(lab: &Lab, version: &str, flags: &str) -> Result<Pat
     let script = format!(
         "#!/bin/sh\n# The code of {version}.\n# Which host of the lab this is, by the place of its releases.\nhost=${{SWITCHMAN_RELEASE%%/releases/*}}\n\
          exec {} lab app --listen 0.0.0.0:$PORT --host ${{host##*/}} --vhost main --version $SWITCHMAN_VERSION {flags}\n",
-        lab.options.switchman.display()
+        find_program(lab)?.display()
     );
     write(&dir.join("serve.sh"), &script)?;
     Ok(dir)
+}
+
+/// Returns a path of switchman that programs of releases may run: they are not root, and a directory above it may be closed.
+fn find_program(lab: &Lab) -> Result<PathBuf, LabError> {
+    let program = &lab.options.switchman;
+    let is_open = |path: &Path| fs::metadata(path).is_ok_and(|found| found.mode() & 0o001 != 0);
+    if program.ancestors().all(is_open) {
+        return Ok(program.clone());
+    }
+    let copy = lab.dir().join("switchman");
+    if !copy.exists() {
+        fs::copy(program, &copy).map_err(|source| LabError::Files {
+            verb: "write",
+            path: copy.clone(),
+            source,
+        })?;
+    }
+    Ok(copy)
 }

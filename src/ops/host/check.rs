@@ -14,6 +14,7 @@ use crate::model::ports::Port;
 use crate::model::rules::{Family, Table, Tables};
 use crate::plan::check::collect_findings;
 use crate::plan::check::facts::{CheckFacts, VhostPacket};
+use crate::plan::check::root_programs::find_root_programs;
 use crate::plan::firewall::choose_variant;
 use crate::world::HostWorld;
 
@@ -76,6 +77,10 @@ async fn collect_facts(world: &HostWorld, fleet: &Fleet, host: &Host) -> CheckFa
         records: recorded.map_err(ObservationError::new),
         last_entry: world.store.load_history(Some(&fleet.service), 1).ok().and_then(|mut rows| rows.pop()),
         drift,
+        root_programs: find_root_programs(
+            &world.deployments.all().unwrap_or_default(),
+            world.runner.is_root(),
+        ),
         booted_at: world.machine.read_boot_time().ok(),
         check_port_listeners: find_listeners(world, fleet.ports.check),
         vhost_starters: [&main_listeners, &backup_listeners].map(|listeners| list_starters(world, listeners)),

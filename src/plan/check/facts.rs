@@ -7,11 +7,13 @@ use crate::model::boot::StartedBy;
 use crate::model::forward::ServiceRecord;
 use crate::model::history::HistoryEntry;
 use crate::model::host::Host;
+use crate::model::name::ServiceName;
 use crate::model::native_rule::NativeRule;
 use crate::model::observation::ObservationError;
 use crate::model::packet_proof::{DataPortProof, PacketProof};
 use crate::model::ports::{ClientPorts, Port};
 use crate::model::rules::{Family, Table, Tables};
+use crate::model::version::Version;
 
 /// The proof by packets to a vhost's data port.
 #[derive(Debug, Clone)]
@@ -19,6 +21,15 @@ pub struct VhostPacket {
     /// `main` or `backup`.
     pub vhost: &'static str,
     pub proof: DataPortProof,
+}
+
+/// A deployment whose program runs as root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootProgram {
+    pub service: ServiceName,
+    pub version: Version,
+    /// Whether an operator requested it by `--user root`.
+    pub is_requested: bool,
 }
 
 /// A snapshot of a host. A part that could not be read is its error.
@@ -41,6 +52,8 @@ pub struct CheckFacts {
     pub last_entry: Option<HistoryEntry>,
     /// Sentences of `status` on what differs between record and kernel.
     pub drift: Vec<String>,
+    /// The deployments of the host whose programs run as root.
+    pub root_programs: Vec<RootProgram>,
     pub booted_at: Option<jiff::Timestamp>,
     /// Process ids (with names) that listen on the check, main and backup port.
     pub check_port_listeners: Vec<(u32, String)>,

@@ -98,6 +98,7 @@ pub(super) fn good() -> CheckFacts {
         records: Ok(vec![recorded(Switch::On)]),
         last_entry: None,
         drift: vec![],
+        root_programs: vec![],
         booted_at: jiff::Timestamp::from_second(1).ok(),
         check_port_listeners: vec![],
         main_port_listeners: vec![(10, "nginx".into()), (11, "nginx".into())],

@@ -5,6 +5,7 @@ use std::fmt;
 use super::DeployRefusal;
 use crate::model::deployment::{Deployment, DeploymentId, Digest, RunSpec, Stage, Workload};
 use crate::model::health::Health;
+use crate::model::name::ServiceName;
 use crate::model::redaction::redact_env;
 
 /// What makes a release another one under the same version.
@@ -55,6 +56,7 @@ pub fn find_health_difference(there: &Health, given: &Health) -> Option<ReleaseD
 /// Finds the first difference between a release that is there and a given one. The address of a program that runs already
 /// names its host, so that it differs from host to host.
 pub fn find_release_difference(
+    service: &ServiceName,
     (there, digest_there): (&RunSpec, Option<&Digest>),
     (given, digest): (&RunSpec, Option<&Digest>),
 ) -> Option<ReleaseDifference> {
@@ -68,7 +70,7 @@ pub fn find_release_difference(
     let options = [
         (is_same_workload, "command"),
         (redact_env(&there.env) == redact_env(&given.env), "environment"),
-        (there.user == given.user, "user"),
+        (given.accepts_user_of(there, service), "user or permission"),
         (there.resources == given.resources, "limit"),
         (there.grace == given.grace, "grace"),
     ];

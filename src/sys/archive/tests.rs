@@ -31,7 +31,7 @@ fn packed_directory_unpacks_unchanged() {
     let release = releases.dir(&shop, "1.0.0");
     let deep = release.join("d".repeat(60)).join("e".repeat(60));
     assert_eq!(fs::read_to_string(deep.join("ö b")).unwrap(), "long way");
-    assert_eq!(fs::metadata(release.join("run")).unwrap().permissions().mode() & 0o7777, 0o755);
+    assert_eq!(fs::metadata(release.join("run")).unwrap().permissions().mode() & 0o7777, 0o710);
     assert_eq!(fs::read_link(release.join("again")).unwrap(), Path::new("run"));
     assert!(release.join("empty/up/run").exists());
     let path = packed.path.clone();
@@ -45,13 +45,19 @@ fn packed_directory_unpacks_unchanged() {
 #[test]
 fn packing_is_deterministic() {
     let (one, other) = (source(), source());
-    fs::set_permissions(other.path().join("empty"), fs::Permissions::from_mode(0o700)).unwrap();
+    let set_mode = |path: &str, mode| {
+        fs::set_permissions(other.path().join(path), fs::Permissions::from_mode(mode)).unwrap()
+    };
+    set_mode("empty", 0o775);
     let old = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
     File::open(other.path().join("run")).unwrap().set_modified(old).unwrap();
     let digest = |source: &Path| TarArchives.pack(source).unwrap().digest;
     let first = digest(one.path());
     assert_eq!(first, digest(other.path()));
-    fs::set_permissions(other.path().join("run"), fs::Permissions::from_mode(0o600)).unwrap();
+    set_mode("empty", 0o700);
+    assert_ne!(first, digest(other.path()));
+    set_mode("empty", 0o755);
+    set_mode("run", 0o600);
     assert_ne!(first, digest(other.path()));
 }
 

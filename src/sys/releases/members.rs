@@ -10,6 +10,7 @@ use flate2::read::MultiGzDecoder;
 use ring::digest::{Context, SHA256};
 use tar::{Archive, Entries, Entry, EntryType};
 
+use super::modes::{release_dir_mode, release_file_mode};
 use crate::model::deployment::Digest;
 use crate::world::releases::ReleaseError;
 
@@ -19,10 +20,12 @@ const MAX_EXTENSION_BYTES: u64 = 1024 * 1024;
 /// The kind of a member, without its path.
 pub(super) enum MemberKind {
     File {
-        executable: bool,
+        mode: u32,
         size: u64,
     },
-    Dir,
+    Dir {
+        mode: u32,
+    },
     Symlink(Vec<u8>),
     /// To an earlier member.
     Hardlink(Vec<u8>),
@@ -247,13 +250,13 @@ fn parse_member(entry: &Contents<'_>, extended: MemberExtensions) -> Result<Memb
     }
     let link =
         || extended.link.clone().or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned));
-    let executable = header.mode().map_err(damaged)? & 0o111 != 0;
+    let mode = header.mode().map_err(damaged)?;
     let kind = match header.entry_type() {
         EntryType::Regular if path.ends_with(b"/") => {
             return Err(refused("is a file named like a directory"));
         }
-        EntryType::Regular => MemberKind::File { executable, size },
-        EntryType::Directory => MemberKind::Dir,
+        EntryType::Regular => MemberKind::File { mode: release_file_mode(mode), size },
+        EntryType::Directory => MemberKind::Dir { mode: release_dir_mode(mode) },
         EntryType::Symlink => MemberKind::Symlink(link().unwrap_or_default()),
         EntryType::Link => MemberKind::Hardlink(link().unwrap_or_default()),
         EntryType::Char | EntryType::Block => return Err(refused("is a device")),

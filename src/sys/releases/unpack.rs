@@ -89,7 +89,8 @@ impl Unpacker<'_> {
         let parts = paths::split_path(&member.path).map_err(refused)?;
         let Some((_, above)) = parts.split_last() else {
             return match member.kind {
-                MemberKind::Dir => Ok(()),
+                // The source's own directory: who may enter it is no matter of its files.
+                MemberKind::Dir { .. } => Ok(()),
                 _ => Err(refused("is the release itself, and no directory")),
             };
         };
@@ -99,25 +100,26 @@ impl Unpacker<'_> {
                 Some(EntryKind::Dir { .. }) => {}
                 Some(EntryKind::Link) => return Err(refused("leads through a symbolic link")),
                 Some(EntryKind::File) => return Err(refused("leads through a file")),
-                None => self.make_dir(dir, false)?,
+                None => self.make_dir(dir, None)?,
             }
         }
         let name = parts.join("/");
         match (self.entries.get(&name), &member.kind) {
             (None, _) => {}
-            (Some(EntryKind::Dir { is_explicit: false }), MemberKind::Dir) => {
+            (Some(EntryKind::Dir { is_explicit: false }), MemberKind::Dir { mode }) => {
+                let path = self.target_dir.join(&name);
                 self.entries.insert(name, EntryKind::Dir { is_explicit: true });
-                return Ok(());
+                return set_dir_mode(&path, *mode);
             }
             _ => return Err(refused("is there twice")),
         }
         match &member.kind {
-            MemberKind::Dir => self.make_dir(name, true),
-            MemberKind::File { executable, size } => {
+            MemberKind::Dir { mode } => self.make_dir(name, Some(*mode)),
+            MemberKind::File { mode, size } => {
                 self.record_entry(&name, EntryKind::File)?;
                 let path = self.target_dir.join(&name);
                 self.times.push((path.clone(), member.mtime));
-                self.write_file(&path, *executable, *size, contents, archive)
+                self.write_file(&path, *mode, *size, contents, archive)
             }
             MemberKind::Symlink(target) => {
                 let text =
@@ -150,7 +152,7 @@ impl Unpacker<'_> {
     fn write_file(
         &mut self,
         path: &Path,
-        executable: bool,
+        mode: u32,
         size: u64,
         contents: &mut dyn Read,
         archive: &Path,
@@ -162,7 +164,7 @@ impl Unpacker<'_> {
         }
         let breaks_off = || ReleaseError::Damaged("it breaks off within a file".to_owned());
         let mut left = size;
-        let mut file = create_file(path, executable)?;
+        let mut file = create_file(path, mode)?;
         let mut block = vec![0; usize::try_from(size.min(BLOCK_BYTES)).unwrap_or(0)];
         while left > 0 {
             let read = contents.read(&mut block).map_err(|error| to_archive_error(archive, &error))?;
@@ -181,13 +183,12 @@ impl Unpacker<'_> {
         Ok(())
     }
 
-    fn make_dir(&mut self, name: String, told: bool) -> Result<(), ReleaseError> {
-        self.record_entry(&name, EntryKind::Dir { is_explicit: told })?;
+    /// Makes a directory with the mode of its member, or 0755 where the archive has only paths below it.
+    fn make_dir(&mut self, name: String, mode: Option<u32>) -> Result<(), ReleaseError> {
+        self.record_entry(&name, EntryKind::Dir { is_explicit: mode.is_some() })?;
         let path = self.target_dir.join(name);
-        // Independent of the umask: an instance may run as another user.
-        let made =
-            fs::create_dir(&path).and_then(|()| fs::set_permissions(&path, Permissions::from_mode(0o755)));
-        made.map_err(|error| to_release_error("make the directory", &path, &error))
+        fs::create_dir(&path).map_err(|error| to_release_error("make the directory", &path, &error))?;
+        set_dir_mode(&path, mode.unwrap_or(0o755))
     }
 
     fn make_links(&self) -> Result<(), ReleaseError> {
@@ -219,11 +220,16 @@ impl Unpacker<'_> {
     }
 }
 
+/// Sets the mode independent of the umask: an instance may run as another user.
+fn set_dir_mode(path: &Path, mode: u32) -> Result<(), ReleaseError> {
+    fs::set_permissions(path, Permissions::from_mode(mode))
+        .map_err(|error| to_release_error("set the mode of", path, &error))
+}
+
 /// Never an existing one, nor through a link.
-fn create_file(path: &Path, executable: bool) -> Result<File, ReleaseError> {
-    let mode = if executable { 0o755 } else { 0o644 };
+fn create_file(path: &Path, mode: u32) -> Result<File, ReleaseError> {
     let opened = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
-    // Independent of the umask, as above.
+    // Independent of the umask: an instance may run as another user.
     let file = opened.and_then(|file| file.set_permissions(Permissions::from_mode(mode)).map(|()| file));
     file.map_err(|error| to_release_error("write", path, &error))
 }

@@ -10,9 +10,10 @@ use std::path::Path;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::SigSet;
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{User, fchown, geteuid, initgroups, setgid, setsid, setuid};
+use nix::unistd::{geteuid, setsid};
 
 use super::cgroup::{Cgroup, EnforcedLimits};
+use super::confinement::confine;
 use super::instance_dir::{InstanceDir, StartReport};
 use super::process::MARK_ENV;
 use crate::model::deployment::{InstanceLimits, InstanceSpec};
@@ -56,12 +57,17 @@ fn prepare(dir: &Path, spec: &InstanceSpec) -> Result<Program, StartReport> {
     let entered = Cgroup::find(dir).filter(|cgroup| cgroup.enter().is_ok());
     let bound = entered.map(|cgroup| cgroup.apply_limits(&spec.resources));
     set_limits(&spec.resources, bound).map_err(|error| failed("cannot set its limits", &error))?;
-    let user = match &spec.user {
-        Some(name) => Some(become_user(name)?),
-        None => User::from_uid(geteuid()).ok().flatten(),
-    };
-    std::env::set_current_dir(&spec.dir)
-        .map_err(|error| failed(&format!("cannot enter `{}`", spec.dir.display()), &error))?;
+    let user = confine(spec)?;
+    std::env::set_current_dir(&spec.dir).map_err(|error| {
+        let dir = spec.dir.display();
+        match (error.kind(), &spec.user) {
+            (io::ErrorKind::PermissionDenied, Some(user)) => failed(
+                &format!("cannot enter `{dir}` as `{user}`"),
+                &format!("{error}; `namei -l {dir}` shows the directory that is closed to other users"),
+            ),
+            _ => failed(&format!("cannot enter `{dir}`"), &error),
+        }
+    })?;
     let (name, args) =
         spec.argv.split_first().ok_or_else(|| StartReport::Missing { program: String::new() })?;
     let home = user.map_or_else(|| "/".to_owned(), |user| user.dir.display().to_string());
@@ -69,24 +75,6 @@ fn prepare(dir: &Path, spec: &InstanceSpec) -> Result<Program, StartReport> {
     env.extend(spec.env.iter().map(|(key, value)| (key.as_str(), value.as_str())));
     let program = Program::new(name).args(args).dir(&spec.dir).env(MARK_ENV, dir);
     Ok(env.into_iter().fold(program, |program, (key, value)| program.env(key, value)))
-}
-
-/// Sets all groups of the user, with the primary one first.
-fn become_user(name: &str) -> Result<User, StartReport> {
-    let failed =
-        |why: nix::errno::Errno| StartReport::Failed { why: format!("cannot become `{name}`: {why}") };
-    let user = User::from_name(name).map_err(failed)?;
-    let user = user.ok_or_else(|| StartReport::NoUser { user: name.to_owned() })?;
-    if user.uid == geteuid() {
-        return Ok(user);
-    }
-    // So that /dev/stdout and /dev/stderr can be opened by their names, as web servers do.
-    let _ = fchown(io::stdout(), Some(user.uid), None);
-    let c_name = std::ffi::CString::new(name).map_err(|_| StartReport::NoUser { user: name.to_owned() })?;
-    initgroups(&c_name, user.gid).map_err(failed)?;
-    setgid(user.gid).map_err(failed)?;
-    setuid(user.uid).map_err(failed)?;
-    Ok(user)
 }
 
 fn set_limits(resources: &InstanceLimits, bound: Option<EnforcedLimits>) -> nix::Result<()> {

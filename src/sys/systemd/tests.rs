@@ -37,6 +37,8 @@ fn make_spec(env: &[(&str, &str)]) -> InstanceSpec {
         env: env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         dir: "/srv/switchman/shop/releases/1.0.0".into(),
         user: None,
+        account: None,
+        sandbox: None,
         resources: crate::model::deployment::InstanceLimits::default(),
         grace: Duration::from_secs(10),
         stop_signal: crate::model::deployment::StopSignal::Term,

@@ -1,4 +1,5 @@
 use super::*;
+use crate::model::account::{Permission, Sandbox};
 use crate::model::deployment::InstanceLimits;
 
 fn spec() -> InstanceSpec {
@@ -10,6 +11,8 @@ fn spec() -> InstanceSpec {
         env: [("PORT".into(), "9001".into())].into(),
         dir: "/srv/switchman/shop/releases/1.2.0".into(),
         user: None,
+        account: None,
+        sandbox: None,
         resources: InstanceLimits::default(),
         grace: Duration::from_secs(10),
         stop_signal: StopSignal::Term,
@@ -48,6 +51,54 @@ fn full_unit_is_rendered() {
     // As 0.1.0 wrote it: such a unit is recognized.
     let old = render_unit(&spec, Path::new("/usr/bin/app"), ValueLocation::Unit).unwrap();
     assert_eq!(old, include_str!("../../../tests/golden/units/values_in_unit.service"));
+}
+
+fn confined(allow: &[Permission]) -> InstanceSpec {
+    let sandbox = Some(Sandbox { allow: allow.iter().copied().collect() });
+    InstanceSpec { user: Some("switchman-shop".to_owned()), sandbox, ..spec() }
+}
+
+#[test]
+fn program_with_an_account_has_a_sandbox() {
+    let text = render(&confined(&[]), "/srv/switchman/shop/releases/1.2.0/./server").unwrap();
+    assert_eq!(text, include_str!("../../../tests/golden/units/sandbox.service"));
+    let both = confined(&[Permission::NewPrivileges, Permission::Devices]);
+    let text = render(&both, "/srv/switchman/shop/releases/1.2.0/./server").unwrap();
+    assert_eq!(text, include_str!("../../../tests/golden/units/sandbox_with_exceptions.service"));
+}
+
+/// systemd.exec(5) of 252: each of these implies `NoNewPrivileges=yes` where a unit has a user.
+#[test]
+fn new_privileges_are_not_taken_away_by_another_setting() {
+    let implying = "NoNewPrivileges LockPersonality MemoryDenyWriteExecute PrivateDevices ProtectClock ProtectHostname \
+                    ProtectKernelLogs ProtectKernelModules ProtectKernelTunables RestrictAddressFamilies RestrictNamespaces \
+                    RestrictRealtime RestrictSUIDSGID SystemCallArchitectures SystemCallFilter SystemCallLog DynamicUser \
+                    CapabilityBoundingSet";
+    let keys: Vec<&str> = implying.split_whitespace().collect();
+    assert_eq!(lines(&confined(&[Permission::NewPrivileges]), &keys), Vec::<String>::new());
+    assert_eq!(lines(&confined(&[Permission::NewPrivileges]), &["DevicePolicy"]), ["DevicePolicy=closed"]);
+    let root = InstanceSpec { user: Some("root".to_owned()), ..confined(&[Permission::NewPrivileges]) };
+    assert_eq!(lines(&root, &["NoNew", "Restrict", "Lock"]), Vec::<String>::new());
+}
+
+#[test]
+fn devices_are_closed_unless_they_are_allowed() {
+    let keys = ["PrivateDevices", "ProtectClock", "DevicePolicy", "DeviceAllow"];
+    assert_eq!(lines(&confined(&[]), &keys), ["PrivateDevices=yes", "ProtectClock=yes"]);
+    assert_eq!(lines(&confined(&[Permission::Devices]), &keys), Vec::<String>::new());
+    assert_eq!(lines(&confined(&[Permission::Devices]), &["NoNew"]), ["NoNewPrivileges=yes"]);
+}
+
+#[test]
+fn root_and_releases_in_homes_keep_what_they_need() {
+    let root = InstanceSpec { user: Some("root".to_owned()), ..confined(&[]) };
+    assert_eq!(lines(&root, &["Capability", "SystemCall", "ProtectSystem", "Private"]), Vec::<String>::new());
+    assert_eq!(lines(&root, &["NoNew"]), ["NoNewPrivileges=yes"]);
+    assert_eq!(lines(&confined(&[]), &["ProtectHome"]), ["ProtectHome=yes"]);
+    let at_home = InstanceSpec { dir: "/home/ops/releases/1.2.0".into(), ..confined(&[]) };
+    assert_eq!(lines(&at_home, &["ProtectHome"]), Vec::<String>::new());
+    let named = InstanceSpec { user: Some("deploy".to_owned()), ..confined(&[]) };
+    assert_eq!(lines(&named, &["ProtectHome"]), Vec::<String>::new());
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::store::FakeStore;
+use crate::model::account::{Account, ReleaseShare};
 use crate::model::deployment::{Deployment, DeploymentId, Digest, InstanceId, InstanceSpec, ProcessState};
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
@@ -32,6 +33,8 @@ pub struct FakeDeployments {
     pub deployments: Mutex<BTreeMap<DeploymentId, Deployment>>,
     /// Service and name -> digest.
     pub releases: Mutex<BTreeMap<(ServiceName, String), Digest>>,
+    /// Service and name of a release -> the user that has parts of it.
+    pub shared: Mutex<BTreeMap<(ServiceName, String), (Account, ReleaseShare)>>,
     /// Service and link -> release.
     pub links: Mutex<BTreeMap<(ServiceName, String), String>>,
     pub running: Mutex<BTreeMap<InstanceId, InstanceSpec>>,
@@ -40,6 +43,8 @@ pub struct FakeDeployments {
     pub tracked: Mutex<Vec<Port>>,
     /// A port whose listener is not healthy.
     pub unhealthy_port: Mutex<Option<Port>>,
+    /// The host's switchman is not root.
+    pub has_no_accounts: Mutex<bool>,
     /// How every program has ended.
     pub exit: Mutex<Option<String>>,
     /// The next start fails like this.
@@ -133,6 +138,22 @@ impl ReleaseStore for FakeDeployments {
         Ok(digest)
     }
 
+    fn share(
+        &self,
+        service: &ServiceName,
+        release: &str,
+        account: Account,
+        share: ReleaseShare,
+    ) -> Result<(), ReleaseError> {
+        self.fuse.proceed_or(build_release_error)?;
+        self.shared.lock().unwrap().insert((service.clone(), release.to_owned()), (account, share));
+        Ok(())
+    }
+
+    fn make_home(&self, service: &ServiceName, _: Account) -> Result<PathBuf, ReleaseError> {
+        Ok(PathBuf::from(format!("/srv/fake/{service}/home")))
+    }
+
     fn create_upload_file(&self) -> Result<std::fs::File, ReleaseError> {
         Ok(tempfile::tempfile().unwrap())
     }
@@ -176,6 +197,16 @@ impl Runner for FakeDeployments {
 
     fn name(&self) -> &'static str {
         "fake"
+    }
+
+    fn is_root(&self) -> bool {
+        !*self.has_no_accounts.lock().unwrap()
+    }
+
+    async fn prepare_account(&self, _: &ServiceName, user: &str) -> Result<Option<Account>, RunnerError> {
+        let account =
+            if user == "root" { Account { uid: 0, gid: 0 } } else { Account { uid: 90_000, gid: 90_000 } };
+        Ok((!*self.has_no_accounts.lock().unwrap()).then_some(account))
     }
 
     async fn start(&self, spec: &InstanceSpec) -> Result<(), RunnerError> {

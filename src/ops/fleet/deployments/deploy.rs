@@ -12,12 +12,13 @@ use super::each_host::{
 use super::error::FleetDeployError;
 use super::identity::{Identity, choose_identity};
 use super::list::{FleetDeployment, Listing, list_deployments};
+use crate::model::account::build_account_name;
 use crate::model::api::deployments::{DeployRequest, DeployResponse, DeploymentView, KillRequest};
 use crate::model::deployment::{Deployment, DeploymentId, Role};
 use crate::model::failure::ErrorCode;
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
-use crate::model::name::HostName;
+use crate::model::name::{HostName, ServiceName};
 use crate::model::ports::{Port, join_ports};
 use crate::ops::fleet::owner::HostActors;
 use crate::ops::fleet::port_conflicts::find_config_refusals;
@@ -67,7 +68,7 @@ pub async fn deploy(
     let Identity { id, revision, health } =
         choose_identity(world, options, digest.as_ref(), &listing, &fleet.health)?;
     warn_unread(world, hosts, &listing, options, &id);
-    warn_conflicts(world, fleet, hosts).await;
+    warn_conflicts(world, fleet, hosts, options).await;
     let request = |host: &Host, dry_run| DeployRequest {
         id: id.clone(),
         service: options.service.clone(),
@@ -141,8 +142,20 @@ pub async fn deploy(
     Ok(report)
 }
 
-/// Warns of ports and addresses with which the next switch or roll would be refused: a deploy moves no user.
-async fn warn_conflicts(world: &FleetWorld, fleet: &Fleet, hosts: &[Host]) {
+/// Warns of a program that has every right on its host.
+pub(super) fn warn_root(world: &FleetWorld, service: &ServiceName, user: Option<&str>) {
+    if user == Some("root") {
+        let account = build_account_name(service);
+        let text = format!(
+            "its program runs as root, and has every right on its hosts; without `--user`, it runs as `{account}`"
+        );
+        world.reporter.report(&Event::Warning { text });
+    }
+}
+
+/// Warns of root, and of ports and addresses with which the next switch or roll would be refused: a deploy moves no user.
+async fn warn_conflicts(world: &FleetWorld, fleet: &Fleet, hosts: &[Host], options: &DeployOptions) {
+    warn_root(world, &options.service, options.run_spec.user.as_deref());
     for refusal in find_config_refusals(world, fleet, hosts).await {
         world.reporter.report(&Event::Warning { text: refusal.to_string() });
     }

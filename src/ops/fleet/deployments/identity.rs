@@ -34,7 +34,8 @@ pub(super) fn choose_identity(
                 .health
                 .as_ref()
                 .and_then(|given| find_health_difference(&view.deployment.health, given));
-            if let Some(difference) = find_release_difference(there, (&options.run_spec, digest)).or(health) {
+            let difference = find_release_difference(&options.service, there, (&options.run_spec, digest));
+            if let Some(difference) = difference.or(health) {
                 return Err(FleetDeployError::OtherRelease {
                     service: options.service.clone(),
                     version: options.version.clone(),

@@ -60,9 +60,14 @@ fn require_equal_releases(rows: &[&FleetDeployment]) -> Result<(), FleetDeployEr
     let Some((first, expected)) = all.next() else { return Ok(()) };
     for (host, view) in all {
         let (there, given) = (&view.deployment.instance, &expected.deployment.instance);
-        let difference =
-            find_release_difference((&there.how, there.digest.as_ref()), (&given.how, given.digest.as_ref()))
-                .or_else(|| find_health_difference(&view.deployment.health, &expected.deployment.health));
+        // Two hosts may run it with and without a sandbox: it is the same release.
+        let (there_spec, there_digest) = (&there.how, there.digest.as_ref());
+        let difference = find_release_difference(
+            &view.deployment.service,
+            (there_spec, there_digest),
+            (&given.how, given.digest.as_ref()),
+        )
+        .or_else(|| find_health_difference(&view.deployment.health, &expected.deployment.health));
         if let Some(difference) = difference {
             return Err(FleetDeployError::CannotMerge {
                 service: view.deployment.service.clone(),

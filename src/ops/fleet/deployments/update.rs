@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::deploy::pack;
+use super::deploy::{pack, warn_root};
 use super::deploy_options::Source;
 use super::each_host::{
     build_host_network, explain_lost_release, report_progress, require_owned_hosts, wait_until_stopped,
@@ -58,6 +58,7 @@ async fn update_under_lock(
     let with_row: Vec<Host> = hosts.iter().filter(has_row).cloned().collect();
     let actors = require_owned_hosts(world, fleet, &row.service, &with_row, &options.actor).await?;
     let packed = pack(world, &options.source).await?;
+    warn_root(world, &row.service, options.run_change.user.as_deref());
     let mut updated_hosts = Vec::new();
     for (name, view) in &row.hosts {
         let Some(host) = hosts.iter().find(|host| host.name == *name) else { continue };

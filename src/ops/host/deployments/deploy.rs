@@ -33,6 +33,8 @@ pub async fn deploy(world: &HostWorld, request: &DeployRequest) -> Result<Deploy
         }
     };
     let now = world.clock.now();
+    let how = request.how.clone().settle(&request.service, None);
+    let request = &DeployRequest { how, ..request.clone() };
     let mut instances = build_instances(world, &existing, request)?.into_iter();
     let instance = instances.next().ok_or(DeployRefusal::NoNetwork)?;
     let deployment = Deployment {
@@ -80,6 +82,9 @@ pub async fn deploy(world: &HostWorld, request: &DeployRequest) -> Result<Deploy
     }
     let deployment = Deployment { stage: Stage::Ready, ..deployment };
     world.deployments.put(&deployment)?;
+    if let Some(text) = instance::find_missing_account(world, &deployment).await {
+        warn(world, text);
+    }
     update_links(world, &deployment.service);
     // The version is deployed, even if old releases cannot be removed.
     if let Err(error) = prune(world, request) {

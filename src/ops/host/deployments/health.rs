@@ -68,6 +68,10 @@ pub(super) async fn wait_until_healthy(
             () = tokio::time::sleep(deployment.health.interval) => {}
         }
     };
+    let reason = match explain_low_port(deployment, instance) {
+        Some(text) => format!("{reason}; {text}"),
+        None => reason,
+    };
     Err(HostDeployError::Unhealthy {
         service: deployment.service.clone(),
         version: deployment.version.to_string(),
@@ -80,6 +84,15 @@ pub(super) async fn wait_until_healthy(
         },
         log: read_last_lines(world, &id).await,
     })
+}
+
+/// Names the likely reason where a program that is not root has a port below 1024.
+fn explain_low_port(deployment: &Deployment, instance: &Instance) -> Option<&'static str> {
+    let user = instance.how.find_user(&deployment.service)?;
+    (user != "root" && instance.port.get() < 1024).then_some(
+        "a program that is not root cannot listen on a port below 1024, unless net.ipv4.ip_unprivileged_port_start of the host allows it: \
+         omit `--port`, or name one from 1024 on",
+    )
 }
 
 /// Refuses a release that its web server cannot read: the health check may be answered without any of its files. Caddy runs as

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::error::HostDeployError;
 use super::port_owner::describe_port_owner;
+use crate::model::account::ReleaseShare;
 use crate::model::deployment::{
-    Deployment, Instance, InstanceId, InstanceSpec, ProcessState, StopSignal, Workload,
+    Deployment, Instance, InstanceId, InstanceSpec, ProcessState, StopSignal, WebServer, Workload,
 };
 use crate::ops::host::completion::TaskFailed;
 use crate::plan::versions::DeployRefusal;
@@ -22,8 +23,66 @@ pub(super) async fn start(
     instance: &Instance,
 ) -> Result<(), HostDeployError> {
     let Some(spec) = build_spec(world, deployment, instance)? else { return Ok(()) };
+    let spec = prepare_user(world, deployment, instance, spec).await?;
     world.runner.start(&spec).await?;
     Ok(())
+}
+
+/// The user of the processes of nginx and Apache that read files, on Debian.
+const WEB_SERVER_USER: &str = "www-data";
+
+/// Makes the user of the instance, and gives it the parts of the release that it has to read or write.
+async fn prepare_user(
+    world: &HostWorld,
+    deployment: &Deployment,
+    instance: &Instance,
+    mut spec: InstanceSpec,
+) -> Result<InstanceSpec, HostDeployError> {
+    let service = &deployment.service;
+    let release = deployment.release_name(instance.build);
+    match &instance.how.workload {
+        Workload::Vhost { server: WebServer::Nginx | WebServer::Apache } => {
+            // Without the user its server does not start either, and that error names it.
+            if let Ok(Some(account)) = world.runner.prepare_account(service, WEB_SERVER_USER).await {
+                world.releases.share(service, &release, account, ReleaseShare::Closed)?;
+            }
+        }
+        Workload::Command { .. } => {
+            let Some(user) = spec.user.clone() else { return Ok(spec) };
+            let is_own = instance.how.user.is_none();
+            let account = world.runner.prepare_account(service, &user).await?;
+            let share = if is_own { ReleaseShare::Directories } else { ReleaseShare::Closed };
+            if let Some(account) = account {
+                world.releases.share(service, &release, account, share)?;
+            }
+            if !is_own {
+                return Ok(spec);
+            }
+            spec.account = account;
+            match account {
+                Some(account) => {
+                    let home = world.releases.make_home(service, account)?;
+                    spec.env.entry("HOME".to_owned()).or_insert_with(|| home.display().to_string());
+                }
+                None => spec.user = None,
+            }
+        }
+        Workload::Vhost { server: WebServer::Caddy } | Workload::External { .. } => {}
+    }
+    Ok(spec)
+}
+
+/// Describes the user of a new program where it is not the one that it should have.
+pub(super) async fn find_missing_account(world: &HostWorld, deployment: &Deployment) -> Option<String> {
+    let Deployment { service, version, instance, .. } = deployment;
+    let user = instance.how.find_user(service).filter(|_| instance.how.user.is_none())?;
+    let account = world.runner.prepare_account(service, &user).await;
+    matches!(account, Ok(None)).then(|| {
+        format!(
+            "{service} {version} runs as the user of this host's switchman, and not as the account `{user}`: only root starts programs as \
+             another user"
+        )
+    })
 }
 
 /// Ends the instance's process; its release and log stay.
@@ -154,7 +213,9 @@ fn build_spec(
         argv,
         env,
         dir,
-        user: instance.how.user.clone(),
+        user: instance.how.find_user(service),
+        account: None,
+        sandbox: instance.how.sandbox.clone(),
         resources: instance.how.resources,
         grace: instance.how.grace,
         stop_signal,

@@ -147,6 +147,7 @@ fn build_template(deployment: &Deployment, request: &UpdateRequest) -> Result<In
     // The operator sends back what the host's answer has of them.
     let recorded: Vec<&RunSpec> = deployment.instances().map(|instance| &instance.how).collect();
     how.env = restore_env(how.env, &recorded);
+    let how = how.settle(&deployment.service, Some(&deployment.instance.how));
     let external = matches!(how.workload, Workload::External { .. });
     versions::check_values(&how)?;
     versions::check_health(&deployment.health, &how)?;

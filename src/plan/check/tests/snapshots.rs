@@ -5,9 +5,10 @@ use crate::model::finding::samples;
 use crate::model::ports::ClientPorts;
 use crate::model::roll::Batch;
 use crate::plan::check::data_ports::tests::{REDIRECT_RULE, add_managed_service};
+use crate::plan::check::facts::RootProgram;
 
 /// Changes of the host on which all is well.
-const CHANGES: [Change; 38] = [
+const CHANGES: [Change; 39] = [
     |_| {},
     |facts| facts.hidden_legacy = vec![Family::V4],
     |facts| facts.client_ports = ClientPorts::parse("1024\t65535", ""),
@@ -69,6 +70,14 @@ const CHANGES: [Change; 38] = [
         let unit = StartedBy::Unit { name: "nginx.service".into(), is_enabled: false };
         facts.vhost_starters = [vec![StartedBy::Scope("session-3.scope".into())], vec![unit]];
     },
+    |facts| {
+        let program = |version: &str, is_requested| RootProgram {
+            service: "shop".parse().unwrap(),
+            version: version.parse().unwrap(),
+            is_requested,
+        };
+        facts.root_programs = vec![program("1.0.0", false), program("2.0.0", true)];
+    },
     |facts| facts.balancers = vec![None],
     |facts| {
         facts.balancers =
@@ -113,6 +122,7 @@ fn check_findings_are_those_of_the_snapshots() {
             "src/plan/check/data_ports.rs",
             "src/plan/check/fleet.rs",
             "src/plan/check/open_ports.rs",
+            "src/plan/check/root_programs.rs",
         ],
     );
 }
