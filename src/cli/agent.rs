@@ -14,6 +14,8 @@ use super::Context;
 use super::failure::fail_file;
 use super::register_args::RegisterArgs;
 use crate::admission::{ConnectionPermit, RateLimitedLog};
+use crate::agent::api::client::Client;
+use crate::agent::api::client_source::ClientSource;
 use crate::agent::api::token::TokenGate;
 use crate::agent::metrics::{self, Metrics};
 use crate::agent::serve::{self, TlsFiles};
@@ -23,6 +25,7 @@ use crate::error::Failure;
 use crate::model::agent_check::{AgentCheckConfig, MaintenanceReply, Weight};
 use crate::model::api::{API_VERSION, GREETING, OLDEST_API_VERSION};
 use crate::model::bearer_token::{REQUIRED_TOKEN_BITS, estimate_token_bits};
+use crate::model::caller::Caller;
 use crate::model::history::Actor;
 use crate::model::private_file::find_exposure;
 use crate::ops::host::api::LocalHost;
@@ -90,12 +93,20 @@ enum AgentCheckState {
 pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
     let world = context.build_host_world(None);
     let metrics_source = Arc::new(Metrics::new(world.clone()));
-    let router = |gate| {
-        let host = Arc::new(LocalHost::new(world.clone()));
-        api::build_router(host, world.releases.clone(), metrics_source.clone(), gate)
+    let build_router = {
+        let (world, metrics_source) = (world.clone(), metrics_source.clone());
+        move |clients: ClientSource| {
+            let host = Arc::new(LocalHost::new(world.clone()));
+            api::build_router(host, world.releases.clone(), metrics_source.clone(), clients)
+        }
+    };
+    let router_for = {
+        let build_router = build_router.clone();
+        move |caller: Caller| build_router(ClientSource::Connection(Client { caller }))
     };
     if args.stdio {
-        let result = serve_stdio(&args.socket, router(None), context).await;
+        let caller = world.machine.observe_caller();
+        let result = serve_stdio(&args.socket, router_for(caller.clone()), &caller, context).await;
         world.commands.wait_for_all().await;
         return result;
     }
@@ -115,10 +126,16 @@ pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
         let listener = bind_listener(address).await?;
         log::info!("serving https://{address}");
         let log = Arc::new(RateLimitedLog::default());
-        let gated_router = |permit: Arc<ConnectionPermit>| {
-            router(token.clone().map(|token| TokenGate { token, permit, log: log.clone() }))
+        let router = move |permit: Arc<ConnectionPermit>, certificate: Option<Caller>| {
+            build_router(match (&token, certificate) {
+                (Some(token), _) => {
+                    ClientSource::Token(TokenGate { token: token.clone(), permit, log: log.clone() })
+                }
+                (None, Some(caller)) => ClientSource::Connection(Client { caller }),
+                (None, None) => ClientSource::Unknown,
+            })
         };
-        serve::serve_tls(listener, tls, gated_router, stop.clone()).await;
+        serve::serve_tls(listener, tls, router, stop.clone()).await;
         Ok::<(), Failure>(())
     };
     let counting = async {
@@ -131,7 +148,7 @@ pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
     let on_socket = async {
         let listener = serve::bind(&args.socket)?;
         context.renderer.print_remark(&format!("serving unix://{}", args.socket.display()));
-        serve::serve_unix(listener, || router(None), stop.clone()).await;
+        serve::serve_unix(listener, router_for, stop.clone()).await;
         Ok(())
     };
     let actor = Actor { is_host: true, ..env::read_actor() };
@@ -211,7 +228,12 @@ fn require_private(what: &'static str, action: &'static str, file: &Path) -> Res
 }
 
 /// Writes the greeting first, so that the client can separate the API from text that a login shell printed before.
-async fn serve_stdio(socket: &Path, router: Router, context: &Context) -> Result<(), Failure> {
+async fn serve_stdio(
+    socket: &Path,
+    router: Router,
+    caller: &Caller,
+    context: &Context,
+) -> Result<(), Failure> {
     let failed = |source| Failure::Output { source };
     let mut out = tokio::io::stdout();
     let version = env!("CARGO_PKG_VERSION");
@@ -220,7 +242,7 @@ async fn serve_stdio(socket: &Path, router: Router, context: &Context) -> Result
     out.flush().await.map_err(failed)?;
     let stream = tokio::io::join(tokio::io::stdin(), out);
     let handed_over = tokio::select! {
-        handed_over = serve::relay_to_agent(stream, socket) => handed_over,
+        handed_over = serve::relay_to_agent(stream, socket, caller) => handed_over,
         () = context.stop.wait() => return Ok(()),
     };
     if let Some(stream) = handed_over {

@@ -128,6 +128,7 @@ impl Intent {
             operation,
             at: now,
             actor: self.actor.clone(),
+            caller: self.actor.caller.clone(),
             service: self.forward.service.clone(),
             action: self.action.clone(),
             phase: Phase::Began,

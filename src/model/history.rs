@@ -5,6 +5,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::caller::Caller;
 use super::name::ServiceName;
 use super::owner::Owner;
 use super::roll::RollId;
@@ -39,6 +40,10 @@ pub struct Actor {
     /// Whether the host itself makes the change, to repair what is recorded. No client can send this.
     #[serde(skip)]
     pub is_host: bool,
+    /// The client of the change, as the host observed it; `None` for a change that the host makes by itself. No client can send
+    /// this.
+    #[serde(skip)]
+    pub caller: Option<Caller>,
 }
 
 impl Actor {
@@ -52,6 +57,7 @@ impl Actor {
             takes_over: false,
             replaces: vec![],
             is_host: false,
+            caller: None,
         }
     }
 
@@ -80,6 +86,7 @@ impl Actor {
             roll: self.roll.clone(),
             purpose: purpose.to_owned(),
             since: now,
+            caller: self.caller.clone(),
         }
     }
 
@@ -134,7 +141,11 @@ pub struct HistoryEntry {
     pub operation: OperationId,
     #[schemars(with = "String")]
     pub at: jiff::Timestamp,
+    /// The actor as the client claims.
     pub actor: Actor,
+    /// The client as the host observed it; absent for a change that the host made by itself, and in entries of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller: Option<Caller>,
     pub service: ServiceName,
     /// The command: `enable-forward`, `disable-forward`, `restore`.
     pub action: String,

@@ -6,6 +6,7 @@ pub mod api;
 pub mod balancer;
 pub mod bearer_token;
 pub mod boot;
+pub mod caller;
 pub mod capped;
 pub mod compare;
 pub mod config_check;

@@ -47,6 +47,7 @@ impl HistoryNote {
             operation,
             at: now,
             actor: self.actor.clone(),
+            caller: self.actor.caller.clone(),
             service: self.service.clone(),
             action: self.action.to_owned(),
             phase: Phase::Done,
@@ -75,7 +76,7 @@ impl ChangeOutcome {
             Self::Done { detail } => (Phase::Done, detail.clone()),
             Self::RolledBack { reason, .. } => (Phase::Failed, reason.clone()),
         };
-        HistoryEntry { at: now, actor: actor.clone(), phase, detail, ..began }
+        HistoryEntry { at: now, actor: actor.clone(), caller: actor.caller.clone(), phase, detail, ..began }
     }
 }
 

@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, Query};
 use axum::handler::Handler;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -22,7 +22,7 @@ use super::operation::{JSON, Operation};
 use super::respond::{
     bad_request, describe_body_error, refuse_body, require_valid, respond_error, respond_link_error,
 };
-use super::state::ApiState;
+use super::state::{ApiState, ServerState};
 use crate::model::api::RunEvent;
 use crate::model::api::endpoint::{
     Archive, Endpoint, JsonLines, Method, PlainText, RequestBody, Row, SchemaFn, build_schema,
@@ -40,11 +40,11 @@ pub(super) struct ApiRoute {
     pub method: Method,
     pub operation: Operation,
     has_short_path: bool,
-    handler: MethodRouter<ApiState>,
+    handler: MethodRouter<ServerState>,
 }
 
 impl ApiRoute {
-    fn new<T: 'static>(row: &Row, operation: Operation, handler: impl Handler<T, ApiState>) -> Self {
+    fn new<T: 'static>(row: &Row, operation: Operation, handler: impl Handler<T, ServerState>) -> Self {
         let filter = match row.method {
             Method::Get => MethodFilter::GET,
             Method::Put => MethodFilter::PUT,
@@ -68,7 +68,7 @@ impl ApiRoute {
     }
 }
 
-pub(super) fn mount_routes(routes: Vec<ApiRoute>) -> Router<ApiState> {
+pub(super) fn mount_routes(routes: Vec<ApiRoute>) -> Router<ServerState> {
     routes.into_iter().fold(Router::new(), |router, route| router.route(route.path, route.handler))
 }
 
@@ -181,7 +181,7 @@ where
 /// Serves an upload with a handler that reads the archive from the connection.
 pub(super) fn serve_upload<P, Q: JsonSchema, R: JsonSchema, T: 'static>(
     endpoint: &Endpoint<P, Q, Archive, R>,
-    handler: impl Handler<T, ApiState>,
+    handler: impl Handler<T, ServerState>,
 ) -> ApiRoute {
     let operation = Operation::new::<Q>(&endpoint.row, JSON, build_schema::<R>).with_archive_body();
     ApiRoute::new(&endpoint.row, operation, handler)
@@ -202,7 +202,7 @@ where
     F: Future<Output = LinkResult<A>> + Send + 'static,
 {
     let endpoint_path = endpoint.row.path;
-    let handle = move |State(state): State<ApiState>,
+    let handle = move |state: ApiState,
                        path: Result<Path<P>, PathRejection>,
                        query: Result<Query<Q>, QueryRejection>,
                        body: Body| {

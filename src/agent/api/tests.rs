@@ -8,14 +8,18 @@ use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
 
+use super::client::Client;
 use super::*;
 use crate::model::api::endpoint::{Method, Row};
 use crate::model::api::endpoints::ROWS;
+use crate::model::caller::{Caller, CallerIdentity};
 use crate::model::example;
 use crate::model::rules::Family;
 use crate::ops::host::api::LocalHost;
 use crate::world::fake::firewall::FakeFirewall;
 use crate::world::fake::{self, FakeWorld};
+use crate::world::link::HostDeployments as _;
+use crate::world::store::Store as _;
 
 /// A host with main 1.0.0 and the shadow 2.0.0, and the agent's routes over it.
 struct Agent {
@@ -26,7 +30,7 @@ struct Agent {
 impl Agent {
     async fn new() -> Self {
         let fake = fake::world(vec![], Arc::new(FakeFirewall::new(&[Family::V4])));
-        let host: Host = Arc::new(LocalHost::new(fake.world.clone()));
+        let host = Arc::new(LocalHost::new(fake.world.clone()));
         for version in ["1.0.0", "2.0.0"] {
             let digest =
                 Some(fake.versions.place(&"shop".parse().unwrap(), version, version.as_ref()).unwrap());
@@ -34,7 +38,8 @@ impl Agent {
             host.deploy(&crate::model::api::deployments::DeployRequest { digest, ..request }).await.unwrap();
         }
         let metrics = Arc::new(Metrics::new(fake.world.clone()));
-        let router = build_router(host, fake.versions.clone(), metrics, None);
+        let clients = ClientSource::Connection(Client { caller: make_caller() });
+        let router = build_router(host, fake.versions.clone(), metrics, clients);
         Self { fake, router }
     }
 
@@ -61,6 +66,11 @@ impl Agent {
             self.fake.firewall.table(Family::V4),
         )
     }
+}
+
+/// The client that the agent observed.
+fn make_caller() -> Caller {
+    Caller::new(CallerIdentity::Token { name: "ci".to_owned() }, Some(([10, 0, 0, 9], 1).into()))
 }
 
 /// A good request to a route, by the name of its operation; null where it has no JSON body.
@@ -258,5 +268,40 @@ async fn dry_run_changes_nothing_on_every_changing_route() {
             body["dry_run"] = true.into();
         }
         assert_eq!(agent.send(row, query, &body).await.0, StatusCode::BAD_REQUEST, "{id}");
+    }
+}
+
+/// These change nothing that the history of the host has: an upload is placed and not used, a journal has its own history, and idle
+/// connections belong to the switch before.
+const WITHOUT_HISTORY: [&str; 8] =
+    ["run", "placeRelease", "status", "probe", "watch", "journal", "closeIdle", "withdraw"];
+
+/// A client may claim to be any actor: the history has the client that the agent observed.
+#[tokio::test(start_paused = true)]
+async fn every_change_records_the_client_that_the_agent_observed() {
+    let forged = json!({"user": "root", "machine": "ops1", "pid": 1});
+    for row in ROWS.iter().filter(|row| row.method != Method::Get) {
+        let agent = Agent::new().await;
+        let before = agent.fake.store.load_history(None, 1000).unwrap().len();
+        let mut body = make_body(row);
+        if has_json_body(row) && !["run", "status", "probe", "closeIdle", "journal"].contains(&row.id) {
+            body["actor"] = forged.clone();
+        }
+        match row.id {
+            "switchForward" => body["forward"]["target"] = 20001.into(),
+            "deploy" => body = json!({"uri": "127.0.0.1:9001", "actor": forged}),
+            "rollback" => {
+                let assign = ROWS.iter().find(|row| row.id == "assign").unwrap();
+                agent.send(assign, "", &json!({"version": "2.0.0"})).await;
+            }
+            _ => {}
+        }
+        let (status, text) = agent.send(row, "", &body).await;
+        let rows = agent.fake.store.load_history(None, 1000).unwrap();
+        let new = &rows[before..];
+        assert_eq!(new.is_empty(), WITHOUT_HISTORY.contains(&row.id), "{}: {status} {text}", row.id);
+        for entry in new {
+            assert_eq!(entry.caller, Some(make_caller()), "{}: {entry:?}", row.id);
+        }
     }
 }

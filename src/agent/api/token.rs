@@ -8,8 +8,10 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
 
+use super::client::Client;
 use super::respond::respond_error;
 use crate::admission::{ConnectionPermit, RateLimitedLog};
+use crate::model::caller::{Caller, CallerIdentity};
 use crate::model::failure::ErrorCode;
 use crate::plan::admission::AdmissionResult;
 
@@ -26,7 +28,11 @@ pub struct TokenGate {
     pub log: Arc<RateLimitedLog>,
 }
 
-pub(super) async fn require_token(State(gate): State<TokenGate>, request: Request, next: Next) -> Response {
+pub(super) async fn require_token(
+    State(gate): State<TokenGate>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     if !has_token(request.headers(), &gate.token) {
         let given = if request.headers().contains_key(header::AUTHORIZATION) { "a wrong" } else { "no" };
         gate.log.warn(format_args!("--listen: {}: {given} bearer token", gate.permit.peer));
@@ -38,7 +44,12 @@ pub(super) async fn require_token(State(gate): State<TokenGate>, request: Reques
         );
     }
     match gate.permit.admit() {
-        AdmissionResult::Admitted => next.run(request).await,
+        AdmissionResult::Admitted => {
+            let identity = CallerIdentity::Token { name: "token".to_owned() };
+            let caller = Caller::new(identity, Some(gate.permit.peer));
+            request.extensions_mut().insert(Client { caller });
+            next.run(request).await
+        }
         AdmissionResult::Displaced | AdmissionResult::Full => {
             let message = "the maximum number of clients is connected to `--listen`; retry later";
             refuse(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Busy, message)

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use async_trait::async_trait;
 
@@ -21,10 +21,11 @@ use crate::model::api::{
     API_VERSION, ForwardRequest, Hello, HostRelease, HostView, OLDEST_API_VERSION, ProbeRequest, ProbeResult,
     RunOutcome, RunRequest, ServiceActivity, StatusRequest,
 };
+use crate::model::caller::Caller;
 use crate::model::deployment::Digest;
 use crate::model::failure::ErrorCode;
 use crate::model::forward::{ChangeResult, Intent};
-use crate::model::history::HistoryEntry;
+use crate::model::history::{Actor, HistoryEntry};
 use crate::model::name::ServiceName;
 use crate::model::observation::ObservationError;
 use crate::model::port_forward::Switch;
@@ -47,12 +48,27 @@ mod traffic_split;
 pub struct LocalHost {
     world: HostWorld,
     /// The sockets of a port at the last look: what moved since is work.
-    last_sockets: Mutex<BTreeMap<Port, Vec<Socket>>>,
+    last_sockets: Arc<Mutex<BTreeMap<Port, Vec<Socket>>>>,
+    /// The client of every change; without one that an agent observed, the user of this process.
+    caller: OnceLock<Caller>,
 }
 
 impl LocalHost {
     pub fn new(world: HostWorld) -> Self {
-        Self { world, last_sockets: Mutex::default() }
+        Self { world, last_sockets: Arc::default(), caller: OnceLock::new() }
+    }
+
+    /// Returns the same host for the requests of a client.
+    #[must_use]
+    pub fn for_caller(&self, caller: Caller) -> Self {
+        let (world, last_sockets) = (self.world.clone(), self.last_sockets.clone());
+        Self { world, last_sockets, caller: caller.into() }
+    }
+
+    /// Returns the actor that a client claims to be, with the client as it was observed.
+    fn identify(&self, claimed: &Actor) -> Actor {
+        let caller = self.caller.get_or_init(|| self.world.machine.observe_caller());
+        Actor { caller: Some(caller.clone()), ..claimed.clone() }
     }
 
     /// Runs work that takes as long as the disk does, on a thread of its own. The work is done to its end even when the
@@ -136,7 +152,8 @@ impl HostLink for LocalHost {
     }
 
     async fn set_forward(&self, request: &ForwardRequest) -> LinkResult<ChangeResult> {
-        let intent: Intent = request.clone().into();
+        let intent: Intent =
+            ForwardRequest { actor: self.identify(&request.actor), ..request.clone() }.into();
         if request.dry_run {
             let records = self.world.store.load_records().map_err(|error| from_store_error(&error))?;
             let previewed = rules::preview(&self.world, &records, &intent).await;
@@ -159,7 +176,8 @@ impl HostLink for LocalHost {
         service: &ServiceName,
         request: &WithdrawRequest,
     ) -> LinkResult<RegistrationState> {
-        withdrawal::withdraw(&self.world, service, request)
+        let request = WithdrawRequest { actor: self.identify(&request.actor), ..request.clone() };
+        withdrawal::withdraw(&self.world, service, &request)
     }
 
     async fn run(&self, request: &RunRequest, heard: SharedLineSink) -> LinkResult<RunOutcome> {
