@@ -61,6 +61,12 @@ impl Actor {
         }
     }
 
+    /// Returns the claim without the observed client, which an entry has beside it.
+    #[must_use]
+    pub fn without_caller(&self) -> Self {
+        Self { caller: None, ..self.clone() }
+    }
+
     /// Returns the user, with the operator machine where it is known: `ann on ops1`.
     pub fn name(&self) -> String {
         match self.machine.as_str() {
@@ -135,6 +141,9 @@ impl Phase {
     }
 }
 
+/// The action of a program that a client ran by `POST /v1/run`.
+pub const RUN_ACTION: &str = "run";
+
 /// An entry of the history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HistoryEntry {
@@ -152,4 +161,11 @@ pub struct HistoryEntry {
     pub phase: Phase,
     /// The overridden safety checks, or the cause of the failure; empty if there is neither.
     pub detail: String,
+}
+
+impl HistoryEntry {
+    /// Returns whether the entry is about a program that a client ran, and not about a change of a service.
+    pub fn is_run(&self) -> bool {
+        self.action == RUN_ACTION
+    }
 }

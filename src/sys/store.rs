@@ -14,7 +14,7 @@ use rusqlite::{Connection, OptionalExtension, Row, ToSql, Transaction, params};
 use super::sqlite::{Database, DbError, Schema, make_dir};
 use crate::model::deployment::{Deployment, DeploymentId};
 use crate::model::forward::{Intent, ServiceRecord, Trial};
-use crate::model::history::{Actor, HistoryEntry, OperationId};
+use crate::model::history::{Actor, HistoryEntry, OperationId, Phase};
 use crate::model::name::ServiceName;
 use crate::model::registration::RegistrationState;
 use crate::world::deployments::DeploymentStore;
@@ -248,10 +248,17 @@ impl Store for SqliteStore {
         })
     }
 
-    fn add_note(&self, note: &HistoryNote, now: jiff::Timestamp) -> StoreResult<()> {
+    fn add_phase(
+        &self,
+        note: &HistoryNote,
+        phase: Phase,
+        operation: Option<OperationId>,
+        now: jiff::Timestamp,
+    ) -> StoreResult<OperationId> {
         self.write("note what was done", |transaction| {
-            let operation = rows::read_next_operation(transaction)?;
-            rows::append_entry(transaction, &note.to_entry(operation, now))
+            let operation = operation.map_or_else(|| rows::read_next_operation(transaction), Ok)?;
+            rows::append_entry(transaction, &note.to_entry(operation, phase, now))?;
+            Ok(operation)
         })
     }
 

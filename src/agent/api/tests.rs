@@ -224,7 +224,7 @@ async fn delete_is_checked_by_the_host() {
 }
 
 /// A run and an upload have nothing to check: `dry_run` is unknown to them. The others only read.
-const WITHOUT_DRY_RUN: [&str; 6] = ["run", "placeRelease", "status", "probe", "watch", "journal"];
+const WITHOUT_DRY_RUN: [&str; 6] = ["placeRelease", "status", "probe", "watch", "journal"];
 
 #[tokio::test(start_paused = true)]
 async fn dry_run_changes_nothing_on_every_changing_route() {
@@ -273,8 +273,8 @@ async fn dry_run_changes_nothing_on_every_changing_route() {
 
 /// These change nothing that the history of the host has: an upload is placed and not used, a journal has its own history, and idle
 /// connections belong to the switch before.
-const WITHOUT_HISTORY: [&str; 8] =
-    ["run", "placeRelease", "status", "probe", "watch", "journal", "closeIdle", "withdraw"];
+const WITHOUT_HISTORY: [&str; 7] =
+    ["placeRelease", "status", "probe", "watch", "journal", "closeIdle", "withdraw"];
 
 /// A client may claim to be any actor: the history has the client that the agent observed.
 #[tokio::test(start_paused = true)]

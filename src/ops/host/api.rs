@@ -13,6 +13,7 @@ use super::error_code::{change_code, release_code, store_code};
 use super::packet_proof;
 use super::port_sockets;
 use super::rules::{self, ChangeError};
+use super::run_record::RunRecord;
 use super::status::read_view;
 use super::withdrawal;
 use crate::model::api::deployments::WithdrawRequest;
@@ -181,7 +182,12 @@ impl HostLink for LocalHost {
     }
 
     async fn run(&self, request: &RunRequest, heard: SharedLineSink) -> LinkResult<RunOutcome> {
-        self.world.commands.run(request, heard).await.map_err(|error| LinkError::Refused {
+        let actor = self.identify(&Actor::new("api", 0));
+        let record =
+            RunRecord::begin(&self.world, actor, request).map_err(|error| from_store_error(&error))?;
+        let ended = self.world.commands.run(request, heard).await;
+        record.end(&ended);
+        ended.map_err(|error| LinkError::Refused {
             code: match error {
                 CommandError::Missing { .. } => ErrorCode::ProgramMissing,
                 CommandError::StartFailed { .. } => ErrorCode::CommandFailed,
