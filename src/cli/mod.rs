@@ -34,6 +34,7 @@ mod lock;
 mod lock_wait_args;
 mod man;
 mod metrics;
+mod plain_text_arg;
 mod promote;
 mod proxy;
 mod refresh_args;

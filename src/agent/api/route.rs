@@ -28,6 +28,7 @@ use crate::model::api::endpoint::{
     Archive, Endpoint, JsonLines, Method, PlainText, RequestBody, Row, SchemaFn, build_schema,
     read_known_fields,
 };
+use crate::model::api::plain_text::find_unsafe_text;
 use crate::model::failure::ErrorCode;
 use crate::world::link::LinkResult;
 
@@ -201,7 +202,7 @@ where
     A: Answer<R>,
     F: Future<Output = LinkResult<A>> + Send + 'static,
 {
-    let endpoint_path = endpoint.row.path;
+    let (endpoint_path, operation_id) = (endpoint.row.path, endpoint.row.id);
     let handle = move |state: ApiState,
                        path: Result<Path<P>, PathRejection>,
                        query: Result<Query<Q>, QueryRejection>,
@@ -211,6 +212,7 @@ where
             let Path(path) = path.map_err(|error| refuse_path(endpoint_path, &error))?;
             let Query(query) = require_valid(query)?;
             let bytes = if has_body { read_body(body).await? } else { Bytes::new() };
+            refuse_unsafe_text(operation_id, &bytes)?;
             let answered = handler(state, Call { path, query, body: read(&bytes)? }).await;
             answered.map(Answer::to_response).map_err(|error| respond_link_error(&error))
         }
@@ -224,6 +226,12 @@ fn refuse_path(path: &str, error: &PathRejection) -> Response {
         return respond_error(StatusCode::NOT_FOUND, ErrorCode::NotFound, &error.body_text());
     }
     bad_request(&error.to_string())
+}
+
+/// Refuses a body with a text that would act on a terminal, or look like another line. A body that is no JSON is refused later.
+fn refuse_unsafe_text(operation: &str, body: &[u8]) -> Result<(), Response> {
+    let Ok(body) = serde_json::from_slice::<Value>(body) else { return Ok(()) };
+    find_unsafe_text(operation, &body).map_or(Ok(()), |found| Err(bad_request(&found.to_string())))
 }
 
 async fn read_body(body: Body) -> Result<Bytes, Response> {

@@ -18,6 +18,7 @@ use super::status::read_view;
 use super::withdrawal;
 use crate::model::api::deployments::WithdrawRequest;
 use crate::model::api::journal::{JournalAnswer, JournalRequest};
+use crate::model::api::plain_text::clean_text;
 use crate::model::api::{
     API_VERSION, ForwardRequest, Hello, HostRelease, HostView, OLDEST_API_VERSION, ProbeRequest, ProbeResult,
     RunOutcome, RunRequest, ServiceActivity, StatusRequest,
@@ -69,7 +70,15 @@ impl LocalHost {
     /// Returns the actor that a client claims to be, with the client as it was observed.
     fn identify(&self, claimed: &Actor) -> Actor {
         let caller = self.caller.get_or_init(|| self.world.machine.observe_caller());
-        Actor { caller: Some(caller.clone()), ..claimed.clone() }
+        // A direct call has no body that an agent has checked.
+        let Actor { user, machine, purpose, .. } = claimed;
+        Actor {
+            user: clean_text(user),
+            machine: clean_text(machine),
+            purpose: clean_text(purpose),
+            caller: Some(caller.clone()),
+            ..claimed.clone()
+        }
     }
 
     /// Runs work that takes as long as the disk does, on a thread of its own. The work is done to its end even when the
