@@ -206,8 +206,13 @@ async fn serve_unix_client(
 /// TLS for `--listen`.
 pub struct TlsServer {
     acceptor: TlsAcceptor,
-    /// Whether a finished handshake has proved a client certificate.
-    requires_certificate: bool,
+}
+
+/// The routes for the client of a TLS connection.
+pub struct ClientRouter {
+    pub router: Router,
+    /// Whether the finished handshake admits the client. Where it does not, a token may.
+    pub is_admitted: bool,
 }
 
 pub fn build_tls_server(files: &TlsFiles) -> Result<TlsServer, ServeError> {
@@ -242,17 +247,14 @@ pub fn build_tls_server(files: &TlsFiles) -> Result<TlsServer, ServeError> {
     let key = key.map_err(|error| failed("read the key", &files.key, error.to_string()))?;
     let config = builder.with_single_cert(certificates(&files.certificate)?, key);
     let config = config.map_err(|error| failed("use", &files.certificate, error.to_string()))?;
-    Ok(TlsServer {
-        acceptor: TlsAcceptor::from(Arc::new(config)),
-        requires_certificate: files.client_ca.is_some(),
-    })
+    Ok(TlsServer { acceptor: TlsAcceptor::from(Arc::new(config)) })
 }
 
 /// Serves until a stop is requested. The router is for the client certificate of a connection, or admits the client by a token.
 pub async fn serve_tls(
     listener: TcpListener,
     tls: TlsServer,
-    router: impl Fn(Arc<ConnectionPermit>, Option<Caller>) -> Router + Clone + Send + 'static,
+    router: impl Fn(Arc<ConnectionPermit>, Option<Caller>) -> ClientRouter + Clone + Send + 'static,
     stop: StopToken,
 ) {
     let mut clients = JoinSet::new();
@@ -286,7 +288,7 @@ pub async fn serve_tls(
 async fn serve_tls_client(
     tls: &TlsServer,
     stream: TcpStream,
-    router: impl Fn(Arc<ConnectionPermit>, Option<Caller>) -> Router,
+    router: impl Fn(Arc<ConnectionPermit>, Option<Caller>) -> ClientRouter,
     permit: &Arc<ConnectionPermit>,
     stop: StopToken,
 ) {
@@ -296,13 +298,13 @@ async fn serve_tls_client(
         Ok(stream) => stream,
         Err(error) => return permit.warn(format_args!("no TLS session: {error}")),
     };
-    if tls.requires_certificate && permit.admit() == AdmissionResult::Full {
+    let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let caller = certificate.map(|found| Caller::new(identify_certificate(found), Some(permit.peer)));
+    let ClientRouter { router, is_admitted } = router(permit.clone(), caller);
+    if is_admitted && permit.admit() == AdmissionResult::Full {
         let max = TLS_LIMITS.admitted;
         return permit.warn(format_args!("closed: {max} clients with a certificate are connected"));
     }
-    let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    let caller = certificate.map(|found| Caller::new(identify_certificate(found), Some(permit.peer)));
-    let router = router(permit.clone(), caller);
     serve_connection(stream, router, TLS_IDLE_TIMEOUT, stop).await;
 }
 

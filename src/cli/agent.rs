@@ -18,14 +18,16 @@ use crate::agent::api::client::Client;
 use crate::agent::api::client_source::ClientSource;
 use crate::agent::api::token::TokenGate;
 use crate::agent::metrics::{self, Metrics};
-use crate::agent::serve::{self, TlsFiles};
+use crate::agent::serve::{self, ClientRouter, TlsFiles};
 use crate::agent::{agent_check, api};
 use crate::config::env;
 use crate::error::Failure;
 use crate::model::agent_check::{AgentCheckConfig, MaintenanceReply, Weight};
 use crate::model::api::{API_VERSION, GREETING, OLDEST_API_VERSION};
 use crate::model::bearer_token::{REQUIRED_TOKEN_BITS, estimate_token_bits};
-use crate::model::caller::Caller;
+use crate::model::caller::{Caller, CallerIdentity};
+use crate::model::client_list::{ClientListError, ListedClient, NamedToken, parse_clients, parse_tokens};
+use crate::model::client_role::ClientRole;
 use crate::model::history::Actor;
 use crate::model::private_file::find_exposure;
 use crate::ops::host::api::LocalHost;
@@ -59,7 +61,15 @@ pub struct AgentArgs {
     /// Require client certificates of this authority (PEM)
     #[arg(long, value_name = "FILE", group = "admission", requires = "listen")]
     client_ca: Option<PathBuf>,
-    /// Require the bearer token in this file from clients
+    /// Restrict client certificates to the names in this file: lines of NAME [ROLE].
+    ///
+    /// The name is the common name of the certificate. A role is read, switch or all [default: all]. Without this file, every
+    /// certificate of --client-ca may do everything.
+    #[arg(long, value_name = "FILE", requires = "client_ca")]
+    clients: Option<PathBuf>,
+    /// Require a bearer token of this file from clients.
+    ///
+    /// The file has one token, or lines of NAME TOKEN [ROLE]. A role is read, switch or all [default: all].
     #[arg(long, value_name = "FILE", group = "admission", requires = "listen")]
     token_file: Option<PathBuf>,
     /// Answer HAProxy's agent-check on this address.
@@ -102,7 +112,7 @@ pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
     };
     let router_for = {
         let build_router = build_router.clone();
-        move |caller: Caller| build_router(ClientSource::Connection(Client { caller }))
+        move |caller: Caller| build_router(ClientSource::Connection(Client { caller, role: ClientRole::All }))
     };
     if args.stdio {
         let caller = world.machine.observe_caller();
@@ -122,18 +132,22 @@ pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
         let files = TlsFiles { certificate, key, client_ca: args.client_ca.clone() };
         require_private("key", "read the key", &files.key)?;
         let tls = serve::build_tls_server(&files)?;
-        let token = args.token_file.as_deref().map(read_token).transpose()?;
+        let tokens = args.token_file.as_deref().map(read_tokens).transpose()?;
+        let listed = args.clients.as_deref().map(read_clients).transpose()?;
         let listener = bind_listener(address).await?;
         log::info!("serving https://{address}");
         let log = Arc::new(RateLimitedLog::default());
         let router = move |permit: Arc<ConnectionPermit>, certificate: Option<Caller>| {
-            build_router(match (&token, certificate) {
-                (Some(token), _) => {
-                    ClientSource::Token(TokenGate { token: token.clone(), permit, log: log.clone() })
+            let clients = match (&tokens, certificate) {
+                (Some(tokens), _) => {
+                    ClientSource::Token(TokenGate { tokens: tokens.clone(), permit, log: log.clone() })
                 }
-                (None, Some(caller)) => ClientSource::Connection(Client { caller }),
+                (None, Some(caller)) => admit_certificate(listed.as_deref(), caller),
                 (None, None) => ClientSource::Unknown,
-            })
+            };
+            // A client that is not listed keeps no place, and its connection ends soon.
+            let is_admitted = matches!(clients, ClientSource::Connection(_));
+            ClientRouter { router: build_router(clients), is_admitted }
         };
         serve::serve_tls(listener, tls, router, stop.clone()).await;
         Ok::<(), Failure>(())
@@ -206,15 +220,43 @@ async fn bind_listener(address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|source| Failure::Listen { address, source })
 }
 
-fn read_token(file: &Path) -> Result<Arc<str>, Failure> {
+/// Reads the tokens of `--token-file`, each of which has to be hard to guess.
+fn read_tokens(file: &Path) -> Result<Arc<[NamedToken]>, Failure> {
     require_private("token", "read the token", file)?;
     let text = std::fs::read_to_string(file).map_err(fail_file("read the token", file))?;
-    let token = text.trim();
-    let bits = estimate_token_bits(token);
-    if bits < REQUIRED_TOKEN_BITS {
-        return Err(Failure::WeakToken { path: file.to_owned(), bits, required: REQUIRED_TOKEN_BITS });
+    let weak = |bits| Failure::WeakToken { path: file.to_owned(), bits, required: REQUIRED_TOKEN_BITS };
+    let tokens = parse_tokens(&text).map_err(|source| match source {
+        ClientListError::Empty => weak(0),
+        source => Failure::ClientList { path: file.to_owned(), source },
+    })?;
+    for token in &tokens {
+        let bits = estimate_token_bits(&token.token);
+        if bits < REQUIRED_TOKEN_BITS {
+            return Err(weak(bits));
+        }
     }
-    Ok(token.into())
+    Ok(tokens.into())
+}
+
+fn read_clients(file: &Path) -> Result<Arc<[ListedClient]>, Failure> {
+    require_private("list of clients", "read the list of clients", file)?;
+    let text = std::fs::read_to_string(file).map_err(fail_file("read the list of clients", file))?;
+    let clients = parse_clients(&text);
+    clients.map(Into::into).map_err(|source| Failure::ClientList { path: file.to_owned(), source })
+}
+
+/// Admits a client certificate with the role that the list has for its name; without a list, for everything.
+fn admit_certificate(listed: Option<&[ListedClient]>, caller: Caller) -> ClientSource {
+    let Some(listed) = listed else {
+        return ClientSource::Connection(Client { caller, role: ClientRole::All });
+    };
+    let CallerIdentity::Certificate { name, .. } = &caller.identity else {
+        return ClientSource::Refused(caller);
+    };
+    match listed.iter().find(|client| client.name == *name) {
+        Some(client) => ClientSource::Connection(Client { caller, role: client.role }),
+        None => ClientSource::Refused(caller),
+    }
 }
 
 /// Refuses a file whose content another user knows: that user could send requests to the agent, or answer for it.

@@ -8,6 +8,8 @@ pub mod bearer_token;
 pub mod boot;
 pub mod caller;
 pub mod capped;
+pub mod client_list;
+pub mod client_role;
 pub mod compare;
 pub mod config_check;
 pub mod deployment;

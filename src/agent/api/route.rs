@@ -9,6 +9,7 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query};
 use axum::handler::Handler;
 use axum::http::StatusCode;
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -17,6 +18,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use super::client::check_role;
 use super::line_stream::{self, LineStream};
 use super::operation::{JSON, Operation};
 use super::respond::{
@@ -40,7 +42,7 @@ pub(super) struct ApiRoute {
     pub path: &'static str,
     pub method: Method,
     pub operation: Operation,
-    has_short_path: bool,
+    row: Row,
     handler: MethodRouter<ServerState>,
 }
 
@@ -53,8 +55,8 @@ impl ApiRoute {
             Method::Patch => MethodFilter::PATCH,
             Method::Delete => MethodFilter::DELETE,
         };
-        let Row { path, method, has_short_path, .. } = *row;
-        Self { path, method, operation, has_short_path, handler: on(filter, handler) }
+        let handler = on(filter, handler).layer(middleware::from_fn_with_state(*row, check_role));
+        Self { path: row.path, method: row.method, operation, row: *row, handler }
     }
 
     /// Sets the status codes of a success.
@@ -64,7 +66,7 @@ impl ApiRoute {
 
     /// Returns the same route without `/v1` if the agent serves that, too. The name of its operation is taken.
     pub fn without_prefix(&self) -> Option<Self> {
-        let path = self.path.strip_prefix("/v1").filter(|_| self.has_short_path)?;
+        let path = self.path.strip_prefix("/v1").filter(|_| self.row.has_short_path)?;
         Some(Self { path, operation: self.operation.clone().without_id(), ..self.clone() })
     }
 }
@@ -154,6 +156,12 @@ where
         None => operation,
     };
     let read = |bytes: &[u8]| B::from_json(bytes).map_err(|error| bad_request(&describe_body_error(&error)));
+    let (row, body_role) = (endpoint.row, endpoint.body_role());
+    let handler = move |state: ApiState, call: Call<P, Q, B>| {
+        let permitted = state.client.require(body_role(&call.body), &row);
+        let answer = permitted.map(|()| handler(state, call));
+        async move { answer?.await }
+    };
     build_route(endpoint, operation, B::SCHEMA.is_some(), read, handler)
 }
 

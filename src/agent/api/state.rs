@@ -32,6 +32,7 @@ pub(in crate::agent) struct ApiState {
     pub host: Host,
     pub releases: Arc<dyn ReleaseStore>,
     pub metrics: Arc<Metrics>,
+    pub client: Client,
 }
 
 impl FromRequestParts<ServerState> for ApiState {
@@ -39,11 +40,12 @@ impl FromRequestParts<ServerState> for ApiState {
 
     /// A request whose client was not observed is refused: none reaches the host without one.
     async fn from_request_parts(parts: &mut Parts, state: &ServerState) -> Result<Self, Response> {
-        let Some(Client { caller }) = parts.extensions.get() else {
+        let Some(client) = parts.extensions.get::<Client>() else {
             let text = "the client of this request is not known";
             return Err(respond_error(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, text));
         };
         let ServerState { host, releases, metrics } = state.clone();
-        Ok(Self { host: Arc::new(host.for_caller(caller.clone())), releases, metrics })
+        let host = Arc::new(host.for_caller(client.caller.clone()));
+        Ok(Self { host, releases, metrics, client: client.clone() })
     }
 }

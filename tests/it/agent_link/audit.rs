@@ -124,3 +124,57 @@ fn ssh_client_is_recorded_by_its_login_and_address() {
         assert_eq!(answer, b"");
     });
 }
+
+/// Names of tokens, roles and certificates decide what a client may do.
+#[test]
+fn token_and_certificate_are_limited_to_their_role() {
+    run_in_namespace(|| async {
+        let mut place = Place::new();
+        let (ann, ci) = ("9f86d081884c7d659a2feaa0c55ad015", "1f3870be274f6c49b3e31a0c6728957f");
+        let tokens = place.write("tokens", &format!("# clients\nann {ann}\nci {ci} switch\n"));
+        place.write("ann", ann);
+        place.write("ci", &format!("ci {ci} switch\n"));
+        place.tls_agent(&["--token-file", &tokens.display().to_string()]).await;
+        let with =
+            |name: &str| ConnectConfig { token_file: Some(place.path(name)), ..ConnectConfig::default() };
+        let (ann, ci) = (place.over_tls(with("ann")), place.over_tls(with("ci")));
+        let (heard, _) = listener();
+        ann.run(&sh("exit 3"), heard).await.unwrap();
+        let rows = ann.load_history(None, 2).await.unwrap();
+        let details: Vec<_> = rows.iter().map(|row| (row.action.as_str(), row.detail.as_str())).collect();
+        assert_eq!(details, [("run", "sh -c 'exit 3'"), ("run", "status 3")]);
+        assert!(
+            rows.iter().all(|row| row.caller.as_ref().unwrap().to_string() == "token ann from 127.0.0.1")
+        );
+        assert_eq!(switch(&*ci).await.caller.unwrap().to_string(), "token ci from 127.0.0.1");
+        let (heard, _) = listener();
+        let refused = ci.run(&sh("true"), heard).await.unwrap_err();
+        let message = "the token ci has the role `switch`, and POST /v1/run needs `all`".to_owned();
+        assert_eq!(refused, LinkError::Refused { code: ErrorCode::RoleTooLow, message });
+        let several = place.over_tls(with("tokens")).greet().await.unwrap_err().to_string();
+        assert!(several.contains("it has 2 tokens, and one is needed here"), "{several}");
+    });
+}
+
+#[test]
+fn certificate_that_is_not_listed_is_refused() {
+    run_in_namespace(|| async {
+        let mut place = Place::new();
+        let ca = place.text("ca.pem");
+        let clients = place.write("clients", "ops\nwatcher read\n").display().to_string();
+        place.tls_agent(&["--client-ca", &ca, "--clients", &clients]).await;
+        for name in ["ops", "watcher", "stranger"] {
+            place.certificate(name, "ca", "127.0.0.1", "2");
+        }
+        let link = |name: &str| place.over_tls(place.as_one(name));
+        switch(&*link("ops")).await;
+        link("watcher").load_history(None, 1).await.unwrap();
+        let refused = link("watcher").set_forward(&forge_switch()).await.unwrap_err();
+        assert!(
+            matches!(&refused, LinkError::Refused { code: ErrorCode::RoleTooLow, message } if message.contains("needs `switch`")),
+            "{refused:?}"
+        );
+        let refused = link("stranger").greet().await.unwrap_err().to_string();
+        assert_eq!(refused, "the certificate stranger is not in the list of clients of this agent");
+    });
+}
