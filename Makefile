@@ -79,6 +79,11 @@ fuzz: setup ## Test the host API against its own description, in two minutes (ro
 	$(CARGO) build --locked
 	sh tests/fuzz/api.sh $(DEBUG)
 
+# SECONDS=600 make fuzz-parsers: longer; INPUTS=10000000: that many for each; TARGETS="config names": these alone.
+.PHONY: fuzz-parsers
+fuzz-parsers: ## Give every parser of outside bytes made-up inputs, 60 s each (builds with libFuzzer)
+	sh tests/fuzz/parsers.sh
+
 # Thirty rolling assigns of two services, a hundred starts and stops of the proxy, twenty kills of the proxy.
 .PHONY: soak
 soak: nextest ## Run the long tests under every kind of load, in three quarters of an hour (root)

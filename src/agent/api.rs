@@ -11,7 +11,7 @@ use super::upload::upload_release;
 use crate::model::api::endpoint::{NoBody, NoQuery};
 use crate::model::api::endpoints::{
     ACTIVITY, DESCRIPTION, FORWARD, HEALTH, HELLO, HISTORY, JOURNAL, LISTENERS, METRICS, OPENAPI, PROBE,
-    PROXY_STATS, PortQuery, RELEASES, RUN, STATUS, UPLOAD, VERSION, WITHDRAW,
+    PROXY_STATS, PortQuery, RELEASES, RUN, STATUS, UPLOAD, VERIFY_RELEASE, VERSION, WITHDRAW,
 };
 use crate::model::api::{ForwardRequest, HealthStatus, ProgramVersion, ServiceActivity};
 use crate::model::failure::ErrorCode;
@@ -101,6 +101,10 @@ fn build_host_routes() -> Vec<ApiRoute> {
         serve(&LISTENERS, list_listeners),
         serve(&FORWARD, set_forward),
         serve(&WITHDRAW, |state, call| async move { state.host.withdraw(&call.path, &call.body).await }),
+        serve(&VERIFY_RELEASE, |state, call| async move {
+            let (service, release) = &call.path;
+            state.host.verify_release(service, release).await
+        }),
         serve(&RELEASES, |state, call| async move { state.host.list_releases(&call.path).await }),
         serve(&JOURNAL, |state, call| async move { state.host.call_journal(&call.path, &call.body).await }),
         serve_upload(&UPLOAD, upload_release),

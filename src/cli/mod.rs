@@ -175,6 +175,12 @@ enum Command {
     /// Hosts may have a version under different ids if it was deployed to each of them while the others could not be read. Every
     /// host gets the oldest id and its revision. Nothing is restarted, no rule is changed.
     Merge(deployments::MergeArgs),
+    /// Compare the files of releases with those that were placed
+    ///
+    /// Every host reads all files of the releases and compares them with the manifest that it wrote when it placed them. deploy, update
+    /// and assign do the same for the release that they start or make main, and refuse one whose files were changed.
+    #[command(after_help = "Exit status: 0 unchanged; 1 files were changed, or a host could not be read.")]
+    Verify(deployments::VerifyArgs),
     /// Make a service public or private
     Access(deployments::AccessArgs),
     /// Stop and remove versions
@@ -274,6 +280,7 @@ impl Command {
             | Self::Init(_)
             | Self::Check(_)
             | Self::Compare(_)
+            | Self::Verify(_)
             | Self::Lock(_)
             | Self::Journal(_)
             | Self::Metrics(_)
@@ -362,6 +369,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Promote(args) => promote::run(args, context).await,
         Command::Update(args) => deployments::update(args, context).await,
         Command::Merge(args) => deployments::merge(args, context).await,
+        Command::Verify(args) => deployments::verify(args, context).await,
         Command::Access(args) => deployments::set_access(args, context).await,
         Command::Kill(args) => deployments::kill(args, context).await,
         Command::Logs(args) => deployments::show_logs(args, context).await,

@@ -50,6 +50,8 @@ pub enum ErrorCode {
     EndpointTaken,
     /// There is a release of that name with other content.
     ReleaseExists,
+    /// Files of the release were changed since it was placed.
+    ReleaseAltered,
     /// Other versions depend on it.
     NotAllowed,
     /// Work is in flight on it.

@@ -89,6 +89,9 @@ pub enum DeployRefusal {
     NoRelease { service: ServiceName, release: String },
     #[error("the release {service}/{release} on this host has other content")]
     OtherRelease { service: ServiceName, release: String },
+    /// Files of it were changed on this host.
+    #[error("the release {service}/{release} was changed on this host since it was placed: {changes}")]
+    AlteredRelease { service: ServiceName, release: String, changes: String },
     /// `rollback`
     #[error("{0} has no earlier good main")]
     NoBackup(ServiceName),

@@ -123,5 +123,13 @@ fn collect(
     }
 }
 
+/// Reads bytes as each datagram of connection tracking: a target of tests/fuzz/parsers.
+#[cfg(fuzzing)]
+pub fn fuzz_datagram(datagram: &[u8]) {
+    let sequence = netlink::read_u32(datagram, 8).unwrap_or(0);
+    let _ = wire::parse_parts(datagram, sequence);
+    let _ = wire::parse_lookup(datagram);
+}
+
 #[cfg(test)]
 mod tests;

@@ -15,3 +15,9 @@ pub fn connect(source: &DiscoverySource) -> Arc<dyn HostSource> {
         HostLookup::Dns(lookup) => Arc::new(dns::DnsSource { lookup: lookup.clone() }),
     }
 }
+
+/// Reads a text as an answer with the hosts of a service: a target of tests/fuzz/parsers.
+#[cfg(fuzzing)]
+pub fn fuzz_answer(answer: &str) {
+    let _ = consul::parse_entries(answer);
+}

@@ -302,6 +302,14 @@ fn is_master_answer(answer: &[u8]) -> bool {
     answer.starts_with(b"Unknown command") && COMMANDS.into_iter().any(has)
 }
 
+/// Reads a text as each answer of the statistics socket and page: a target of tests/fuzz/parsers.
+#[cfg(fuzzing)]
+pub fn fuzz_answers(answer: &str) {
+    let _ = parse::parse_socket_answer(answer, "shop");
+    let _ = parse::parse_page(answer, "shop");
+    let _ = parse::parse_lines(answer);
+}
+
 #[cfg(test)]
 mod flush_tests;
 #[cfg(test)]

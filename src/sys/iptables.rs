@@ -356,5 +356,17 @@ fn join_lines(text: &str) -> String {
     text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
+/// Reads a text as each listing of iptables and nft, and returns the table in it: a target of tests/fuzz/parsers.
+#[cfg(fuzzing)]
+pub fn fuzz_listings(listing: &str) -> Option<Table> {
+    let table = save::parse(listing).ok();
+    save::parse_chain(listing, &mut Table::default());
+    let (json, listing) = listing.split_once("\n\n").unwrap_or((listing, listing));
+    if let Ok(json) = serde_json::from_str(json) {
+        let _ = native::find_rules(&json, listing);
+    }
+    table
+}
+
 #[cfg(test)]
 mod tests;

@@ -11,3 +11,14 @@ pub mod open;
 pub mod postgres;
 pub mod sqlite;
 mod token;
+
+/// Reads a text as each answer of etcd and Consul, and as an entry of a journal: a target of tests/fuzz/parsers.
+#[cfg(fuzzing)]
+pub fn fuzz_answers(answer: &str) {
+    use crate::model::journal_record::{LockRecord, StoredEntry};
+
+    etcd::fuzz_answer(answer);
+    consul::fuzz_answer(answer);
+    let _ = serde_json::from_str::<LockRecord>(answer);
+    let _ = serde_json::from_str::<StoredEntry>(answer);
+}

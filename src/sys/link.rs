@@ -307,3 +307,44 @@ async fn exchange_hello(connection: &mut Connection) -> Result<(StatusCode, Byte
     let body = read_body(answer.into_body()).await.map_err(RequestFailure::Broken)?;
     Ok((status, body))
 }
+
+/// Reads bytes as each answer of a host, and returns the texts for people in them: a target of tests/fuzz/parsers.
+#[cfg(fuzzing)]
+pub fn fuzz_answer(answer: &[u8]) -> Vec<String> {
+    use serde_json::Value;
+
+    use crate::model::api::deployments::{DeployResponse, DeploymentsView};
+    use crate::model::api::{HostView, ProbeResult};
+
+    fn list_strings(value: Value, found: &mut Vec<String>) {
+        match value {
+            Value::String(text) => found.push(text),
+            Value::Array(values) => values.into_iter().for_each(|value| list_strings(value, found)),
+            Value::Object(fields) => fields.into_iter().for_each(|(key, value)| {
+                found.push(key);
+                list_strings(value, found);
+            }),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+
+    let mut texts = Vec::new();
+    match decode(answer, Content::Display) {
+        Ok(value) => list_strings(value, &mut texts),
+        Err(error) => texts.push(error),
+    }
+    let errors = [
+        decode::<HostView>(answer, Content::Display).err(),
+        decode::<DeploymentsView>(answer, Content::Display).err(),
+        decode::<DeployResponse>(answer, Content::Display).err(),
+        decode::<ProbeResult>(answer, Content::Display).err(),
+        decode::<Hello>(answer, Content::Data).err(),
+        decode::<RunEvent>(answer, Content::Data).err(),
+        decode::<ApiError>(answer, Content::Display).err(),
+    ];
+    texts.extend(errors.into_iter().flatten());
+    let text = String::from_utf8_lossy(answer);
+    texts.push(clean_message(&text).replace('\n', " "));
+    ssh::fuzz_greeting(&text);
+    texts
+}

@@ -210,5 +210,14 @@ fn make_random() -> u64 {
     std::collections::hash_map::RandomState::new().build_hasher().finish()
 }
 
+/// Reads bytes as a packet that answers, and as a line of the kernel's table of sockets: a target of tests/fuzz/parsers.
+#[cfg(fuzzing)]
+pub fn fuzz_packet(packet: &[u8]) {
+    let address = |ip: [u8; 4], port| SocketAddr::new(IpAddr::from(ip), port);
+    let (client, server) = (address([10, 0, 0, 2], 40000), address([10, 0, 0, 1], 8888));
+    let _ = Segment { client, server, own: client.ip(), sequence: 7 }.parse_reply(packet);
+    let _ = parse_listener(&String::from_utf8_lossy(packet));
+}
+
 #[cfg(test)]
 mod tests;

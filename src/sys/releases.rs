@@ -4,6 +4,7 @@
 //! ROOT/SERVICE/main -> releases/1.0.0    links that people look at
 //! ROOT/SERVICE/releases/1.0.0/           a release, as its archive has it; never changed again
 //! ROOT/SERVICE/releases/.1.0.0.digest    SHA-256 of that archive
+//! ROOT/SERVICE/releases/.1.0.0.mtree     its manifest: mode, size and SHA-256 of every file
 //! ROOT/SERVICE/releases/.lock            held while something below is placed or taken away
 //! ROOT/SERVICE/releases/.placing-1.0.0/  being unpacked, or left by one that was killed; renamed when it is on the disk
 //! ROOT/SERVICE/releases/.removing-1.0.0/ being deleted, or left by one that was killed
@@ -18,10 +19,11 @@ use std::path::{Path, PathBuf};
 
 use crate::model::deployment::Digest;
 use crate::model::name::ServiceName;
-use crate::model::release::check_release_name;
+use crate::model::release::{ReleaseCheck, check_release_name};
 use crate::world::releases::{ReleaseError, ReleaseStore, UnreadablePath};
 
 mod error;
+mod manifest;
 mod members;
 pub(super) mod paths;
 mod readable;
@@ -47,6 +49,7 @@ struct ReleasePaths {
     releases_dir: PathBuf,
     dir: PathBuf,
     digest: PathBuf,
+    manifest: PathBuf,
     placing: PathBuf,
     removing: PathBuf,
 }
@@ -72,6 +75,7 @@ impl DirReleases {
         Ok(ReleasePaths {
             dir: all.join(release),
             digest: all.join(format!(".{release}.digest")),
+            manifest: all.join(format!(".{release}.mtree")),
             placing: all.join(format!("{PLACING_PREFIX}{release}")),
             removing: all.join(format!("{REMOVING_PREFIX}{release}")),
             releases_dir: all,
@@ -107,6 +111,7 @@ impl ReleaseStore for DirReleases {
         }
         let filled = make_dir(&place.placing).and_then(|()| {
             let digest = unpack::unpack(archive, &place.placing, self.limits)?;
+            manifest::write(&place.placing, &place.manifest)?;
             // Beside no release of that name it means nothing: the rename below is the moment that counts.
             fs::write(&place.digest, &digest.0)
                 .map_err(|error| to_release_error("write", &place.digest, &error))?;
@@ -122,6 +127,7 @@ impl ReleaseStore for DirReleases {
             // Swept again by the next one, should that fail too.
             let _ = fs::remove_dir_all(&place.placing);
             let _ = fs::remove_file(&place.digest);
+            let _ = fs::remove_file(&place.manifest);
         }
         let digest = placed?;
         sync_dir(&place.releases_dir)?;
@@ -137,6 +143,11 @@ impl ReleaseStore for DirReleases {
     fn digest(&self, service: &ServiceName, release: &str) -> Result<Option<Digest>, ReleaseError> {
         let place = self.build_paths(service, release)?;
         if place.dir.is_dir() { read_digest(&place).map(Some) } else { Ok(None) }
+    }
+
+    fn verify(&self, service: &ServiceName, release: &str) -> Result<ReleaseCheck, ReleaseError> {
+        let place = self.build_paths(service, release)?;
+        Ok(ReleaseCheck::new(manifest::compare(&place.dir, &place.manifest)?))
     }
 
     fn list(&self, service: &ServiceName) -> Result<Vec<String>, ReleaseError> {
@@ -166,6 +177,7 @@ impl ReleaseStore for DirReleases {
         // The rename removes all of it at once, so that a concurrent reader never sees half of it.
         ignore_not_found(fs::rename(&place.dir, &place.removing), "move away", &place.dir)?;
         ignore_not_found(fs::remove_file(&place.digest), "remove", &place.digest)?;
+        ignore_not_found(fs::remove_file(&place.manifest), "remove", &place.manifest)?;
         sync_dir(&place.releases_dir)?;
         ignore_not_found(fs::remove_dir_all(&place.removing), "remove", &place.removing)?;
         let run_dir = self.run_dir(service, release);
@@ -210,6 +222,11 @@ fn check_same_archive(place: &ReleasePaths, release: &str, archive: &Path) -> Re
     let failed = |error: io::Error| to_release_error("read", archive, &error);
     let (there, given) = (read_digest(place)?, compute_digest(archive).map_err(failed)?);
     if there == given {
+        let check = ReleaseCheck::new(manifest::compare(&place.dir, &place.manifest)?);
+        if check.is_altered() {
+            let changes = check.describe_changes();
+            return Err(ReleaseError::Altered { release: release.to_owned(), changes });
+        }
         return Ok(there);
     }
     Err(ReleaseError::NameTaken { release: release.to_owned() })
@@ -287,6 +304,23 @@ fn ignore_not_found(done: io::Result<()>, what: &'static str, path: &Path) -> Re
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(to_release_error(what, path, &error)),
         _ => Ok(()),
     }
+}
+
+/// Unpacks an archive: a target of tests/fuzz/parsers.
+#[cfg(fuzzing)]
+pub fn fuzz_unpack(archive: &Path, into: &Path) {
+    let limits = ReleaseLimits { bytes: 1 << 20, entries: 200 };
+    let _ = unpack::unpack(archive, into, limits);
+}
+
+/// Compresses bytes as `.tar.gz`, without making them smaller: a target of tests/fuzz/parsers.
+#[cfg(fuzzing)]
+pub fn fuzz_compress(bytes: &[u8]) -> Vec<u8> {
+    use std::io::Write as _;
+
+    let mut compressed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
+    let _ = compressed.write_all(bytes);
+    compressed.finish().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -100,5 +100,14 @@ fn destroy(netlink: &OwnedFd, id: &wire::SocketId, sequence: u32) -> Result<bool
     }
 }
 
+/// Reads bytes as each datagram of the kernel's sockets: a target of tests/fuzz/parsers.
+#[cfg(fuzzing)]
+pub fn fuzz_datagram(datagram: &[u8]) {
+    let sequence = netlink::read_u32(datagram, 8).unwrap_or(0);
+    let _ = wire::parse_parts(datagram, sequence, wire::parse_socket);
+    let _ = wire::parse_parts(datagram, sequence, wire::parse_connection);
+    let _ = wire::parse_destroy_answer(datagram, sequence);
+}
+
 #[cfg(test)]
 mod tests;

@@ -278,3 +278,9 @@ impl Runner for Supervisor {
         forgotten.await.map_err(to_runner_error("forget", instance))
     }
 }
+
+/// Reads a text as `/proc/PID/stat`: a target of tests/fuzz/parsers.
+#[cfg(fuzzing)]
+pub fn fuzz_process_stat(text: &str) {
+    process::fuzz_stat(text);
+}

@@ -61,8 +61,7 @@ impl Systemd {
     async fn read_properties(&self, instance: &InstanceId) -> Result<BTreeMap<String, String>, String> {
         let show = ["show", "-p", PROPERTIES];
         let output = run_systemctl(&show, Some(instance), COMMAND_TIMEOUT).await?;
-        let pairs = output.stdout.lines().filter_map(|line| line.split_once('='));
-        Ok(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
+        Ok(parse_properties(&output.stdout))
     }
 
     async fn start_unit(&self, spec: &InstanceSpec) -> Result<(), RunnerError> {
@@ -195,6 +194,11 @@ fn check_user(spec: &InstanceSpec) -> Result<(), RunnerError> {
         }
         _ => Ok(()),
     }
+}
+
+fn parse_properties(text: &str) -> BTreeMap<String, String> {
+    let pairs = text.lines().filter_map(|line| line.split_once('='));
+    pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
 fn get_value<'a>(properties: &'a BTreeMap<String, String>, key: &str) -> &'a str {
@@ -367,6 +371,12 @@ impl Systemd {
 
 fn to_runner_error(what: &'static str, instance: &InstanceId) -> impl Fn(String) -> RunnerError {
     move |reason| RunnerError::Failed { action: what, instance: instance.clone(), reason }
+}
+
+/// Reads a text as the properties of a unit: a target of tests/fuzz/parsers.
+#[cfg(fuzzing)]
+pub fn fuzz_properties(text: &str) {
+    let _ = parse_process(&parse_properties(text));
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use crate::model::name::ServiceName;
 use crate::model::ports::Port;
 use crate::model::proxy::ProxyStats;
 use crate::model::registration::RegistrationState;
+use crate::model::release::ReleaseCheck;
 use crate::model::ssh::SshAttempt;
 use crate::model::traffic_split::{TrafficSplitRequest, TrafficSplitResponse};
 
@@ -183,6 +184,9 @@ pub trait HostLink: HostDeployments + HostTrafficSplit {
 
     /// The completely unpacked releases of a service, by name.
     async fn list_releases(&self, service: &ServiceName) -> LinkResult<Vec<HostRelease>>;
+
+    /// Compares the files of a release on the host with those that were placed.
+    async fn verify_release(&self, service: &ServiceName, release: &str) -> LinkResult<ReleaseCheck>;
 
     /// Carries out an operation on the journal that the host keeps for a fleet. Idempotent.
     async fn call_journal(

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::model::deployment::Digest;
 use crate::model::name::ServiceName;
+use crate::model::release::ReleaseCheck;
 
 /// Why a release was not placed or taken away. What was there before is there still.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -14,6 +15,8 @@ pub enum ReleaseError {
     Refused(String),
     #[error("the release `{release}` exists already, made of another archive")]
     NameTaken { release: String },
+    #[error("files of the release `{release}` were changed since it was placed: {changes}")]
+    Altered { release: String, changes: String },
     #[error("the archive is damaged: {0}")]
     Damaged(String),
     #[error("the disk that holds `{path}` is full")]
@@ -40,7 +43,7 @@ pub trait ReleaseStore: Send + Sync {
     fn run_dir(&self, service: &ServiceName, release: &str) -> PathBuf;
 
     /// Unpacks a `.tar.gz` whole or not at all, and gives back the digest of the archive. A release that is there with the
-    /// same digest is left alone; one with another digest is an error of the caller.
+    /// same digest is left alone; one with another digest, or with files that were changed since, is an error of the caller.
     fn place(&self, service: &ServiceName, release: &str, archive: &Path) -> Result<Digest, ReleaseError>;
 
     /// A file for an archive on its way in, on the disk of the releases. It has no name: nothing is left of it when its last
@@ -49,6 +52,9 @@ pub trait ReleaseStore: Send + Sync {
 
     /// The digest a release was placed with; `None` where there is no such release.
     fn digest(&self, service: &ServiceName, release: &str) -> Result<Option<Digest>, ReleaseError>;
+
+    /// Compares the files of a release with those that were placed. It reads all of them.
+    fn verify(&self, service: &ServiceName, release: &str) -> Result<ReleaseCheck, ReleaseError>;
 
     /// Finds what a web server of this user cannot read of a release; `None` for the user that the server chooses itself.
     fn find_unreadable(

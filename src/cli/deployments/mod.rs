@@ -23,6 +23,7 @@ mod ls;
 mod merge;
 mod traffic_split;
 mod update;
+mod verify;
 
 pub use assign::{AssignArgs, RollbackArgs, assign, rollback};
 pub use compare::{CompareArgs, compare};
@@ -32,6 +33,7 @@ pub use ls::{DescribeArgs, LogsArgs, LsArgs, describe, ls, show_logs};
 pub use merge::{MergeArgs, merge};
 pub use traffic_split::{CanaryArgs, MirrorArgs, parse_sticky, set_canary, set_mirror};
 pub use update::{AccessArgs, UpdateArgs, set_access, update};
+pub use verify::{VerifyArgs, verify};
 
 /// A fleet as it is for one service, with the selected hosts.
 #[derive(Clone)]

@@ -17,6 +17,7 @@ mod summary;
 mod switch;
 mod table;
 mod time_format;
+mod verification;
 
 pub use compare::format_html_page;
 pub use promote::PromotionView;

@@ -83,6 +83,7 @@ pub fn deployments_hint(error: &FleetDeployError) -> String {
         }
         FleetDeployError::OtherRelease { .. }
         | FleetDeployError::SplitVersion { .. }
+        | FleetDeployError::AlteredReleases { .. }
         | FleetDeployError::CannotMerge { .. } => return identity_hint(error),
         FleetDeployError::Archive(error) => archive_hint(error),
         FleetDeployError::NoBalancer => "add `haproxy:` to an entry of `load_balancers` in switchman.yaml",
@@ -153,6 +154,10 @@ fn identity_hint(error: &FleetDeployError) -> String {
             "nothing was changed; `switchman kill {service} {version} --host {host}`, then `switchman deploy {service} {version} SOURCE \
              --host {host}` joins the deployment with its health check"
         ),
+        FleetDeployError::AlteredReleases { .. } => {
+            "find out who changed them; `switchman update NAME VERSION SOURCE` replaces a version's code by a new release"
+                .to_owned()
+        }
         _ => "`switchman update ID SOURCE` gives both hosts the same release; `switchman ls --wide` shows the ids"
             .to_owned(),
     }

@@ -112,6 +112,10 @@ pub const fn error_code_hint(code: ErrorCode) -> &'static str {
         ErrorCode::NoRelease => {
             "nothing was changed; `switchman deploy NAME VERSION SOURCE` places the release and starts it"
         }
+        ErrorCode::ReleaseAltered => {
+            "nothing was started; `switchman verify NAME` lists what was changed; `switchman update NAME VERSION SOURCE` places \
+             the code again beside it"
+        }
         ErrorCode::NoBackup => {
             "nothing was changed; `switchman ls NAME` lists its versions, `switchman assign NAME VERSION` makes one main"
         }

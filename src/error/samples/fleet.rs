@@ -152,6 +152,16 @@ pub(super) fn list_deploy_errors() -> Vec<Sample<FleetDeployError>> {
             FleetDeployError::Unread { hosts: vec![(web2(), unreachable())], missing: vec![web1()] },
         ],
         PartlyRead: [FleetDeployError::PartlyRead { read: 2, unread: vec![(web2(), unreachable())] }],
+        AlteredReleases: [
+            FleetDeployError::AlteredReleases {
+                releases: vec![(web1(), "shop/2.0.0".into()), (web2(), "shop/2.0.0~2".into())],
+                unread: vec![],
+            },
+            FleetDeployError::AlteredReleases {
+                releases: vec![(web1(), "shop/2.0.0".into())],
+                unread: vec![(web2(), unreachable())],
+            },
+        ],
         NoMatch: [FleetDeployError::NoMatch],
         Hosts: [FleetDeployError::Hosts(vec![(web1(), unreachable()), (web2(), unreachable())])],
         Partial: [FleetDeployError::Partial { done: 2, failed: vec![(web2(), unreachable())] }],

@@ -135,6 +135,11 @@ fn list_refusals() -> Vec<Sample<DeployRefusal>> {
         ],
         NoRelease: [DeployRefusal::NoRelease { service: service(), release: "2.0.0".into() }],
         OtherRelease: [DeployRefusal::OtherRelease { service: service(), release: "2.0.0".into() }],
+        AlteredRelease: [DeployRefusal::AlteredRelease {
+            service: service(),
+            release: "2.0.0".into(),
+            changes: "`app.py` has other contents".into(),
+        }],
         NoBackup: [DeployRefusal::NoBackup(service())],
         NotMain: [DeployRefusal::NotMain { service: service(), version: name("2.0.0") }],
         Overtaken: [DeployRefusal::Overtaken(service())],
@@ -173,6 +178,10 @@ fn list_runner_errors() -> Vec<Sample<RunnerError>> {
 fn list_release_errors() -> Vec<Sample<ReleaseError>> {
     samples!(ReleaseError {
         Refused: [ReleaseError::Refused("`../etc/passwd` points outside of the release".into())],
+        Altered: [ReleaseError::Altered {
+            release: "2.0.0".into(),
+            changes: "`app.py` has other contents".into(),
+        }],
         NameTaken: [ReleaseError::NameTaken { release: "2.0.0".into() }],
         Damaged: [ReleaseError::Damaged("unexpected end of file".into())],
         Full: [ReleaseError::Full { path: "/srv/switchman/shop".into() }],

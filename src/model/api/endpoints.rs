@@ -30,6 +30,7 @@ use crate::model::name::ServiceName;
 use crate::model::ports::Port;
 use crate::model::proxy::ProxyStats;
 use crate::model::registration::RegistrationState;
+use crate::model::release::ReleaseCheck;
 use crate::model::traffic_split::{TrafficSplitRequest, TrafficSplitResponse};
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -37,6 +38,9 @@ const MINUTE: Duration = Duration::from_mins(1);
 const ASSIGN_TIMEOUT: Duration = ANSWER_TIMEOUT.saturating_add(MINUTE);
 /// The host starts a proxy, checks its health and routes traffic to it; each step has its own timeout on the host.
 const PROXY_START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The host reads up to 4 GiB.
+const VERIFY_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// SQLite waits up to 5 s for another writer.
 const JOURNAL_TIMEOUT: Duration = Duration::from_secs(8);
@@ -115,7 +119,9 @@ table! {
         Endpoint::new(Method::Post, "/v1/probe", "probe", "Check the health of a real port once", Switch);
     RUN: Send<RunRequest, JsonLines<RunEvent>> = Endpoint::new(Method::Post, "/v1/run",
         "run",
-        "Run a program: its lines, then its end. The program ends when the caller disconnects", All);
+        "Run a program: its lines, then its end. The program ends when the caller disconnects",
+        All,
+    );
     HISTORY: Get<Vec<HistoryEntry>, (), HistoryQuery> =
         Endpoint::new(Method::Get, "/v1/history", "history", "List the operations on this host, oldest first", Read);
     PROXY_STATS: Get<Option<ProxyStats>> =
@@ -123,31 +129,51 @@ table! {
     // Where every scraper looks.
     METRICS: Get<PlainText> = Endpoint::new(Method::Get, "/metrics",
         "metrics",
-        "Report the metrics of this host: Prometheus' text format 0.0.4", Read)
+        "Report the metrics of this host: Prometheus' text format 0.0.4",
+        Read,
+    )
     .for_other_programs();
 
     ACTIVITY: Get<ServiceActivity, ServiceName, PortQuery> = Endpoint::new(Method::Get, "/v1/services/{service}/pulse",
         "pulse",
-        "Report what changes while a command waits: the record's generation, open connections", Read);
+        "Report what changes while a command waits: the record's generation, open connections",
+        Read,
+    );
     LISTENERS: Get<Vec<SocketAddr>, ServiceName, PortQuery> = Endpoint::new(Method::Get, "/v1/services/{service}/listeners",
         "listeners",
-        "List the addresses on which processes listen at a port of a service, regardless of its rules", Read);
+        "List the addresses on which processes listen at a port of a service, regardless of its rules",
+        Read,
+    );
     FORWARD: Send<ForwardRequest, ChangeResult, ServiceName> = Endpoint::new(Method::Put, "/v1/services/{service}/forward",
         "switchForward",
-        "Switch the forward in kernel and record; repeating the request changes nothing", Switch);
+        "Switch the forward in kernel and record; repeating the request changes nothing",
+        Switch,
+    );
     WITHDRAW: Send<WithdrawRequest, RegistrationState, ServiceName> = Endpoint::new(Method::Post, "/v1/services/{service}/withdraw",
         "withdraw",
-        "Take this host out of DNS and release its slot; the forward has to be off", Switch);
+        "Take this host out of DNS and release its slot; the forward has to be off",
+        Switch,
+    );
     RELEASES: Get<Vec<HostRelease>, ServiceName> =
         Endpoint::new(Method::Get, "/v1/services/{service}/releases", "releases", "List the complete releases", Read);
+    VERIFY_RELEASE: Get<ReleaseCheck, (ServiceName, String)> = Endpoint::new(Method::Get, "/v1/services/{service}/releases/{release}/verification",
+        "verifyRelease",
+        "Compare the files of a release with those that were placed",
+        Read,
+    )
+    .with_timeout(|_| VERIFY_TIMEOUT);
     JOURNAL: Send<JournalRequest, JournalAnswer, ServiceName> = Endpoint::new(Method::Post, "/v1/services/{service}/journal",
         "journal",
-        "Carry out one operation on the journal that this host keeps for the operators of a service", Read)
+        "Carry out one operation on the journal that this host keeps for the operators of a service",
+        Read,
+    )
     .with_timeout(|_| JOURNAL_TIMEOUT)
     .with_body_role(find_journal_role);
     UPLOAD: Endpoint<(ServiceName, String), NoQuery, Archive, Digest> = Endpoint::new(Method::Put, "/v1/services/{service}/releases/{release}",
         "placeRelease",
-        "Unpack a .tar.gz of at most 1 GiB, all or nothing; repeating the request changes nothing", All);
+        "Unpack a .tar.gz of at most 1 GiB, all or nothing; repeating the request changes nothing",
+        All,
+    );
 
     HEALTH: Get<HealthStatus> =
         Endpoint::new(Method::Get, "/health", "health", "Report that the agent answers", Read).for_other_programs();
@@ -157,11 +183,15 @@ table! {
 
     DEPLOYMENTS: Get<DeploymentsView> = Endpoint::new(Method::Get, "/v1/deployments",
         "deployments",
-        "List the deployments of this host and the routes of its ports", Read)
+        "List the deployments of this host and the routes of its ports",
+        Read,
+    )
     .with_short_path();
     DEPLOY: Send<DeployRequest, DeployResponse> = Endpoint::new(Method::Post, "/v1/deployments",
         "deploy",
-        "Start a version; the first version of a service becomes main", All)
+        "Start a version; the first version of a service becomes main",
+        All,
+    )
     .with_timeout(|request: &DeployRequest| ANSWER_TIMEOUT + request.health_timeout)
     .with_short_path();
     DEPLOYMENT: Get<DeploymentView, DeploymentId> =
@@ -170,19 +200,25 @@ table! {
             .for_other_programs();
     UPDATE: Send<UpdateRequest, Deployment, DeploymentId> = Endpoint::new(Method::Put, "/v1/deployments/{id}",
         "update",
-        "Replace the code of a deployment, or the address of a registered one; the id stays", All)
+        "Replace the code of a deployment, or the address of a registered one; the id stays",
+        All,
+    )
     .with_timeout(compute_update_timeout)
     .with_short_path();
     PATCH_UPDATE: Send<UpdateRequest, Deployment, DeploymentId> =
         Endpoint::new(Method::Patch, UPDATE.row.path, "patch", UPDATE.row.summary, All).with_short_path().for_other_programs();
     KILL: Send<KillRequest, KillResponse, DeploymentId, KillQuery> = Endpoint::new(Method::Delete, "/v1/deployments/{id}",
         "kill",
-        "Stop and remove a deployment; the query overrides the body", All)
+        "Stop and remove a deployment; the query overrides the body",
+        All,
+    )
     .with_timeout(|request: &KillRequest| ANSWER_TIMEOUT + request.drain_timeout * 2 + MINUTE)
     .with_short_path();
     MERGE: Send<MergeRequest, Deployment, DeploymentId> = Endpoint::new(Method::Post, "/v1/deployments/{id}/merge",
         "merge",
-        "Give a deployment the id and the revision that its version has on other hosts", All)
+        "Give a deployment the id and the revision that its version has on other hosts",
+        All,
+    )
     .with_short_path();
     LOGS: Get<JsonLines<RunEvent>, DeploymentId, LogsQuery> =
         Endpoint::new(Method::Get, "/v1/deployments/{id}/logs", "logs", "Stream the logs of its instance", Read)
@@ -209,19 +245,27 @@ table! {
             .with_short_path();
     WATCH: Send<WatchRequest, Option<TrialOutcome>, ServiceName> = Endpoint::new(Method::Post, "/v1/services/{service}/watch",
         "watch",
-        "How the watch window of a new main ended; null while it is open: repeat the request", Switch)
+        "How the watch window of a new main ended; null while it is open: repeat the request",
+        Switch,
+    )
     .with_short_path();
     CLOSE_IDLE: Send<CloseIdleRequest, CloseIdleResponse, ServiceName> = Endpoint::new(Method::Post, "/v1/services/{service}/close-idle",
         "closeIdle",
-        "Close idle connections by the backup port to versions that it is no longer routed to", Switch);
+        "Close idle connections by the backup port to versions that it is no longer routed to",
+        Switch,
+    );
     TRAFFIC_SPLIT: Send<TrafficSplitRequest, TrafficSplitResponse, ServiceName> = Endpoint::new(Method::Put, "/v1/services/{service}/splits",
         "split",
-        "Set mirrors and canary of a service; repeating the request changes nothing", Switch)
+        "Set mirrors and canary of a service; repeating the request changes nothing",
+        Switch,
+    )
     .with_timeout(|_| ANSWER_TIMEOUT + PROXY_START_TIMEOUT)
     .with_short_path();
     EVIDENCE: Get<Option<Evidence>, (ServiceName, DeploymentId)> = Endpoint::new(Method::Get, "/v1/services/{service}/evidence/{id}",
         "evidence",
-        "Compare a shadow's answers with main's; null: no evidence yet", Read)
+        "Compare a shadow's answers with main's; null: no evidence yet",
+        Read,
+    )
     .with_short_path();
 }
 

@@ -33,6 +33,7 @@ use crate::model::observation::ObservationError;
 use crate::model::port_forward::Switch;
 use crate::model::ports::Port;
 use crate::model::registration::RegistrationState;
+use crate::model::release::ReleaseCheck;
 use crate::model::socket::Socket;
 use crate::plan::drain;
 use crate::plan::drain::peers::list_peers;
@@ -216,7 +217,7 @@ impl HostLink for LocalHost {
         let used = crate::plan::versions::is_release_used(&all, &service, &name);
         self.run_blocking(move |releases| match releases.place(&service, &name, &archive) {
             // What is left of an earlier deployment makes way for the next of that name.
-            Err(ReleaseError::NameTaken { .. }) if !used => {
+            Err(ReleaseError::NameTaken { .. } | ReleaseError::Altered { .. }) if !used => {
                 releases.remove(&service, &name)?;
                 releases.place(&service, &name, &archive)
             }
@@ -236,6 +237,11 @@ impl HostLink for LocalHost {
             named.filter_map(Result::transpose).collect()
         };
         self.run_blocking(placed).await
+    }
+
+    async fn verify_release(&self, service: &ServiceName, name: &str) -> LinkResult<ReleaseCheck> {
+        let (service, name) = (service.clone(), name.to_owned());
+        self.run_blocking(move |releases| releases.verify(&service, &name)).await
     }
 
     async fn call_journal(

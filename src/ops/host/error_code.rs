@@ -10,6 +10,7 @@ pub fn release_code(error: &ReleaseError) -> ErrorCode {
     match error {
         ReleaseError::Refused(_) | ReleaseError::Damaged(_) => ErrorCode::BadArchive,
         ReleaseError::NameTaken { .. } => ErrorCode::ReleaseExists,
+        ReleaseError::Altered { .. } => ErrorCode::ReleaseAltered,
         ReleaseError::Full { .. } => ErrorCode::DiskFull,
         ReleaseError::Failed { .. } => ErrorCode::ReleasesFailed,
     }

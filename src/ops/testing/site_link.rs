@@ -20,6 +20,7 @@ use crate::model::history::HistoryEntry;
 use crate::model::name::{HostName, ServiceName};
 use crate::model::ports::Port;
 use crate::model::registration::RegistrationState;
+use crate::model::release::ReleaseCheck;
 use crate::ops::host::api::LocalHost;
 use crate::world::fake::MS;
 use crate::world::link::{HostLink, LinkError, LinkResult, SharedLineSink};
@@ -167,6 +168,10 @@ impl HostLink for SiteLink {
 
     async fn list_releases(&self, service: &ServiceName) -> LinkResult<Vec<HostRelease>> {
         self.call("list_releases", self.host.list_releases(service)).await
+    }
+
+    async fn verify_release(&self, service: &ServiceName, release: &str) -> LinkResult<ReleaseCheck> {
+        self.call("verify_release", self.host.verify_release(service, release)).await
     }
 
     async fn call_journal(

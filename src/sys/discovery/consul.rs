@@ -76,7 +76,7 @@ fn build_path(lookup: &ConsulLookup) -> Option<String> {
     Some(format!("{}?{}", url.path(), url.query()?))
 }
 
-fn parse_entries(text: &str) -> Result<Vec<FoundHost>, String> {
+pub(super) fn parse_entries(text: &str) -> Result<Vec<FoundHost>, String> {
     let entries: Vec<Entry> =
         serde_json::from_str(text).map_err(|error| format!("the answer is no list of instances: {error}"))?;
     let to_host = |entry: Entry| {

@@ -238,6 +238,14 @@ impl KvClient for Consul {
     }
 }
 
+/// Reads a text as an answer with pairs: a target of tests/fuzz/parsers.
+#[cfg(fuzzing)]
+pub(super) fn fuzz_answer(answer: &str) {
+    if let Ok(pairs) = serde_json::from_str::<Vec<ConsulPair>>(answer) {
+        let _: Vec<_> = pairs.into_iter().map(ConsulPair::into_pair).collect();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

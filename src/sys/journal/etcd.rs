@@ -263,3 +263,11 @@ impl Etcd {
         }
     }
 }
+
+/// Reads a text as an answer with pairs: a target of tests/fuzz/parsers.
+#[cfg(fuzzing)]
+pub(super) fn fuzz_answer(answer: &str) {
+    if let Ok(answer) = serde_json::from_str::<RangeAnswer>(answer) {
+        let _: Vec<_> = answer.kvs.iter().map(GatewayPair::to_pair).collect();
+    }
+}

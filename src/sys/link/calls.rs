@@ -16,7 +16,7 @@ use crate::model::api::endpoint::{Endpoint, NoBody, NoQuery, PathValues};
 use crate::model::api::endpoints::{
     ACCESS, ACTIVITY, ASSIGN, CLOSE_IDLE, DEPLOY, DEPLOYMENTS, EVIDENCE, FORWARD, HELLO, HISTORY,
     HistoryQuery, JOURNAL, KILL, KillQuery, LISTENERS, LOGS, LogsQuery, MERGE, PROBE, PROXY_STATS, PortQuery,
-    RELEASES, ROLLBACK, RUN, STATUS, TRAFFIC_SPLIT, UPDATE, WATCH, WITHDRAW,
+    RELEASES, ROLLBACK, RUN, STATUS, TRAFFIC_SPLIT, UPDATE, VERIFY_RELEASE, WATCH, WITHDRAW,
 };
 use crate::model::api::journal::{JournalAnswer, JournalRequest};
 use crate::model::api::{
@@ -31,6 +31,7 @@ use crate::model::name::ServiceName;
 use crate::model::ports::Port;
 use crate::model::proxy::ProxyStats;
 use crate::model::registration::RegistrationState;
+use crate::model::release::ReleaseCheck;
 use crate::model::traffic_split::{TrafficSplitRequest, TrafficSplitResponse};
 use crate::world::link::{HostDeployments, HostLink, HostTrafficSplit, LinkResult, SharedLineSink};
 
@@ -102,6 +103,10 @@ impl HostLink for HttpLink {
 
     async fn list_releases(&self, service: &ServiceName) -> LinkResult<Vec<HostRelease>> {
         self.get(&RELEASES, service).await
+    }
+
+    async fn verify_release(&self, service: &ServiceName, release: &str) -> LinkResult<ReleaseCheck> {
+        self.get(&VERIFY_RELEASE, &(service.clone(), release.to_owned())).await
     }
 
     async fn call_journal(

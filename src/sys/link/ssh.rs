@@ -161,6 +161,12 @@ fn parse_greeting(rest: &str) -> Greeting {
     if fits { Greeting::Compatible } else { Greeting::Skew { version, api } }
 }
 
+/// Reads the rest of a greeting: a target of tests/fuzz/parsers.
+#[cfg(fuzzing)]
+pub(super) fn fuzz_greeting(rest: &str) {
+    let _ = parse_greeting(rest);
+}
+
 fn choose_output(stderr: &str, noise: &str) -> String {
     match shorten(if stderr.is_empty() { noise } else { stderr }) {
         words if words.is_empty() => "no output".to_owned(),

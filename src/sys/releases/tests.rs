@@ -9,6 +9,8 @@ use tar::{EntryType, Header};
 
 use super::*;
 
+mod altered;
+
 /// A member as its header has it, allowed or not.
 #[derive(Debug, Clone)]
 struct Raw {
@@ -159,9 +161,9 @@ fn place_unpacks_release_as_packed() {
 fn place_accepts_same_archive_and_refuses_another() {
     let scene = Scene::new();
     let digest = scene.place(&[file("a", "1")]).unwrap();
-    fs::write(scene.in_release("a"), "touched").unwrap();
+    fs::write(scene.in_release("added"), "touched").unwrap();
     assert_eq!(scene.place(&[file("a", "1")]).unwrap(), digest);
-    assert_eq!(fs::read_to_string(scene.in_release("a")).unwrap(), "touched");
+    assert_eq!(fs::read_to_string(scene.in_release("added")).unwrap(), "touched");
     let told = scene.place(&[file("a", "2")]).unwrap_err().to_string();
     assert_eq!(told, "the release `1.0.0` exists already, made of another archive");
     scene.releases.remove(&shop(), "1.0.0").unwrap();
@@ -360,7 +362,7 @@ fn place_removes_leftovers_of_killed_process() {
     assert_eq!(scene.releases.list(&shop()).unwrap(), [""; 0]);
     assert_eq!(scene.releases.digest(&shop(), "1.0.0").unwrap(), None);
     let digest = scene.place(&[file("b", "text")]).unwrap();
-    assert_eq!(scene.left(), [".1.0.0.digest", "1.0.0"]);
+    assert_eq!(scene.left(), [".1.0.0.digest", ".1.0.0.mtree", "1.0.0"]);
     assert_eq!(scene.releases.digest(&shop(), "1.0.0").unwrap(), Some(digest));
     assert!(Path::new("/etc/passwd").exists());
     fs::create_dir(all.join(".placing-1.0.0")).unwrap();
@@ -469,7 +471,7 @@ fn place_leaves_nothing_on_full_disk() {
             assert_eq!(scene.left(), [""; 0]);
         }
         scene.place(&[file("a", "x")]).unwrap();
-        assert_eq!(scene.left(), [".1.0.0.digest", "1.0.0"]);
+        assert_eq!(scene.left(), [".1.0.0.digest", ".1.0.0.mtree", "1.0.0"]);
         nix::mount::umount(&root).unwrap();
         true
     });
@@ -503,7 +505,7 @@ proptest! {
             *byte ^= u8::try_from(flip % 255 + 1).unwrap();
         }
         let placed = scene.place_bytes(&bytes);
-        let expected: &[&str] = if placed.is_ok() { &[".1.0.0.digest", "1.0.0"] } else { &[] };
+        let expected: &[&str] = if placed.is_ok() { &[".1.0.0.digest", ".1.0.0.mtree", "1.0.0"] } else { &[] };
         prop_assert_eq!(scene.left(), expected);
         let outside: Vec<String> = list_names(&scene.home.path().join("srv/shop")).unwrap();
         prop_assert_eq!(outside, ["releases"]);

@@ -88,6 +88,12 @@ impl ProcessStat {
     }
 }
 
+/// Reads a text as `/proc/PID/stat`: a target of tests/fuzz/parsers.
+#[cfg(fuzzing)]
+pub(super) fn fuzz_stat(text: &str) {
+    let _ = ProcessStat::parse(text);
+}
+
 /// How the processes of an instance are distinguished from all others.
 #[derive(Debug)]
 pub struct InstanceProcesses {

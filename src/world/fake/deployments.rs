@@ -12,6 +12,7 @@ use super::store::FakeStore;
 use crate::model::deployment::{Deployment, DeploymentId, Digest, InstanceId, InstanceSpec, ProcessState};
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
+use crate::model::release::{FileChange, ReleaseCheck};
 use crate::world::archives::{ArchiveError, ArchivePacker, PackedArchive};
 use crate::world::deployments::DeploymentStore;
 use crate::world::flows::{ConnectionTracker, FlowsError, TrackError};
@@ -24,6 +25,8 @@ use crate::world::store::{LockGuard, Store, StoreError, StoreResult};
 pub struct FakeDeployments {
     /// Whether the whole machine shuts down.
     pub is_machine_stopping: Mutex<bool>,
+    /// What was changed in a release since it was placed: name -> changes.
+    pub changed_files: Mutex<BTreeMap<String, Vec<FileChange>>>,
     /// What the user of a web server cannot read of any release.
     pub unreadable: Mutex<Option<UnreadablePath>>,
     pub deployments: Mutex<BTreeMap<DeploymentId, Deployment>>,
@@ -136,6 +139,11 @@ impl ReleaseStore for FakeDeployments {
 
     fn digest(&self, service: &ServiceName, release: &str) -> Result<Option<Digest>, ReleaseError> {
         Ok(self.releases.lock().unwrap().get(&(service.clone(), release.to_owned())).cloned())
+    }
+
+    fn verify(&self, _: &ServiceName, release: &str) -> Result<ReleaseCheck, ReleaseError> {
+        let changes = self.changed_files.lock().unwrap().get(release).cloned();
+        Ok(ReleaseCheck::new(Some(changes.unwrap_or_default())))
     }
 
     fn list(&self, service: &ServiceName) -> Result<Vec<String>, ReleaseError> {

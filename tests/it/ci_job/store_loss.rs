@@ -54,6 +54,7 @@ fn roll_outlasts_leader(mut servers: Servers, journal: &str, find_leader: impl F
 }
 
 #[test]
+#[ignore = "a case of the fault matrix without users: `make soak`"]
 fn roll_outlasts_the_death_of_the_leader_of_etcd() {
     run_in_namespace(|| async {
         let Some(servers) = Servers::etcd(3).await else { return };
@@ -63,6 +64,7 @@ fn roll_outlasts_the_death_of_the_leader_of_etcd() {
 }
 
 #[test]
+#[ignore = "a case of the fault matrix without users: `make soak`"]
 fn roll_outlasts_the_death_of_the_leader_of_consul() {
     run_in_namespace(|| async {
         let Some(servers) = Servers::consul(3).await else { return };
@@ -101,6 +103,7 @@ fn sleeping_holder_is_fenced_by_the_lease_of_etcd() {
 }
 
 #[test]
+#[ignore = "a case of the fault matrix without users: `make soak`"]
 fn sleeping_holder_is_fenced_by_the_session_of_consul() {
     run_in_namespace(|| async {
         let Some(_servers) = Servers::consul(1).await else { return };

@@ -7,6 +7,8 @@ use super::{MS, Site, Value, can_make_namespaces, deploy_shop, up, write_release
 
 /// Milliseconds from the start of the command to the kill. The commands take between 100 ms and some seconds.
 const MOMENTS: [u32; 6] = [5, 40, 120, 260, 500, 900];
+/// What the suite takes of them.
+const FEW_MOMENTS: [u32; 3] = [5, 120, 500];
 
 /// Every row of `ls` is at rest, and main answers.
 async fn is_at_rest(site: &Site) -> Vec<(String, bool)> {
@@ -42,15 +44,25 @@ async fn killed_during(site: &Site, args: &[&str], moment: u32) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn agent_killed_at_three_moments_resumes_or_reverts() {
+    kill_agent_at("killed", &FEW_MOMENTS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes three minutes: `make soak`"]
 async fn agent_killed_at_any_time_resumes_or_reverts() {
+    kill_agent_at("killed-all", &MOMENTS).await;
+}
+
+async fn kill_agent_at(name: &str, moments: &[u32]) {
     if !can_make_namespaces() {
         return;
     }
-    let site = up("killed", LabTransport::Socket, 2).await;
+    let site = up(name, LabTransport::Socket, 2).await;
     deploy_shop(&site, "4.0.0").await;
     let fresh = write_release(&site.lab, "5.0.0").unwrap().display().to_string();
     let newer = write_release(&site.lab, "5.0.1").unwrap().display().to_string();
-    for moment in MOMENTS {
+    for &moment in moments {
         let deploy = ["deploy", "shop", "5.0.0", &fresh, "--", "sh", "serve.sh"];
         killed_during(&site, &deploy, moment).await;
         site.well(&deploy).await;

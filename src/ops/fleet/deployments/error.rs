@@ -37,6 +37,13 @@ pub enum FleetDeployError {
     /// Seed row D18 (docs/design/seed-systems.md#mvi-and-daeploy).
     #[error("No services match the given name and version.")]
     NoMatch,
+    /// Files of releases are not those that were placed. They are printed already.
+    #[error(
+        "cannot confirm the files of {}: they were changed since they were placed{}",
+        join_releases(.releases),
+        describe_unread(.unread)
+    )]
+    AlteredReleases { releases: Vec<(HostName, String)>, unread: Vec<(HostName, LinkError)> },
     #[error("{}", join_errors(.0))]
     Hosts(Vec<(HostName, LinkError)>),
     /// The hosts that are done are printed already.
@@ -132,6 +139,19 @@ fn describe_missing(missing: &[HostName]) -> String {
 
 fn join_errors(hosts: &[(HostName, LinkError)]) -> String {
     hosts.iter().map(|(host, error)| format!("`{host}`: {error}")).collect::<Vec<_>>().join("; ")
+}
+
+fn join_releases(releases: &[(HostName, String)]) -> String {
+    releases.iter().map(|(host, release)| format!("{release} on `{host}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// The hosts that did not answer, behind what was found on the others.
+fn describe_unread(unread: &[(HostName, LinkError)]) -> String {
+    if unread.is_empty() {
+        String::new()
+    } else {
+        format!("; not every host was read: {}", join_errors(unread))
+    }
 }
 
 /// A host where another command changed the new main.

@@ -131,7 +131,7 @@ pub struct Listing {
 }
 
 /// Writes an error as its text.
-fn serialize_errors<S: Serializer>(
+pub(super) fn serialize_errors<S: Serializer>(
     errors: &[(HostName, LinkError)],
     serializer: S,
 ) -> Result<S::Ok, S::Error> {

@@ -22,6 +22,7 @@ mod rollback;
 mod traffic_split;
 mod trial;
 mod update;
+mod verify;
 
 pub use access::{check_access, set_access};
 pub(super) use assign::flip_under_lock;
@@ -43,6 +44,7 @@ pub use rollback::{RollbackReport, rollback};
 pub use traffic_split::{HostSplit, SplitOptions, split};
 pub(super) use traffic_split::{apply_split_under_lock, wait_until_inserted};
 pub use update::{UpdateOptions, update};
+pub use verify::{Verification, VerifiedRelease, verify};
 
 #[cfg(test)]
 mod tests;

@@ -21,7 +21,7 @@ use crate::model::ports::{Port, join_ports};
 use crate::ops::fleet::lock::run_under_lock;
 use crate::ops::fleet::reach;
 use crate::world::FleetWorld;
-use crate::world::link::LinkError;
+use crate::world::link::{HostLink, LinkError};
 
 #[derive(Debug, Clone)]
 pub struct UpdateOptions {
@@ -70,7 +70,8 @@ async fn update_under_lock(
                 // A value that was given differs from its placeholder, which is too short to compare: the host compares it.
                 let is_new =
                     |one: &Instance| one.digest.as_ref() == Some(&packed.digest) && one.how == run_spec;
-                if view.deployment.active_instances().all(is_new) {
+                if view.deployment.active_instances().all(is_new) && !is_altered(link, &view.deployment).await
+                {
                     return Ok(view.deployment.clone());
                 }
                 link.upload_release(&row.service, &view.deployment.release_name(build), &packed.path).await?;
@@ -113,6 +114,17 @@ async fn update_under_lock(
         }
     }
     Ok(updated_hosts)
+}
+
+/// Whether a host reports a changed release of a deployment. One of an older version does not compare them.
+async fn is_altered(link: &dyn HostLink, deployment: &Deployment) -> bool {
+    for one in deployment.active_instances() {
+        let verified = link.verify_release(&deployment.service, &deployment.release_name(one.build)).await;
+        if verified.is_ok_and(|check| check.is_altered()) {
+            return true;
+        }
+    }
+    false
 }
 
 fn count_instances(deployment: &Deployment) -> u32 {

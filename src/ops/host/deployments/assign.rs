@@ -3,6 +3,7 @@
 use super::error::HostDeployError;
 use super::health::check_still_healthy;
 use super::idle_connections::close_idle_connections;
+use super::instance::check_release;
 use super::record::list_service_deployments;
 use super::release_links::update_links;
 use crate::model::api::deployments::{
@@ -36,6 +37,9 @@ pub async fn assign(world: &HostWorld, request: &AssignRequest) -> Result<Assign
     let target = versions::find_ready(&existing, &request.which)?.clone();
     rules::check_actor(world, &target.service, &request.actor)?;
     let instances: Vec<&Instance> = target.active_instances().collect();
+    for instance in &instances {
+        check_release(world, &target, instance).await?;
+    }
     check_still_healthy(world, &target, &instances).await?;
     let before = rules::read_record(world, &target.service)?;
     let mut previous = None;

@@ -55,7 +55,7 @@ pub async fn deploy(world: &HostWorld, request: &DeployRequest) -> Result<Deploy
         let role = decide_new_role(&records, &deployment);
         return Ok(DeployResponse { deployment, known: false, role });
     }
-    instance::check_release(world, &deployment, &deployment.instance)?;
+    instance::check_release(world, &deployment, &deployment.instance).await?;
     world.deployments.put(&deployment)?;
     let ready = async {
         let starts = deployment.active_instances().map(async |one| {

@@ -88,6 +88,7 @@ const fn refused_code(refused: &DeployRefusal) -> ErrorCode {
         DeployRefusal::Exists { .. } | DeployRefusal::IdTaken { .. } => ErrorCode::Exists,
         DeployRefusal::EndpointTaken { .. } => ErrorCode::EndpointTaken,
         DeployRefusal::OtherRelease { .. } => ErrorCode::ReleaseExists,
+        DeployRefusal::AlteredRelease { .. } => ErrorCode::ReleaseAltered,
         DeployRefusal::NoVersion(_) => ErrorCode::NotFound,
         DeployRefusal::NoMain(_) => ErrorCode::NoMain,
         DeployRefusal::MainWithShadows => ErrorCode::NotAllowed,

@@ -8,6 +8,7 @@ use super::port_owner::describe_port_owner;
 use crate::model::deployment::{
     Deployment, Instance, InstanceId, InstanceSpec, ProcessState, StopSignal, Workload,
 };
+use crate::ops::host::completion::TaskFailed;
 use crate::plan::versions::DeployRefusal;
 use crate::templates::vhost::Vhost;
 use crate::world::HostWorld;
@@ -160,8 +161,9 @@ fn build_spec(
     }))
 }
 
-/// Checks that the release that an instance is started from is the one that was requested.
-pub(super) fn check_release(
+/// Checks that the release that an instance is started from is the one that was requested, and that its files are those that were
+/// placed.
+pub(super) async fn check_release(
     world: &HostWorld,
     deployment: &Deployment,
     instance: &Instance,
@@ -169,9 +171,31 @@ pub(super) fn check_release(
     let Some(digest) = &instance.digest else { return Ok(()) };
     let (service, release) = (deployment.service.clone(), deployment.release_name(instance.build));
     match world.releases.digest(&service, &release)? {
-        Some(found) if found == *digest => Ok(()),
-        Some(_) => Err(DeployRefusal::OtherRelease { service, release }.into()),
-        None => Err(DeployRefusal::NoRelease { service, release }.into()),
+        Some(found) if found == *digest => {}
+        Some(_) => return Err(DeployRefusal::OtherRelease { service, release }.into()),
+        None => return Err(DeployRefusal::NoRelease { service, release }.into()),
+    }
+    let (releases, name) = (world.releases.clone(), release.clone());
+    let of = service.clone();
+    let checked = tokio::task::spawn_blocking(move || releases.verify(&of, &name)).await;
+    let check = checked.map_err(|failed| TaskFailed(failed.to_string()))??;
+    if check.is_altered() {
+        let changes = check.describe_changes();
+        return Err(DeployRefusal::AlteredRelease { service, release, changes }.into());
+    }
+    Ok(())
+}
+
+/// Whether the release of an instance was changed on this host.
+pub(super) async fn is_altered(
+    world: &HostWorld,
+    deployment: &Deployment,
+    instance: &Instance,
+) -> Result<bool, HostDeployError> {
+    match check_release(world, deployment, instance).await {
+        Err(HostDeployError::Refused(DeployRefusal::AlteredRelease { .. })) => Ok(true),
+        Err(HostDeployError::Refused(DeployRefusal::NoRelease { .. })) | Ok(()) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

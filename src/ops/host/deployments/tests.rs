@@ -33,6 +33,7 @@ use crate::world::releases::ReleaseStore as _;
 use crate::world::reporter::Event;
 use crate::world::store::StoreError;
 
+mod altered;
 mod backup_connections;
 mod dry_run;
 mod history;

@@ -33,8 +33,7 @@ pub async fn update(world: &HostWorld, request: &UpdateRequest) -> Result<Deploy
     let (_, existing) = load_recovered(world, &service)?;
     let deployment = versions::find_deployment(&existing, &DeploymentRef::Id(request.id.clone()))?.clone();
     let template = build_template(&deployment, request)?;
-    let is_old = |one: &&Instance| one.how != template.how || one.digest != template.digest;
-    let old_instances: Vec<Instance> = deployment.active_instances().filter(is_old).cloned().collect();
+    let old_instances = find_old_instances(world, &deployment, &template).await?;
     let Some(first) = old_instances.first() else {
         if !request.dry_run {
             // The caller brought the code again: it cannot compare the values of the environment.
@@ -44,7 +43,7 @@ pub async fn update(world: &HostWorld, request: &UpdateRequest) -> Result<Deploy
     };
     if request.dry_run {
         let next = place_instance(world, &existing, &deployment, request, (&template, first.number))?;
-        instance::check_release(world, &deployment, &next)?;
+        instance::check_release(world, &deployment, &next).await?;
         return Ok(deployment.replace_instance(next));
     }
     let mut updated = deployment.clone();
@@ -67,6 +66,24 @@ pub async fn update(world: &HostWorld, request: &UpdateRequest) -> Result<Deploy
     };
     world.store.add_note(&note, world.clock.now())?;
     Ok(updated)
+}
+
+/// Returns the instances whose code or way to run differs from the template, or whose release was changed on this host.
+async fn find_old_instances(
+    world: &HostWorld,
+    deployment: &Deployment,
+    template: &Instance,
+) -> Result<Vec<Instance>, HostDeployError> {
+    let mut old_instances = Vec::new();
+    for one in deployment.active_instances() {
+        let is_old = one.how != template.how
+            || one.digest != template.digest
+            || instance::is_altered(world, deployment, one).await?;
+        if is_old {
+            old_instances.push(one.clone());
+        }
+    }
+    Ok(old_instances)
 }
 
 /// Replaces the instances that were updated before an error by instances of the old code. Returns the error of the update.
@@ -100,7 +117,7 @@ async fn replace_instance(
 ) -> Result<Deployment, HostDeployError> {
     let existing = world.deployments.all()?;
     let next = place_instance(world, &existing, deployment, request, (template, old.number))?;
-    instance::check_release(world, deployment, &next)?;
+    instance::check_release(world, deployment, &next).await?;
     let updating =
         Deployment { stage: Stage::Updating, other_instance: Some(next.clone()), ..deployment.clone() };
     world.deployments.put(&updating)?;
