@@ -10,6 +10,7 @@ use crate::config::ConfigError;
 use crate::config::host_edit::HostEditError;
 use crate::lab::LabError;
 use crate::lint::AdoptionError;
+use crate::model::client_list::ClientListError;
 use crate::model::duration;
 use crate::model::failure::ErrorCode;
 use crate::model::name::{HostName, ServiceName};
@@ -193,6 +194,9 @@ pub enum Failure {
     ExposedSecret { what: &'static str, path: PathBuf, exposure: Exposure },
     #[error("cannot use the token `{}`: it has about {bits} bits, and {required} are needed", .path.display())]
     WeakToken { path: PathBuf, bits: u32, required: u32 },
+    /// `--token-file` or `--clients` of the agent.
+    #[error("cannot read the clients of `{}`: {source}", .path.display())]
+    ClientList { path: PathBuf, source: ClientListError },
     #[error("cannot listen on {address}: {source}")]
     Listen { address: SocketAddr, source: io::Error },
     /// `agent` or `proxy`: another process of the same kind serves the socket.
@@ -315,6 +319,12 @@ impl Failure {
             Self::File { path, .. } => format!("check that `{}` exists, and who may read it", path.display()),
             Self::WeakToken { path, .. } => {
                 format!("write a random one: `openssl rand -hex 32 >{}`", path.display())
+            }
+            Self::ClientList { path, .. } => {
+                format!(
+                    "`{}` has one client a line: `NAME TOKEN [ROLE]` with --token-file, `NAME [ROLE]` with --clients",
+                    path.display()
+                )
             }
             Self::ExposedSecret { path, exposure: Exposure::Owner(_), .. } => {
                 format!("`chown root {}`, then run the command again", path.display())

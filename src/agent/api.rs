@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::http::StatusCode;
-use axum::middleware;
 
 use super::metrics::{self, Metrics};
 use super::upload::upload_release;
@@ -19,9 +18,12 @@ use crate::model::failure::ErrorCode;
 use crate::model::forward::ChangeResult;
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
+use crate::ops::host::api::LocalHost;
 use crate::world::link::LinkResult;
 use crate::world::releases::ReleaseStore;
 
+pub mod client;
+pub mod client_source;
 mod deployments;
 mod description;
 mod line_stream;
@@ -31,19 +33,19 @@ mod route;
 pub(super) mod state;
 pub mod token;
 
+use client_source::{ClientSource, identify_clients};
 use description::build_document;
 use line_stream::stream_run;
 use respond::{refuse_request, respond_error};
 use route::{ApiRoute, Call, mount_routes, serve, serve_upload};
-use state::{ApiState, Host};
-use token::{TokenGate, require_token};
+use state::{ApiState, ServerState};
 
-/// All routes over one host. With a token gate, every request has to bear the token.
+/// All routes over one host, for the clients of one connection.
 pub fn build_router(
-    host: Host,
+    host: Arc<LocalHost>,
     releases: Arc<dyn ReleaseStore>,
     metrics: Arc<Metrics>,
-    token: Option<TokenGate>,
+    clients: ClientSource,
 ) -> Router {
     let routes = mount_routes(build_routes())
         .fallback(async || {
@@ -56,11 +58,8 @@ pub fn build_router(
                 "this route has no such method",
             )
         })
-        .with_state(ApiState { host, releases, metrics });
-    match token {
-        Some(gate) => routes.layer(middleware::from_fn_with_state(gate, require_token)),
-        None => routes,
-    }
+        .with_state(ServerState { host, releases, metrics });
+    identify_clients(routes, clients)
 }
 
 fn build_routes() -> Vec<ApiRoute> {

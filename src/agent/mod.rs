@@ -2,6 +2,7 @@
 
 pub mod agent_check;
 pub mod api;
+mod certificate;
 pub mod metrics;
 pub mod serve;
 mod upload;

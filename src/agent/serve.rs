@@ -13,12 +13,14 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use super::certificate::identify_certificate;
 use crate::admission::{Admission, ConnectionPermit};
+use crate::model::caller::{Caller, CallerIdentity};
 use crate::plan::admission::{AdmissionLimits, AdmissionResult};
 use crate::world::stop::StopToken;
 
@@ -33,6 +35,11 @@ const TLS_IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 pub const IDLE_TIMEOUT: Duration = Duration::from_mins(10);
 /// Requests in flight get this long when the agent is stopped.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Limit of the line by which a relay names its caller, and of the wait for it.
+const MAX_ANNOUNCEMENT_BYTES: u64 = 4096;
+const ANNOUNCEMENT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The end of the name of the socket for relays.
+const RELAY_SUFFIX: &str = "relay";
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why a door could not be opened.
@@ -73,10 +80,11 @@ pub async fn serve_connection(
     }
 }
 
-/// A unix socket that is ours for as long as the lock is held.
+/// A unix socket that is ours for as long as the lock is held, and one beside it for the relays of `agent --stdio`.
 #[derive(Debug)]
 pub struct BoundSocket {
     listener: UnixListener,
+    relays: UnixListener,
     path: PathBuf,
     lock: File,
 }
@@ -104,17 +112,21 @@ pub fn bind(path: &Path) -> Result<BoundSocket, ServeError> {
         Err(TryLockError::WouldBlock) => return Err(ServeError::SocketInUse { path: path.to_owned() }),
         Err(TryLockError::Error(error)) => return Err(failed("lock", &error)),
     }
-    if std::fs::symlink_metadata(path).is_ok_and(|file| !file.file_type().is_socket()) {
-        return Err(failed("replace", &"it is no socket"));
-    }
-    // Bound under another name and moved: at no moment may others connect.
-    let fresh = append_suffix(path, "new");
-    let _ = std::fs::remove_file(&fresh);
-    let listener = UnixListener::bind(&fresh).map_err(|error| failed("bind", &error))?;
-    let mode = std::fs::Permissions::from_mode(0o600);
-    let placed = std::fs::set_permissions(&fresh, mode).and_then(|()| std::fs::rename(&fresh, path));
-    placed.map_err(|error| failed("place", &error))?;
-    Ok(BoundSocket { listener, path: path.to_owned(), lock })
+    let place = |path: &Path| {
+        if std::fs::symlink_metadata(path).is_ok_and(|file| !file.file_type().is_socket()) {
+            return Err(failed("replace", &"it is no socket"));
+        }
+        // Bound under another name and moved: at no moment may others connect.
+        let fresh = append_suffix(path, "new");
+        let _ = std::fs::remove_file(&fresh);
+        let listener = UnixListener::bind(&fresh).map_err(|error| failed("bind", &error))?;
+        let mode = std::fs::Permissions::from_mode(0o600);
+        let placed = std::fs::set_permissions(&fresh, mode).and_then(|()| std::fs::rename(&fresh, path));
+        placed.map_err(|error| failed("place", &error))?;
+        Ok(listener)
+    };
+    let relays = place(&append_suffix(path, RELAY_SUFFIX))?;
+    Ok(BoundSocket { listener: place(path)?, relays, path: path.to_owned(), lock })
 }
 
 fn append_suffix(path: &Path, end: &str) -> PathBuf {
@@ -124,36 +136,83 @@ fn append_suffix(path: &Path, end: &str) -> PathBuf {
     name.into()
 }
 
-/// Serves until a stop is requested; removes the socket. Every client has a router of its own: what it sees is compared with
+/// Serves until a stop is requested; removes the sockets. Every client has a router of its own: what it sees is compared with
 /// what it saw last, not with what another client did.
-pub async fn serve_unix(door: BoundSocket, router: impl Fn() -> Router, stop: StopToken) {
-    let BoundSocket { listener, path, lock } = door;
+pub async fn serve_unix(
+    socket: BoundSocket,
+    router: impl Fn(Caller) -> Router + Clone + Send + 'static,
+    stop: StopToken,
+) {
+    let BoundSocket { listener, relays, path, lock } = socket;
     let mut clients = JoinSet::new();
     loop {
-        tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    clients.spawn(serve_connection(stream, router(), IDLE_TIMEOUT, stop.clone()));
-                }
-                Err(error) => {
-                    log::warn!("cannot accept on `{}`: {error}", path.display());
-                    tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
-                }
-            },
-            Some(_) = clients.join_next() => {}
+        let (accepted, is_relay) = tokio::select! {
+            accepted = listener.accept() => (accepted, false),
+            accepted = relays.accept() => (accepted, true),
+            Some(_) = clients.join_next() => continue,
             () = stop.wait() => break,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let (router, stop) = (router.clone(), stop.clone());
+                clients.spawn(async move {
+                    let served = serve_unix_client(stream, is_relay, router, stop).await;
+                    if let Err(error) = served {
+                        log::warn!("closed a connection to the socket of the agent: {error}");
+                    }
+                });
+            }
+            Err(error) => {
+                log::warn!("cannot accept on `{}`: {error}", path.display());
+                tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
+            }
         }
     }
     let _ = std::fs::remove_file(&path);
+    let _ = std::fs::remove_file(append_suffix(&path, RELAY_SUFFIX));
     drop(lock);
     while clients.join_next().await.is_some() {}
+}
+
+/// Serves a process of this host: the kernel reports its user. A relay is root's `agent --stdio`: it names the caller for whom it
+/// passes bytes on, before any byte of that caller.
+async fn serve_unix_client(
+    stream: UnixStream,
+    is_relay: bool,
+    router: impl Fn(Caller) -> Router,
+    stop: StopToken,
+) -> std::io::Result<()> {
+    let uid = nix::unistd::Uid::from_raw(stream.peer_cred()?.uid());
+    if !is_relay {
+        let name = nix::unistd::User::from_uid(uid).ok().flatten().map(|user| user.name);
+        let name = name.unwrap_or_else(|| format!("uid {uid}"));
+        let caller = Caller::new(CallerIdentity::User { name, uid: uid.as_raw(), login: None }, None);
+        serve_connection(stream, router(caller), IDLE_TIMEOUT, stop).await;
+        return Ok(());
+    }
+    if !uid.is_root() && uid != nix::unistd::geteuid() {
+        return Err(std::io::Error::other(format!("uid {uid} may not name another caller")));
+    }
+    let mut stream = BufReader::new(stream);
+    let mut line = String::new();
+    let mut limited = (&mut stream).take(MAX_ANNOUNCEMENT_BYTES);
+    let read = tokio::time::timeout(ANNOUNCEMENT_TIMEOUT, limited.read_line(&mut line)).await;
+    read.map_err(|_| std::io::Error::other("a relay named no caller in time"))??;
+    let caller: Caller = serde_json::from_str(&line).map_err(std::io::Error::other)?;
+    serve_connection(stream, router(caller), IDLE_TIMEOUT, stop).await;
+    Ok(())
 }
 
 /// TLS for `--listen`.
 pub struct TlsServer {
     acceptor: TlsAcceptor,
-    /// Whether a finished handshake has proved a client certificate.
-    requires_certificate: bool,
+}
+
+/// The routes for the client of a TLS connection.
+pub struct ClientRouter {
+    pub router: Router,
+    /// Whether the finished handshake admits the client. Where it does not, a token may.
+    pub is_admitted: bool,
 }
 
 pub fn build_tls_server(files: &TlsFiles) -> Result<TlsServer, ServeError> {
@@ -188,17 +247,14 @@ pub fn build_tls_server(files: &TlsFiles) -> Result<TlsServer, ServeError> {
     let key = key.map_err(|error| failed("read the key", &files.key, error.to_string()))?;
     let config = builder.with_single_cert(certificates(&files.certificate)?, key);
     let config = config.map_err(|error| failed("use", &files.certificate, error.to_string()))?;
-    Ok(TlsServer {
-        acceptor: TlsAcceptor::from(Arc::new(config)),
-        requires_certificate: files.client_ca.is_some(),
-    })
+    Ok(TlsServer { acceptor: TlsAcceptor::from(Arc::new(config)) })
 }
 
-/// Serves until a stop is requested. The router of a connection admits its client where a token does.
+/// Serves until a stop is requested. The router is for the client certificate of a connection, or admits the client by a token.
 pub async fn serve_tls(
     listener: TcpListener,
     tls: TlsServer,
-    router: impl Fn(Arc<ConnectionPermit>) -> Router,
+    router: impl Fn(Arc<ConnectionPermit>, Option<Caller>) -> ClientRouter + Clone + Send + 'static,
     stop: StopToken,
 ) {
     let mut clients = JoinSet::new();
@@ -208,7 +264,7 @@ pub async fn serve_tls(
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
                     let permit = Arc::new(admission.enter(peer));
-                    let (tls, router, stop) = (tls.clone(), router(permit.clone()), stop.clone());
+                    let (tls, router, stop) = (tls.clone(), router.clone(), stop.clone());
                     clients.spawn(async move {
                         tokio::select! {
                             () = serve_tls_client(&tls, stream, router, &permit, stop) => {}
@@ -232,8 +288,8 @@ pub async fn serve_tls(
 async fn serve_tls_client(
     tls: &TlsServer,
     stream: TcpStream,
-    router: Router,
-    permit: &ConnectionPermit,
+    router: impl Fn(Arc<ConnectionPermit>, Option<Caller>) -> ClientRouter,
+    permit: &Arc<ConnectionPermit>,
     stop: StopToken,
 ) {
     // A connection that is closed already is noticed when it is read.
@@ -242,7 +298,10 @@ async fn serve_tls_client(
         Ok(stream) => stream,
         Err(error) => return permit.warn(format_args!("no TLS session: {error}")),
     };
-    if tls.requires_certificate && permit.admit() == AdmissionResult::Full {
+    let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let caller = certificate.map(|found| Caller::new(identify_certificate(found), Some(permit.peer)));
+    let ClientRouter { router, is_admitted } = router(permit.clone(), caller);
+    if is_admitted && permit.admit() == AdmissionResult::Full {
         let max = TLS_LIMITS.admitted;
         return permit.warn(format_args!("closed: {max} clients with a certificate are connected"));
     }
@@ -250,9 +309,13 @@ async fn serve_tls_client(
 }
 
 /// Hands these bytes to the agent that is running, if there is one, until either side ends; gives them back if there is
-/// none.
-pub async fn relay_to_agent<S: AsyncRead + AsyncWrite + Unpin>(stream: S, path: &Path) -> Option<S> {
-    let Ok(mut agent) = UnixStream::connect(path).await else { return Some(stream) };
+/// none. The agent learns for which caller.
+pub async fn relay_to_agent<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    path: &Path,
+    caller: &Caller,
+) -> Option<S> {
+    let Some(mut agent) = connect_to_agent(path, caller).await else { return Some(stream) };
     let (mut from_caller, mut to_caller) = tokio::io::split(stream);
     let (mut from_agent, mut to_agent) = agent.split();
     // When either side is closed, no request and no answer can follow.
@@ -261,4 +324,15 @@ pub async fn relay_to_agent<S: AsyncRead + AsyncWrite + Unpin>(stream: S, path: 
         _ = tokio::io::copy(&mut from_agent, &mut to_caller) => {}
     }
     None
+}
+
+async fn connect_to_agent(path: &Path, caller: &Caller) -> Option<UnixStream> {
+    // An agent of an older version has no socket for relays.
+    let Ok(mut agent) = UnixStream::connect(append_suffix(path, RELAY_SUFFIX)).await else {
+        return UnixStream::connect(path).await.ok();
+    };
+    let mut line = serde_json::to_string(caller).ok()?;
+    line.push('\n');
+    agent.write_all(line.as_bytes()).await.ok()?;
+    Some(agent)
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, Query};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use http_body_util::BodyExt;
@@ -33,7 +33,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(30);
 const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) async fn upload_release(
-    State(state): State<ApiState>,
+    state: ApiState,
     named: Result<Path<(ServiceName, String)>, PathRejection>,
     query: Result<Query<NoQuery>, QueryRejection>,
     headers: HeaderMap,

@@ -14,15 +14,20 @@ use super::Context;
 use super::failure::fail_file;
 use super::register_args::RegisterArgs;
 use crate::admission::{ConnectionPermit, RateLimitedLog};
+use crate::agent::api::client::Client;
+use crate::agent::api::client_source::ClientSource;
 use crate::agent::api::token::TokenGate;
 use crate::agent::metrics::{self, Metrics};
-use crate::agent::serve::{self, TlsFiles};
+use crate::agent::serve::{self, ClientRouter, TlsFiles};
 use crate::agent::{agent_check, api};
 use crate::config::env;
 use crate::error::Failure;
 use crate::model::agent_check::{AgentCheckConfig, MaintenanceReply, Weight};
 use crate::model::api::{API_VERSION, GREETING, OLDEST_API_VERSION};
 use crate::model::bearer_token::{REQUIRED_TOKEN_BITS, estimate_token_bits};
+use crate::model::caller::{Caller, CallerIdentity};
+use crate::model::client_list::{ClientListError, ListedClient, NamedToken, parse_clients, parse_tokens};
+use crate::model::client_role::ClientRole;
 use crate::model::history::Actor;
 use crate::model::private_file::find_exposure;
 use crate::ops::host::api::LocalHost;
@@ -56,7 +61,15 @@ pub struct AgentArgs {
     /// Require client certificates of this authority (PEM)
     #[arg(long, value_name = "FILE", group = "admission", requires = "listen")]
     client_ca: Option<PathBuf>,
-    /// Require the bearer token in this file from clients
+    /// Restrict client certificates to the names in this file: lines of NAME [ROLE].
+    ///
+    /// The name is the common name of the certificate. A role is read, switch or all [default: all]. Without this file, every
+    /// certificate of --client-ca may do everything.
+    #[arg(long, value_name = "FILE", requires = "client_ca")]
+    clients: Option<PathBuf>,
+    /// Require a bearer token of this file from clients.
+    ///
+    /// The file has one token, or lines of NAME TOKEN [ROLE]. A role is read, switch or all [default: all].
     #[arg(long, value_name = "FILE", group = "admission", requires = "listen")]
     token_file: Option<PathBuf>,
     /// Answer HAProxy's agent-check on this address.
@@ -90,12 +103,20 @@ enum AgentCheckState {
 pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
     let world = context.build_host_world(None);
     let metrics_source = Arc::new(Metrics::new(world.clone()));
-    let router = |gate| {
-        let host = Arc::new(LocalHost::new(world.clone()));
-        api::build_router(host, world.releases.clone(), metrics_source.clone(), gate)
+    let build_router = {
+        let (world, metrics_source) = (world.clone(), metrics_source.clone());
+        move |clients: ClientSource| {
+            let host = Arc::new(LocalHost::new(world.clone()));
+            api::build_router(host, world.releases.clone(), metrics_source.clone(), clients)
+        }
+    };
+    let router_for = {
+        let build_router = build_router.clone();
+        move |caller: Caller| build_router(ClientSource::Connection(Client { caller, role: ClientRole::All }))
     };
     if args.stdio {
-        let result = serve_stdio(&args.socket, router(None), context).await;
+        let caller = world.machine.observe_caller();
+        let result = serve_stdio(&args.socket, router_for(caller.clone()), &caller, context).await;
         world.commands.wait_for_all().await;
         return result;
     }
@@ -111,14 +132,24 @@ pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
         let files = TlsFiles { certificate, key, client_ca: args.client_ca.clone() };
         require_private("key", "read the key", &files.key)?;
         let tls = serve::build_tls_server(&files)?;
-        let token = args.token_file.as_deref().map(read_token).transpose()?;
+        let tokens = args.token_file.as_deref().map(read_tokens).transpose()?;
+        let listed = args.clients.as_deref().map(read_clients).transpose()?;
         let listener = bind_listener(address).await?;
         log::info!("serving https://{address}");
         let log = Arc::new(RateLimitedLog::default());
-        let gated_router = |permit: Arc<ConnectionPermit>| {
-            router(token.clone().map(|token| TokenGate { token, permit, log: log.clone() }))
+        let router = move |permit: Arc<ConnectionPermit>, certificate: Option<Caller>| {
+            let clients = match (&tokens, certificate) {
+                (Some(tokens), _) => {
+                    ClientSource::Token(TokenGate { tokens: tokens.clone(), permit, log: log.clone() })
+                }
+                (None, Some(caller)) => admit_certificate(listed.as_deref(), caller),
+                (None, None) => ClientSource::Unknown,
+            };
+            // A client that is not listed keeps no place, and its connection ends soon.
+            let is_admitted = matches!(clients, ClientSource::Connection(_));
+            ClientRouter { router: build_router(clients), is_admitted }
         };
-        serve::serve_tls(listener, tls, gated_router, stop.clone()).await;
+        serve::serve_tls(listener, tls, router, stop.clone()).await;
         Ok::<(), Failure>(())
     };
     let counting = async {
@@ -131,7 +162,7 @@ pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
     let on_socket = async {
         let listener = serve::bind(&args.socket)?;
         context.renderer.print_remark(&format!("serving unix://{}", args.socket.display()));
-        serve::serve_unix(listener, || router(None), stop.clone()).await;
+        serve::serve_unix(listener, router_for, stop.clone()).await;
         Ok(())
     };
     let actor = Actor { is_host: true, ..env::read_actor() };
@@ -189,15 +220,43 @@ async fn bind_listener(address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|source| Failure::Listen { address, source })
 }
 
-fn read_token(file: &Path) -> Result<Arc<str>, Failure> {
+/// Reads the tokens of `--token-file`, each of which has to be hard to guess.
+fn read_tokens(file: &Path) -> Result<Arc<[NamedToken]>, Failure> {
     require_private("token", "read the token", file)?;
     let text = std::fs::read_to_string(file).map_err(fail_file("read the token", file))?;
-    let token = text.trim();
-    let bits = estimate_token_bits(token);
-    if bits < REQUIRED_TOKEN_BITS {
-        return Err(Failure::WeakToken { path: file.to_owned(), bits, required: REQUIRED_TOKEN_BITS });
+    let weak = |bits| Failure::WeakToken { path: file.to_owned(), bits, required: REQUIRED_TOKEN_BITS };
+    let tokens = parse_tokens(&text).map_err(|source| match source {
+        ClientListError::Empty => weak(0),
+        source => Failure::ClientList { path: file.to_owned(), source },
+    })?;
+    for token in &tokens {
+        let bits = estimate_token_bits(&token.token);
+        if bits < REQUIRED_TOKEN_BITS {
+            return Err(weak(bits));
+        }
     }
-    Ok(token.into())
+    Ok(tokens.into())
+}
+
+fn read_clients(file: &Path) -> Result<Arc<[ListedClient]>, Failure> {
+    require_private("list of clients", "read the list of clients", file)?;
+    let text = std::fs::read_to_string(file).map_err(fail_file("read the list of clients", file))?;
+    let clients = parse_clients(&text);
+    clients.map(Into::into).map_err(|source| Failure::ClientList { path: file.to_owned(), source })
+}
+
+/// Admits a client certificate with the role that the list has for its name; without a list, for everything.
+fn admit_certificate(listed: Option<&[ListedClient]>, caller: Caller) -> ClientSource {
+    let Some(listed) = listed else {
+        return ClientSource::Connection(Client { caller, role: ClientRole::All });
+    };
+    let CallerIdentity::Certificate { name, .. } = &caller.identity else {
+        return ClientSource::Refused(caller);
+    };
+    match listed.iter().find(|client| client.name == *name) {
+        Some(client) => ClientSource::Connection(Client { caller, role: client.role }),
+        None => ClientSource::Refused(caller),
+    }
 }
 
 /// Refuses a file whose content another user knows: that user could send requests to the agent, or answer for it.
@@ -211,7 +270,12 @@ fn require_private(what: &'static str, action: &'static str, file: &Path) -> Res
 }
 
 /// Writes the greeting first, so that the client can separate the API from text that a login shell printed before.
-async fn serve_stdio(socket: &Path, router: Router, context: &Context) -> Result<(), Failure> {
+async fn serve_stdio(
+    socket: &Path,
+    router: Router,
+    caller: &Caller,
+    context: &Context,
+) -> Result<(), Failure> {
     let failed = |source| Failure::Output { source };
     let mut out = tokio::io::stdout();
     let version = env!("CARGO_PKG_VERSION");
@@ -220,7 +284,7 @@ async fn serve_stdio(socket: &Path, router: Router, context: &Context) -> Result
     out.flush().await.map_err(failed)?;
     let stream = tokio::io::join(tokio::io::stdin(), out);
     let handed_over = tokio::select! {
-        handed_over = serve::relay_to_agent(stream, socket) => handed_over,
+        handed_over = serve::relay_to_agent(stream, socket, caller) => handed_over,
         () = context.stop.wait() => return Ok(()),
     };
     if let Some(stream) = handed_over {

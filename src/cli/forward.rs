@@ -7,6 +7,7 @@ use clap::Args;
 use super::Context;
 use super::host_args::HostArgs;
 use super::lock_wait_args::LockWaitArgs;
+use super::plain_text_arg::parse_plain_text;
 use crate::config::env;
 use crate::error::Failure;
 use crate::model::duration;
@@ -58,7 +59,7 @@ struct CommonArgs {
     #[arg(long)]
     force: bool,
     /// Record the purpose of this change; with --force, take over a host from another operation
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = parse_plain_text)]
     reason: Option<String>,
     /// Limit the wait for HAProxy [default: twice the limit of its check settings, and 5s]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Context;
 use super::lock_wait_args::LockWaitArgs;
+use super::plain_text_arg::parse_plain_text;
 use crate::config::env;
 use crate::error::Failure;
 use crate::ops::fleet::lock;
@@ -23,7 +24,7 @@ enum LockCommand {
     /// Lock the fleet: no roll begins until the lock is released
     Acquire {
         /// State the reason, which is shown to operators who are refused
-        #[arg(short, long, value_name = "TEXT")]
+        #[arg(short, long, value_name = "TEXT", value_parser = parse_plain_text)]
         message: String,
         #[command(flatten)]
         lock_wait: LockWaitArgs,
@@ -34,7 +35,7 @@ enum LockCommand {
         #[arg(long, requires = "reason")]
         force: bool,
         /// State the reason, which is kept in the history
-        #[arg(long, value_name = "TEXT", requires = "force")]
+        #[arg(long, value_name = "TEXT", value_parser = parse_plain_text, requires = "force")]
         reason: Option<String>,
     },
 }

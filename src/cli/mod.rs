@@ -35,6 +35,7 @@ mod lock_wait_args;
 mod man;
 mod metrics;
 mod permission_arg;
+mod plain_text_arg;
 mod promote;
 mod proxy;
 mod refresh_args;

@@ -8,6 +8,7 @@ use super::Context;
 use super::host_args::HostArgs;
 use super::interrupt;
 use super::lock_wait_args::LockWaitArgs;
+use super::plain_text_arg::parse_plain_text;
 use super::render::RollView;
 use super::summary::{Summary, SummaryArgs};
 use crate::config::env;
@@ -61,7 +62,7 @@ pub struct RollArgs {
     #[command(flatten)]
     summary: SummaryArgs,
     /// Take over hosts that another operation took out of service; needs --force
-    #[arg(long, value_name = "TEXT", requires = "force")]
+    #[arg(long, value_name = "TEXT", value_parser = parse_plain_text, requires = "force")]
     reason: Option<String>,
     /// Run the checks of a roll, print its steps and their longest waits, and change nothing
     #[arg(long, conflicts_with = "verb")]

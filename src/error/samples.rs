@@ -7,6 +7,7 @@ use crate::agent::serve::ServeError;
 use crate::config::host_edit::HostEditError;
 use crate::config::{ConfigError, ConfigProblem, UntrustedPath};
 use crate::model::address_conflict::AddressConflict;
+use crate::model::client_list::ClientListError;
 use crate::model::example;
 use crate::model::failure::ErrorCode;
 use crate::model::lock::{Holder, Liveness, LockPurpose, LockView};
@@ -219,6 +220,10 @@ fn list_own_failures() -> Vec<Sample<Failure>> {
         LooseKey: [Failure::LooseKey { path: "/home/ops/.ssh/deploy".into(), mode: 0o644 }],
         ExposedSecret: [host::expose_token(), host::expose_key()],
         WeakToken: [Failure::WeakToken { path: "/etc/switchman/token".into(), bits: 28, required: 80 }],
+        ClientList: [Failure::ClientList {
+            path: "/etc/switchman/tokens".into(),
+            source: ClientListError::SameName { line: 2, name: "ci".into() },
+        }],
         Listen: [Failure::Listen {
             address: "10.0.0.1:8443".parse().unwrap(),
             source: std::io::Error::other("Address already in use (os error 98)"),

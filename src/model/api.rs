@@ -7,6 +7,7 @@ pub mod deployments;
 pub mod endpoint;
 pub mod endpoints;
 pub mod journal;
+pub mod plain_text;
 mod redaction;
 
 use std::collections::BTreeMap;

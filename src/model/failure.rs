@@ -77,6 +77,8 @@ pub enum ErrorCode {
     /// The request cannot be fulfilled with these values. A host of 0.1.0 returns this code for each of the seven causes above.
     Unprocessable,
     Unauthorized,
+    /// The client is known, and its role does not permit the request.
+    RoleTooLow,
     /// The request needs an agent, and none runs on the host.
     NoAgent,
     /// The proxy does not start, answer, or apply its configuration.

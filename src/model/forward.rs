@@ -127,7 +127,8 @@ impl Intent {
         HistoryEntry {
             operation,
             at: now,
-            actor: self.actor.clone(),
+            actor: self.actor.without_caller(),
+            caller: self.actor.caller.clone(),
             service: self.forward.service.clone(),
             action: self.action.clone(),
             phase: Phase::Began,

@@ -5,6 +5,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::caller::Caller;
 use super::name::ServiceName;
 use super::owner::Owner;
 use super::roll::RollId;
@@ -39,6 +40,10 @@ pub struct Actor {
     /// Whether the host itself makes the change, to repair what is recorded. No client can send this.
     #[serde(skip)]
     pub is_host: bool,
+    /// The client of the change, as the host observed it; `None` for a change that the host makes by itself. No client can send
+    /// this.
+    #[serde(skip)]
+    pub caller: Option<Caller>,
 }
 
 impl Actor {
@@ -52,7 +57,14 @@ impl Actor {
             takes_over: false,
             replaces: vec![],
             is_host: false,
+            caller: None,
         }
+    }
+
+    /// Returns the claim without the observed client, which an entry has beside it.
+    #[must_use]
+    pub fn without_caller(&self) -> Self {
+        Self { caller: None, ..self.clone() }
     }
 
     /// Returns the user, with the operator machine where it is known: `ann on ops1`.
@@ -80,6 +92,7 @@ impl Actor {
             roll: self.roll.clone(),
             purpose: purpose.to_owned(),
             since: now,
+            caller: self.caller.clone(),
         }
     }
 
@@ -128,17 +141,31 @@ impl Phase {
     }
 }
 
+/// The action of a program that a client ran by `POST /v1/run`.
+pub const RUN_ACTION: &str = "run";
+
 /// An entry of the history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HistoryEntry {
     pub operation: OperationId,
     #[schemars(with = "String")]
     pub at: jiff::Timestamp,
+    /// The actor as the client claims.
     pub actor: Actor,
+    /// The client as the host observed it; absent for a change that the host made by itself, and in entries of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller: Option<Caller>,
     pub service: ServiceName,
     /// The command: `enable-forward`, `disable-forward`, `restore`.
     pub action: String,
     pub phase: Phase,
     /// The overridden safety checks, or the cause of the failure; empty if there is neither.
     pub detail: String,
+}
+
+impl HistoryEntry {
+    /// Returns whether the entry is about a program that a client ran, and not about a change of a service.
+    pub fn is_run(&self) -> bool {
+        self.action == RUN_ACTION
+    }
 }

@@ -84,6 +84,13 @@ name!(
     /// The name that clients use for a service; part of the comment on every rule of ours.
     ServiceName
 );
+impl ServiceName {
+    /// Returns the name under which the history has what belongs to no service, or to several.
+    pub fn of_host() -> Self {
+        Self("host".to_owned())
+    }
+}
+
 name!(
     /// The name of a load balancer in messages.
     BalancerName

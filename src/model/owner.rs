@@ -5,6 +5,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::caller::Caller;
 use super::roll::RollId;
 
 /// The operation that took a service's main vhost out of service on a host. Until it puts the vhost back, the host refuses
@@ -22,9 +23,19 @@ pub struct Owner {
     pub purpose: String,
     #[schemars(with = "String")]
     pub since: jiff::Timestamp,
+    /// The client as the host observed it; absent in records of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller: Option<Caller>,
 }
 
 impl Owner {
+    /// Returns whether this is the same operation as another record of it. An operator of an older version sends a record without
+    /// the caller.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let caller = self.caller.clone();
+        *self == Self { caller, ..other.clone() }
+    }
+
     /// Describes the owner with its time in the form of the output.
     pub fn describe(&self, format_time: impl FnOnce(jiff::Timestamp) -> String) -> String {
         let Self { user, machine, roll, purpose, since, .. } = self;

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 /// Returns whether a terminal may act on the character, or show the text in another order than it is: control characters (C0, DEL
 /// and C1, ECMA-48), the bidirectional controls and marks of Unicode (UAX 9), and its separators of lines and paragraphs.
-fn is_unsafe(c: char) -> bool {
+pub fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(
             c,

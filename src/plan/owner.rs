@@ -16,7 +16,12 @@ pub fn check_owner<'a>(owner: Option<&'a Owner>, actor: &Actor) -> Result<Option
     match owner {
         Some(owner) if actor.may_change(owner) => Ok(None),
         // A takeover has a reason: the host records it.
-        Some(owner) if actor.replaces.contains(owner) && !actor.purpose.trim().is_empty() => Ok(Some(owner)),
+        Some(owner)
+            if actor.replaces.iter().any(|replaced| replaced.is_same(owner))
+                && !actor.purpose.trim().is_empty() =>
+        {
+            Ok(Some(owner))
+        }
         Some(owner) => Err(OwnedByOther { owner: Box::new(owner.clone()) }),
         None => Ok(None),
     }

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::model::api::endpoint::{ANSWER_TIMEOUT, Endpoint, JsonLines, NoQuery, PathValues, RequestBody};
 use crate::model::api::endpoints::{DEPLOYMENTS, HELLO, JOURNAL};
+use crate::model::api::plain_text::{clean_texts, find_unsafe_text};
 use crate::model::api::{API_VERSION, ApiError, Hello, OLDEST_API_VERSION, RunEvent, RunOutcome};
 use crate::model::host::{ConnectConfig, Transport};
 use crate::model::name::HostName;
@@ -171,6 +172,7 @@ impl HttpLink {
         body: &B,
     ) -> LinkResult<EncodedRequest> {
         let body = body.to_json().map_err(|error| self.broken_error(describe_error(&error)))?;
+        let body = body.map(|body| clean_body(endpoint.row.id, body));
         let target = endpoint.build_target(path, query);
         Ok(EncodedRequest { method: endpoint.row.method, target, body: body.map(Bytes::from) })
     }
@@ -281,6 +283,16 @@ impl std::fmt::Debug for HttpLink {
             .field("pipe", &self.transport.to_string())
             .finish_non_exhaustive()
     }
+}
+
+/// A host refuses a text with control characters. A command of several lines, or an error of another host, may have brought some.
+fn clean_body(operation: &str, body: Vec<u8>) -> Vec<u8> {
+    let Ok(mut value) = serde_json::from_slice(&body) else { return body };
+    if find_unsafe_text(operation, &value).is_none() {
+        return body;
+    }
+    clean_texts(operation, &mut value);
+    serde_json::to_vec(&value).unwrap_or(body)
 }
 
 fn format_range(oldest: u32, newest: u32) -> String {

@@ -9,10 +9,12 @@ use std::path::Path;
 use nix::ifaddrs::getifaddrs;
 
 use crate::model::boot::StartedBy;
+use crate::model::caller::Caller;
 use crate::model::ports::{ClientPorts, Port};
 use crate::world::machine::{ListeningProcess, Machine, MachineError};
 
 mod boot;
+mod caller;
 
 /// capabilities(7).
 const CAP_NET_ADMIN: u32 = 12;
@@ -69,6 +71,10 @@ impl Machine for LocalMachine {
 
     fn find_installed_agent(&self) -> Option<bool> {
         boot::find_installed_agent(Path::new("/"))
+    }
+
+    fn observe_caller(&self) -> Caller {
+        caller::observe(Path::new("/proc"), std::process::id())
     }
 
     fn read_boot_time(&self) -> Result<jiff::Timestamp, MachineError> {

@@ -14,7 +14,7 @@ use rusqlite::{Connection, OptionalExtension, Row, ToSql, Transaction, params};
 use super::sqlite::{Database, DbError, Schema, make_dir};
 use crate::model::deployment::{Deployment, DeploymentId};
 use crate::model::forward::{Intent, ServiceRecord, Trial};
-use crate::model::history::{Actor, HistoryEntry, OperationId};
+use crate::model::history::{Actor, HistoryEntry, OperationId, Phase};
 use crate::model::name::ServiceName;
 use crate::model::registration::RegistrationState;
 use crate::world::deployments::DeploymentStore;
@@ -23,9 +23,17 @@ use crate::world::store::{ChangeOutcome, HistoryNote, LockGuard, Store, StoreErr
 mod rows;
 
 const SCHEMA: Schema = Schema {
-    version: 7,
+    version: 8,
     create: CREATE,
-    upgrades: &[UPGRADE_TO_2, UPGRADE_TO_3, UPGRADE_TO_4, UPGRADE_TO_5, UPGRADE_TO_6, UPGRADE_TO_7],
+    upgrades: &[
+        UPGRADE_TO_2,
+        UPGRADE_TO_3,
+        UPGRADE_TO_4,
+        UPGRADE_TO_5,
+        UPGRADE_TO_6,
+        UPGRADE_TO_7,
+        UPGRADE_TO_8,
+    ],
 };
 
 const CREATE: &str = "
@@ -41,7 +49,7 @@ const CREATE: &str = "
         id INTEGER PRIMARY KEY AUTOINCREMENT, operation INTEGER NOT NULL, at TEXT NOT NULL, user TEXT NOT NULL,
         pid INTEGER NOT NULL, service TEXT NOT NULL, action TEXT NOT NULL,
         phase TEXT NOT NULL CHECK (phase IN ('began', 'done', 'failed')), detail TEXT NOT NULL,
-        machine TEXT NOT NULL DEFAULT '', purpose TEXT NOT NULL DEFAULT '', roll TEXT) STRICT;
+        machine TEXT NOT NULL DEFAULT '', purpose TEXT NOT NULL DEFAULT '', roll TEXT, caller TEXT) STRICT;
     CREATE TRIGGER history_is_append_only BEFORE UPDATE ON history
         BEGIN SELECT RAISE(ABORT, 'history is append-only'); END;
     CREATE TRIGGER history_is_kept BEFORE DELETE ON history
@@ -49,7 +57,7 @@ const CREATE: &str = "
     CREATE INDEX trials ON forwards (service) WHERE trial IS NOT NULL;
     CREATE INDEX places ON forwards (service) WHERE layer7 IS NOT NULL;
     CREATE TABLE registrations (service TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT;
-    PRAGMA user_version = 7;";
+    PRAGMA user_version = 8;";
 
 /// Versions side by side: routes, access and trial as JSON; deployments.
 const UPGRADE_TO_2: &str = "
@@ -88,6 +96,11 @@ const UPGRADE_TO_6: &str = "
 const UPGRADE_TO_7: &str = "
     CREATE TABLE registrations (service TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT;
     PRAGMA user_version = 7;";
+
+/// The client of each change as the host observed it, as JSON.
+const UPGRADE_TO_8: &str = "
+    ALTER TABLE history ADD COLUMN caller TEXT;
+    PRAGMA user_version = 8;";
 
 /// Interval between two attempts to take the lock of the host.
 const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -235,10 +248,17 @@ impl Store for SqliteStore {
         })
     }
 
-    fn add_note(&self, note: &HistoryNote, now: jiff::Timestamp) -> StoreResult<()> {
+    fn add_phase(
+        &self,
+        note: &HistoryNote,
+        phase: Phase,
+        operation: Option<OperationId>,
+        now: jiff::Timestamp,
+    ) -> StoreResult<OperationId> {
         self.write("note what was done", |transaction| {
-            let operation = rows::read_next_operation(transaction)?;
-            rows::append_entry(transaction, &note.to_entry(operation, now))
+            let operation = operation.map_or_else(|| rows::read_next_operation(transaction), Ok)?;
+            rows::append_entry(transaction, &note.to_entry(operation, phase, now))?;
+            Ok(operation)
         })
     }
 

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use crate::model::boot::StartedBy;
+use crate::model::caller::Caller;
 use crate::model::ports::{ClientPorts, Port};
 
 /// A fact that the machine did not give.
@@ -40,6 +41,9 @@ pub trait Machine: Send + Sync {
 
     /// Whether the agent of the installed package answers; `None` where no unit of it is installed.
     fn find_installed_agent(&self) -> Option<bool>;
+
+    /// The user who runs this process, as the kernel reports it.
+    fn observe_caller(&self) -> Caller;
 
     /// When the machine was booted.
     fn read_boot_time(&self) -> Result<jiff::Timestamp, MachineError>;

@@ -42,14 +42,15 @@ pub struct HistoryNote {
 
 impl HistoryNote {
     /// Returns the row that records the note.
-    pub fn to_entry(&self, operation: OperationId, now: jiff::Timestamp) -> HistoryEntry {
+    pub fn to_entry(&self, operation: OperationId, phase: Phase, now: jiff::Timestamp) -> HistoryEntry {
         HistoryEntry {
             operation,
             at: now,
-            actor: self.actor.clone(),
+            actor: self.actor.without_caller(),
+            caller: self.actor.caller.clone(),
             service: self.service.clone(),
             action: self.action.to_owned(),
-            phase: Phase::Done,
+            phase,
             detail: self.detail.clone(),
         }
     }
@@ -75,7 +76,14 @@ impl ChangeOutcome {
             Self::Done { detail } => (Phase::Done, detail.clone()),
             Self::RolledBack { reason, .. } => (Phase::Failed, reason.clone()),
         };
-        HistoryEntry { at: now, actor: actor.clone(), phase, detail, ..began }
+        HistoryEntry {
+            at: now,
+            actor: actor.without_caller(),
+            caller: actor.caller.clone(),
+            phase,
+            detail,
+            ..began
+        }
     }
 }
 
@@ -118,8 +126,19 @@ pub trait Store: Send + Sync {
         now: jiff::Timestamp,
     ) -> StoreResult<()>;
 
+    /// Adds one row that changes no desired state. Returns its operation: the one that an earlier row began, or a new one.
+    fn add_phase(
+        &self,
+        note: &HistoryNote,
+        phase: Phase,
+        operation: Option<OperationId>,
+        now: jiff::Timestamp,
+    ) -> StoreResult<OperationId>;
+
     /// Adds one row that changes no desired state, such as a repair by `restore`.
-    fn add_note(&self, entry: &HistoryNote, now: jiff::Timestamp) -> StoreResult<()>;
+    fn add_note(&self, note: &HistoryNote, now: jiff::Timestamp) -> StoreResult<()> {
+        self.add_phase(note, Phase::Done, None, now).map(|_| ())
+    }
 
     /// The number of rows that record a completed action, by service.
     fn done(&self, action: &str) -> StoreResult<BTreeMap<ServiceName, u64>> {

@@ -21,6 +21,7 @@ use tokio::net::TcpStream;
 
 use crate::testing::run_in_namespace;
 
+mod audit;
 mod balancer;
 mod half_open;
 mod journal;

@@ -4,6 +4,7 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use crate::model::api::endpoint::{Row, SchemaFn, build_schema};
+use crate::model::client_role::ClientRole;
 use crate::model::deployment::DeploymentId;
 use crate::model::name::ServiceName;
 use crate::model::release;
@@ -20,6 +21,7 @@ pub(super) struct Operation {
     /// Status codes of a success.
     statuses: &'static [u16],
     media: &'static str,
+    role: ClientRole,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -29,13 +31,16 @@ struct Body {
     required: bool,
 }
 
+/// The extension of OpenAPI with the role that a client needs.
+const ROLE: &str = "x-switchman-role";
+
 pub(super) const JSON: &str = "application/json";
 
 impl Operation {
     pub fn new<Q: JsonSchema>(row: &Row, media: &'static str, response: SchemaFn) -> Self {
-        let Row { id, summary, .. } = *row;
+        let Row { id, summary, role, .. } = *row;
         let query: SchemaFn = |types| Q::json_schema(types).to_value();
-        Self { id, summary, query, body: None, response, statuses: &[200], media }
+        Self { id, summary, query, body: None, response, statuses: &[200], media, role }
     }
 
     pub fn with_body(self, shape: SchemaFn, required: bool) -> Self {
@@ -78,6 +83,7 @@ impl Operation {
         responses.extend(refusals.map(|(status, _)| (status.to_string(), refused(*status))));
         let mut operation =
             json!({"summary": self.summary, "parameters": parameters, "responses": responses});
+        operation[ROLE] = self.role.as_str().into();
         if !self.id.is_empty() {
             operation["operationId"] = self.id.into();
         }
@@ -95,7 +101,10 @@ const SUCCESS_TEXTS: [(u16, &str); 3] =
 pub(super) const ERROR_TEXTS: [(u16, &str); 10] = [
     (400, "the request is not understood"),
     (401, "the bearer token is missing or wrong"),
-    (403, "not allowed: others depend on it, or switchman lacks a privilege here"),
+    (
+        403,
+        "not allowed: others depend on it, switchman lacks a privilege here, or the role of the client is too low",
+    ),
     (404, "there is no such thing here"),
     (408, "nothing more of the archive came"),
     (409, "there is another one, it is in use, or another operation is in progress"),

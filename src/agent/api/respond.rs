@@ -57,7 +57,7 @@ pub(in crate::agent) const fn to_status_code(code: ErrorCode) -> StatusCode {
     match code {
         ErrorCode::BadRequest => StatusCode::BAD_REQUEST,
         ErrorCode::Unauthorized => StatusCode::UNAUTHORIZED,
-        ErrorCode::NoPrivilege | ErrorCode::NotAllowed => StatusCode::FORBIDDEN,
+        ErrorCode::NoPrivilege | ErrorCode::NotAllowed | ErrorCode::RoleTooLow => StatusCode::FORBIDDEN,
         ErrorCode::NotFound | ErrorCode::NoMain | ErrorCode::NoInstance => StatusCode::NOT_FOUND,
         ErrorCode::Busy
         | ErrorCode::Owned

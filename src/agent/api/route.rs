@@ -6,9 +6,10 @@ use std::marker::PhantomData;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, Query};
 use axum::handler::Handler;
 use axum::http::StatusCode;
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -17,17 +18,19 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use super::client::check_role;
 use super::line_stream::{self, LineStream};
 use super::operation::{JSON, Operation};
 use super::respond::{
     bad_request, describe_body_error, refuse_body, require_valid, respond_error, respond_link_error,
 };
-use super::state::ApiState;
+use super::state::{ApiState, ServerState};
 use crate::model::api::RunEvent;
 use crate::model::api::endpoint::{
     Archive, Endpoint, JsonLines, Method, PlainText, RequestBody, Row, SchemaFn, build_schema,
     read_known_fields,
 };
+use crate::model::api::plain_text::find_unsafe_text;
 use crate::model::failure::ErrorCode;
 use crate::world::link::LinkResult;
 
@@ -39,12 +42,12 @@ pub(super) struct ApiRoute {
     pub path: &'static str,
     pub method: Method,
     pub operation: Operation,
-    has_short_path: bool,
-    handler: MethodRouter<ApiState>,
+    row: Row,
+    handler: MethodRouter<ServerState>,
 }
 
 impl ApiRoute {
-    fn new<T: 'static>(row: &Row, operation: Operation, handler: impl Handler<T, ApiState>) -> Self {
+    fn new<T: 'static>(row: &Row, operation: Operation, handler: impl Handler<T, ServerState>) -> Self {
         let filter = match row.method {
             Method::Get => MethodFilter::GET,
             Method::Put => MethodFilter::PUT,
@@ -52,8 +55,8 @@ impl ApiRoute {
             Method::Patch => MethodFilter::PATCH,
             Method::Delete => MethodFilter::DELETE,
         };
-        let Row { path, method, has_short_path, .. } = *row;
-        Self { path, method, operation, has_short_path, handler: on(filter, handler) }
+        let handler = on(filter, handler).layer(middleware::from_fn_with_state(*row, check_role));
+        Self { path: row.path, method: row.method, operation, row: *row, handler }
     }
 
     /// Sets the status codes of a success.
@@ -63,12 +66,12 @@ impl ApiRoute {
 
     /// Returns the same route without `/v1` if the agent serves that, too. The name of its operation is taken.
     pub fn without_prefix(&self) -> Option<Self> {
-        let path = self.path.strip_prefix("/v1").filter(|_| self.has_short_path)?;
+        let path = self.path.strip_prefix("/v1").filter(|_| self.row.has_short_path)?;
         Some(Self { path, operation: self.operation.clone().without_id(), ..self.clone() })
     }
 }
 
-pub(super) fn mount_routes(routes: Vec<ApiRoute>) -> Router<ApiState> {
+pub(super) fn mount_routes(routes: Vec<ApiRoute>) -> Router<ServerState> {
     routes.into_iter().fold(Router::new(), |router, route| router.route(route.path, route.handler))
 }
 
@@ -153,6 +156,12 @@ where
         None => operation,
     };
     let read = |bytes: &[u8]| B::from_json(bytes).map_err(|error| bad_request(&describe_body_error(&error)));
+    let (row, body_role) = (endpoint.row, endpoint.body_role());
+    let handler = move |state: ApiState, call: Call<P, Q, B>| {
+        let permitted = state.client.require(body_role(&call.body), &row);
+        let answer = permitted.map(|()| handler(state, call));
+        async move { answer?.await }
+    };
     build_route(endpoint, operation, B::SCHEMA.is_some(), read, handler)
 }
 
@@ -181,7 +190,7 @@ where
 /// Serves an upload with a handler that reads the archive from the connection.
 pub(super) fn serve_upload<P, Q: JsonSchema, R: JsonSchema, T: 'static>(
     endpoint: &Endpoint<P, Q, Archive, R>,
-    handler: impl Handler<T, ApiState>,
+    handler: impl Handler<T, ServerState>,
 ) -> ApiRoute {
     let operation = Operation::new::<Q>(&endpoint.row, JSON, build_schema::<R>).with_archive_body();
     ApiRoute::new(&endpoint.row, operation, handler)
@@ -201,8 +210,8 @@ where
     A: Answer<R>,
     F: Future<Output = LinkResult<A>> + Send + 'static,
 {
-    let endpoint_path = endpoint.row.path;
-    let handle = move |State(state): State<ApiState>,
+    let (endpoint_path, operation_id) = (endpoint.row.path, endpoint.row.id);
+    let handle = move |state: ApiState,
                        path: Result<Path<P>, PathRejection>,
                        query: Result<Query<Q>, QueryRejection>,
                        body: Body| {
@@ -211,6 +220,7 @@ where
             let Path(path) = path.map_err(|error| refuse_path(endpoint_path, &error))?;
             let Query(query) = require_valid(query)?;
             let bytes = if has_body { read_body(body).await? } else { Bytes::new() };
+            refuse_unsafe_text(operation_id, &bytes)?;
             let answered = handler(state, Call { path, query, body: read(&bytes)? }).await;
             answered.map(Answer::to_response).map_err(|error| respond_link_error(&error))
         }
@@ -224,6 +234,12 @@ fn refuse_path(path: &str, error: &PathRejection) -> Response {
         return respond_error(StatusCode::NOT_FOUND, ErrorCode::NotFound, &error.body_text());
     }
     bad_request(&error.to_string())
+}
+
+/// Refuses a body with a text that would act on a terminal, or look like another line. A body that is no JSON is refused later.
+fn refuse_unsafe_text(operation: &str, body: &[u8]) -> Result<(), Response> {
+    let Ok(body) = serde_json::from_slice::<Value>(body) else { return Ok(()) };
+    find_unsafe_text(operation, &body).map_or(Ok(()), |found| Err(bad_request(&found.to_string())))
 }
 
 async fn read_body(body: Body) -> Result<Bytes, Response> {

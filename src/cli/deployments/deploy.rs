@@ -15,6 +15,7 @@ use crate::cli::host_args::HostArgs;
 use crate::cli::interrupt::{self, InterruptPolicy};
 use crate::cli::lock_wait_args::LockWaitArgs;
 use crate::cli::permission_arg::PermissionArg;
+use crate::cli::plain_text_arg::parse_plain_text;
 use crate::cli::web_server_arg::WebServerArg;
 use crate::config::env;
 use crate::error::Failure;
@@ -192,7 +193,7 @@ const CI_VARIABLES: [&str; 6] =
 fn parse_metadata(text: &str) -> Result<(String, String), String> {
     let (name, value) =
         text.split_once('=').ok_or_else(|| format!("invalid name=value: no `=` found in `{text}`"))?;
-    Ok((name.to_owned(), value.to_owned()))
+    Ok((parse_plain_text(name)?, parse_plain_text(value)?))
 }
 
 /// Returns the facts of the CI job, and the given ones, which win.

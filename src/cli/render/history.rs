@@ -62,13 +62,17 @@ fn format_history(rows: &[HistoryEntry], time: TimeFormat) -> String {
         vec![
             time.format(entry.at),
             entry.actor.name(),
+            entry.caller.as_ref().map(ToString::to_string).unwrap_or_default(),
             entry.service.to_string(),
             entry.action.clone(),
             entry.phase.as_str().to_owned(),
             describe_entry(entry),
         ]
     };
-    table::format_table(&["AT", "WHO", "SERVICE", "WHAT", "RESULT", "DETAIL"], rows.iter().map(row).collect())
+    table::format_table(
+        &["AT", "WHO", "CALLER", "SERVICE", "WHAT", "RESULT", "DETAIL"],
+        rows.iter().map(row).collect(),
+    )
 }
 
 /// The detail, and where a change begins, its roll or the reason that was given by hand.

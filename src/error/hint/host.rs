@@ -63,6 +63,9 @@ pub const fn error_code_hint(code: ErrorCode) -> &'static str {
             "check who may write there, or name another directory on the host with `--releases-dir DIR`"
         }
         ErrorCode::Unauthorized => "the agent requires another key: see `agents:` in switchman.yaml",
+        ErrorCode::RoleTooLow => {
+            "nothing was changed; use a key with that role, or change the role of this one in the agent's `--token-file` or `--clients`"
+        }
         ErrorCode::NotDrained => {
             "run the same command with `--drain-timeout 1m` to wait longer, or with `--force` to close what is in flight and count it"
         }

@@ -8,6 +8,7 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
+use crate::model::client_role::ClientRole;
 use crate::model::deployment::DeploymentId;
 use crate::model::name::ServiceName;
 
@@ -44,6 +45,8 @@ pub struct Row {
     /// Name of the operation in the description.
     pub id: &'static str,
     pub summary: &'static str,
+    /// The role that a client needs.
+    pub role: ClientRole,
     /// Whether the agent serves the path without `/v1` as well.
     pub has_short_path: bool,
     /// Whether only other programs call it, and `sys::link` does not.
@@ -55,6 +58,8 @@ pub struct Row {
 pub struct Endpoint<P, Q, B, R> {
     pub row: Row,
     timeout: fn(&B) -> Duration,
+    /// The role that a client needs for this body; the row has the lowest one.
+    body_role: fn(&B) -> ClientRole,
     types: PhantomData<fn(P, Q) -> R>,
 }
 
@@ -86,15 +91,22 @@ impl<P: PathValues, Q, B, R> Endpoint<P, Q, B, R> {
         path: &'static str,
         id: &'static str,
         summary: &'static str,
+        role: ClientRole,
     ) -> Self {
         assert!(path_names(path, P::NAMES), "the path does not name the values of its type");
-        let row = Row { method, path, id, summary, has_short_path: false, is_for_others: false };
-        Self { row, timeout: |_| ANSWER_TIMEOUT, types: PhantomData }
+        let row = Row { method, path, id, summary, role, has_short_path: false, is_for_others: false };
+        Self { row, timeout: |_| ANSWER_TIMEOUT, body_role: |_| ClientRole::Read, types: PhantomData }
     }
 
     /// Sets the timeout of an answer that waits for something on the host.
     pub(super) const fn with_timeout(mut self, timeout: fn(&B) -> Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// Sets the role that depends on the body, where it is higher than that of the row.
+    pub(super) const fn with_body_role(mut self, role: fn(&B) -> ClientRole) -> Self {
+        self.body_role = role;
         self
     }
 
@@ -110,6 +122,13 @@ impl<P: PathValues, Q, B, R> Endpoint<P, Q, B, R> {
 
     pub fn timeout(&self, body: &B) -> Duration {
         (self.timeout)(body)
+    }
+}
+
+impl<P, Q, B, R> Endpoint<P, Q, B, R> {
+    /// The role that a client needs for a body, beside that of the row.
+    pub fn body_role(&self) -> fn(&B) -> ClientRole {
+        self.body_role
     }
 }
 
@@ -275,7 +294,7 @@ mod tests {
             tail: Option<u32>,
         }
         const LOGS: Endpoint<DeploymentId, Query, NoBody, ()> =
-            Endpoint::new(Method::Get, "/v1/{id}/logs", "logs", "");
+            Endpoint::new(Method::Get, "/v1/{id}/logs", "logs", "", ClientRole::Read);
         let id: DeploymentId = "dp_0123456789".parse().unwrap();
         let target = |tail| LOGS.build_target(&id, &Query { follow: false, tail });
         assert_eq!(target(None), "/v1/dp_0123456789/logs?follow=false");

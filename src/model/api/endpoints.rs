@@ -21,6 +21,7 @@ use crate::model::api::{
     ForwardRequest, HealthStatus, Hello, HostRelease, HostView, ProbeRequest, ProbeResult, ProgramVersion,
     RunEvent, RunRequest, ServiceActivity, StatusRequest,
 };
+use crate::model::client_role::ClientRole::{self, All, Read, Switch};
 use crate::model::deployment::{Deployment, DeploymentId, Digest};
 use crate::model::evidence::Evidence;
 use crate::model::forward::{ChangeResult, ServiceRecord};
@@ -89,6 +90,15 @@ fn compute_update_timeout(request: &UpdateRequest) -> Duration {
     ANSWER_TIMEOUT.saturating_add(each.saturating_mul(replacements))
 }
 
+/// A directory of the request is made by root, with files whose content the request has.
+fn find_journal_role(request: &JournalRequest) -> ClientRole {
+    match request.directory {
+        Some(_) => All,
+        None if request.call.is_write() => Switch,
+        None => Read,
+    }
+}
+
 /// Declares the rows, and the list of them all.
 macro_rules! table {
     ($($name:ident: $types:ty = $row:expr;)*) => {
@@ -100,142 +110,161 @@ macro_rules! table {
 }
 
 table! {
-    HELLO: Get<Hello> = Endpoint::new(Method::Get, "/v1", "hello", "Report the agent and its API versions");
+    HELLO: Get<Hello> = Endpoint::new(Method::Get, "/v1", "hello", "Report the agent and its API versions", Read);
     DESCRIPTION: Get<Map<String, Value>> =
-        Endpoint::new(Method::Get, "/v1/openapi.json", "description", "This description").for_other_programs();
+        Endpoint::new(Method::Get, "/v1/openapi.json", "description", "This description", Read).for_other_programs();
     STATUS: Send<StatusRequest, HostView> =
-        Endpoint::new(Method::Post, "/v1/status", "status", "Report the state of this host");
+        Endpoint::new(Method::Post, "/v1/status", "status", "Report the state of this host", Read);
     PROBE: Send<ProbeRequest, ProbeResult> =
-        Endpoint::new(Method::Post, "/v1/probe", "probe", "Check the health of a real port once");
+        Endpoint::new(Method::Post, "/v1/probe", "probe", "Check the health of a real port once", Switch);
     RUN: Send<RunRequest, JsonLines<RunEvent>> = Endpoint::new(Method::Post, "/v1/run",
         "run",
         "Run a program: its lines, then its end. The program ends when the caller disconnects",
+        All,
     );
     HISTORY: Get<Vec<HistoryEntry>, (), HistoryQuery> =
-        Endpoint::new(Method::Get, "/v1/history", "history", "List the operations on this host, oldest first");
+        Endpoint::new(Method::Get, "/v1/history", "history", "List the operations on this host, oldest first", Read);
     PROXY_STATS: Get<Option<ProxyStats>> =
-        Endpoint::new(Method::Get, "/v1/proxy", "proxy", "Report the counters of the host's proxy; null: it has none");
+        Endpoint::new(Method::Get, "/v1/proxy", "proxy", "Report the counters of the host's proxy; null: it has none", Read);
     // Where every scraper looks.
     METRICS: Get<PlainText> = Endpoint::new(Method::Get, "/metrics",
         "metrics",
         "Report the metrics of this host: Prometheus' text format 0.0.4",
+        Read,
     )
     .for_other_programs();
 
     ACTIVITY: Get<ServiceActivity, ServiceName, PortQuery> = Endpoint::new(Method::Get, "/v1/services/{service}/pulse",
         "pulse",
         "Report what changes while a command waits: the record's generation, open connections",
+        Read,
     );
     LISTENERS: Get<Vec<SocketAddr>, ServiceName, PortQuery> = Endpoint::new(Method::Get, "/v1/services/{service}/listeners",
         "listeners",
         "List the addresses on which processes listen at a port of a service, regardless of its rules",
+        Read,
     );
     FORWARD: Send<ForwardRequest, ChangeResult, ServiceName> = Endpoint::new(Method::Put, "/v1/services/{service}/forward",
         "switchForward",
         "Switch the forward in kernel and record; repeating the request changes nothing",
+        Switch,
     );
     WITHDRAW: Send<WithdrawRequest, RegistrationState, ServiceName> = Endpoint::new(Method::Post, "/v1/services/{service}/withdraw",
         "withdraw",
         "Take this host out of DNS and release its slot; the forward has to be off",
+        Switch,
     );
     RELEASES: Get<Vec<HostRelease>, ServiceName> =
-        Endpoint::new(Method::Get, "/v1/services/{service}/releases", "releases", "List the complete releases");
+        Endpoint::new(Method::Get, "/v1/services/{service}/releases", "releases", "List the complete releases", Read);
     VERIFY_RELEASE: Get<ReleaseCheck, (ServiceName, String)> = Endpoint::new(Method::Get, "/v1/services/{service}/releases/{release}/verification",
         "verifyRelease",
         "Compare the files of a release with those that were placed",
+        Read,
     )
     .with_timeout(|_| VERIFY_TIMEOUT);
     JOURNAL: Send<JournalRequest, JournalAnswer, ServiceName> = Endpoint::new(Method::Post, "/v1/services/{service}/journal",
         "journal",
         "Carry out one operation on the journal that this host keeps for the operators of a service",
+        Read,
     )
-    .with_timeout(|_| JOURNAL_TIMEOUT);
+    .with_timeout(|_| JOURNAL_TIMEOUT)
+    .with_body_role(find_journal_role);
     UPLOAD: Endpoint<(ServiceName, String), NoQuery, Archive, Digest> = Endpoint::new(Method::Put, "/v1/services/{service}/releases/{release}",
         "placeRelease",
         "Unpack a .tar.gz of at most 1 GiB, all or nothing; repeating the request changes nothing",
+        All,
     );
 
     HEALTH: Get<HealthStatus> =
-        Endpoint::new(Method::Get, "/health", "health", "Report that the agent answers").for_other_programs();
-    VERSION: Get<ProgramVersion> = Endpoint::new(Method::Get, "/version", "version", "Report the version of the agent").for_other_programs();
+        Endpoint::new(Method::Get, "/health", "health", "Report that the agent answers", Read).for_other_programs();
+    VERSION: Get<ProgramVersion> = Endpoint::new(Method::Get, "/version", "version", "Report the version of the agent", Read).for_other_programs();
     OPENAPI: Get<Map<String, Value>> =
-        Endpoint::new(Method::Get, "/openapi", "openapi", "This description").for_other_programs();
+        Endpoint::new(Method::Get, "/openapi", "openapi", "This description", Read).for_other_programs();
 
     DEPLOYMENTS: Get<DeploymentsView> = Endpoint::new(Method::Get, "/v1/deployments",
         "deployments",
         "List the deployments of this host and the routes of its ports",
+        Read,
     )
     .with_short_path();
     DEPLOY: Send<DeployRequest, DeployResponse> = Endpoint::new(Method::Post, "/v1/deployments",
         "deploy",
         "Start a version; the first version of a service becomes main",
+        All,
     )
     .with_timeout(|request: &DeployRequest| ANSWER_TIMEOUT + request.health_timeout)
     .with_short_path();
     DEPLOYMENT: Get<DeploymentView, DeploymentId> =
-        Endpoint::new(Method::Get, "/v1/deployments/{id}", "deployment", "Show one deployment")
+        Endpoint::new(Method::Get, "/v1/deployments/{id}", "deployment", "Show one deployment", Read)
             .with_short_path()
             .for_other_programs();
     UPDATE: Send<UpdateRequest, Deployment, DeploymentId> = Endpoint::new(Method::Put, "/v1/deployments/{id}",
         "update",
         "Replace the code of a deployment, or the address of a registered one; the id stays",
+        All,
     )
     .with_timeout(compute_update_timeout)
     .with_short_path();
     PATCH_UPDATE: Send<UpdateRequest, Deployment, DeploymentId> =
-        Endpoint::new(Method::Patch, UPDATE.row.path, "patch", UPDATE.row.summary).with_short_path().for_other_programs();
+        Endpoint::new(Method::Patch, UPDATE.row.path, "patch", UPDATE.row.summary, All).with_short_path().for_other_programs();
     KILL: Send<KillRequest, KillResponse, DeploymentId, KillQuery> = Endpoint::new(Method::Delete, "/v1/deployments/{id}",
         "kill",
         "Stop and remove a deployment; the query overrides the body",
+        All,
     )
     .with_timeout(|request: &KillRequest| ANSWER_TIMEOUT + request.drain_timeout * 2 + MINUTE)
     .with_short_path();
     MERGE: Send<MergeRequest, Deployment, DeploymentId> = Endpoint::new(Method::Post, "/v1/deployments/{id}/merge",
         "merge",
         "Give a deployment the id and the revision that its version has on other hosts",
+        All,
     )
     .with_short_path();
     LOGS: Get<JsonLines<RunEvent>, DeploymentId, LogsQuery> =
-        Endpoint::new(Method::Get, "/v1/deployments/{id}/logs", "logs", "Stream the logs of its instance")
+        Endpoint::new(Method::Get, "/v1/deployments/{id}/logs", "logs", "Stream the logs of its instance", Read)
             .with_short_path();
 
     SERVICES: Get<Vec<ServiceRecord>> =
-        Endpoint::new(Method::Get, "/v1/services", "services", "List the records of all services")
+        Endpoint::new(Method::Get, "/v1/services", "services", "List the records of all services", Read)
             .with_short_path()
             .for_other_programs();
     SERVICE: Get<ServiceRecord, ServiceName> =
-        Endpoint::new(Method::Get, "/v1/services/{service}", "service", "Show the record of one service")
+        Endpoint::new(Method::Get, "/v1/services/{service}", "service", "Show the record of one service", Read)
             .with_short_path()
             .for_other_programs();
     ACCESS: Send<AccessRequest, ChangeResult, ServiceName> =
-        Endpoint::new(Method::Patch, "/v1/services/{service}", "access", "Make a service public or private")
+        Endpoint::new(Method::Patch, "/v1/services/{service}", "access", "Make a service public or private", Switch)
             .with_short_path();
     ASSIGN: Send<AssignRequest, AssignResponse, ServiceName> =
-        Endpoint::new(Method::Put, "/v1/services/{service}/main", "assign", "Make a version main on both ports")
+        Endpoint::new(Method::Put, "/v1/services/{service}/main", "assign", "Make a version main on both ports", Switch)
             .with_timeout(|_| ASSIGN_TIMEOUT)
             .with_short_path();
     ROLLBACK: Send<RollbackRequest, AssignResponse, ServiceName> =
-        Endpoint::new(Method::Post, "/v1/services/{service}/rollback", "rollback", "Go back to the last good main")
+        Endpoint::new(Method::Post, "/v1/services/{service}/rollback", "rollback", "Go back to the last good main", Switch)
             .with_timeout(|_| ASSIGN_TIMEOUT)
             .with_short_path();
     WATCH: Send<WatchRequest, Option<TrialOutcome>, ServiceName> = Endpoint::new(Method::Post, "/v1/services/{service}/watch",
         "watch",
         "How the watch window of a new main ended; null while it is open: repeat the request",
+        Switch,
     )
     .with_short_path();
     CLOSE_IDLE: Send<CloseIdleRequest, CloseIdleResponse, ServiceName> = Endpoint::new(Method::Post, "/v1/services/{service}/close-idle",
         "closeIdle",
         "Close idle connections by the backup port to versions that it is no longer routed to",
+        Switch,
     );
     TRAFFIC_SPLIT: Send<TrafficSplitRequest, TrafficSplitResponse, ServiceName> = Endpoint::new(Method::Put, "/v1/services/{service}/splits",
         "split",
         "Set mirrors and canary of a service; repeating the request changes nothing",
+        Switch,
     )
     .with_timeout(|_| ANSWER_TIMEOUT + PROXY_START_TIMEOUT)
     .with_short_path();
     EVIDENCE: Get<Option<Evidence>, (ServiceName, DeploymentId)> = Endpoint::new(Method::Get, "/v1/services/{service}/evidence/{id}",
         "evidence",
         "Compare a shadow's answers with main's; null: no evidence yet",
+        Read,
     )
     .with_short_path();
 }
@@ -244,6 +273,7 @@ table! {
 mod tests {
     use super::*;
     use crate::model::api::endpoint::RequestBody;
+    use crate::model::api::journal::JournalCall;
     use crate::model::deployment::Instance;
     use crate::model::example;
 
@@ -280,5 +310,37 @@ mod tests {
         let bodies = [1, 8].map(|instances| make_update(instances).to_json().unwrap().unwrap());
         assert_eq!(bodies[0], bodies[1]);
         assert_eq!(UpdateRequest::from_json(&bodies[1]).unwrap(), make_update(0));
+    }
+
+    /// A new endpoint that changes something is not for readers.
+    #[test]
+    fn readers_only_get_and_ask_for_the_status() {
+        let reading: Vec<&str> = ROWS
+            .iter()
+            .filter(|row| row.role == Read && row.method != Method::Get)
+            .map(|row| row.id)
+            .collect();
+        assert_eq!(reading, ["status", "journal"]);
+        assert!(ROWS.iter().all(|row| row.method != Method::Get || row.role == Read));
+        let programs: Vec<&str> = ROWS.iter().filter(|row| row.role == All).map(|row| row.id).collect();
+        assert_eq!(programs, ["run", "placeRelease", "deploy", "update", "patch", "kill", "merge"]);
+    }
+
+    #[test]
+    fn journal_role_depends_on_the_operation() {
+        let role = |directory: Option<&str>, call| {
+            JOURNAL.body_role()(&JournalRequest { directory: directory.map(Into::into), call })
+        };
+        let notes = || JournalCall::LoadNotes { limit: 1 };
+        let note = || JournalCall::AddNote {
+            note: crate::model::lock::LockNote {
+                at: jiff::Timestamp::UNIX_EPOCH,
+                user: "ann".to_owned(),
+                text: String::new(),
+            },
+            token: "t".to_owned(),
+        };
+        assert_eq!([role(None, notes()), role(None, note())], [Read, Switch]);
+        assert_eq!([role(Some("/srv"), notes()), role(Some("/srv"), note())], [All, All]);
     }
 }

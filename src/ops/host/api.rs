@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use async_trait::async_trait;
 
@@ -13,18 +13,21 @@ use super::error_code::{change_code, release_code, store_code};
 use super::packet_proof;
 use super::port_sockets;
 use super::rules::{self, ChangeError};
+use super::run_record::RunRecord;
 use super::status::read_view;
 use super::withdrawal;
 use crate::model::api::deployments::WithdrawRequest;
 use crate::model::api::journal::{JournalAnswer, JournalRequest};
+use crate::model::api::plain_text::clean_text;
 use crate::model::api::{
     API_VERSION, ForwardRequest, Hello, HostRelease, HostView, OLDEST_API_VERSION, ProbeRequest, ProbeResult,
     RunOutcome, RunRequest, ServiceActivity, StatusRequest,
 };
+use crate::model::caller::Caller;
 use crate::model::deployment::Digest;
 use crate::model::failure::ErrorCode;
 use crate::model::forward::{ChangeResult, Intent};
-use crate::model::history::HistoryEntry;
+use crate::model::history::{Actor, HistoryEntry};
 use crate::model::name::ServiceName;
 use crate::model::observation::ObservationError;
 use crate::model::port_forward::Switch;
@@ -48,12 +51,35 @@ mod traffic_split;
 pub struct LocalHost {
     world: HostWorld,
     /// The sockets of a port at the last look: what moved since is work.
-    last_sockets: Mutex<BTreeMap<Port, Vec<Socket>>>,
+    last_sockets: Arc<Mutex<BTreeMap<Port, Vec<Socket>>>>,
+    /// The client of every change; without one that an agent observed, the user of this process.
+    caller: OnceLock<Caller>,
 }
 
 impl LocalHost {
     pub fn new(world: HostWorld) -> Self {
-        Self { world, last_sockets: Mutex::default() }
+        Self { world, last_sockets: Arc::default(), caller: OnceLock::new() }
+    }
+
+    /// Returns the same host for the requests of a client.
+    #[must_use]
+    pub fn for_caller(&self, caller: Caller) -> Self {
+        let (world, last_sockets) = (self.world.clone(), self.last_sockets.clone());
+        Self { world, last_sockets, caller: caller.into() }
+    }
+
+    /// Returns the actor that a client claims to be, with the client as it was observed.
+    fn identify(&self, claimed: &Actor) -> Actor {
+        let caller = self.caller.get_or_init(|| self.world.machine.observe_caller());
+        // A direct call has no body that an agent has checked.
+        let Actor { user, machine, purpose, .. } = claimed;
+        Actor {
+            user: clean_text(user),
+            machine: clean_text(machine),
+            purpose: clean_text(purpose),
+            caller: Some(caller.clone()),
+            ..claimed.clone()
+        }
     }
 
     /// Runs work that takes as long as the disk does, on a thread of its own. The work is done to its end even when the
@@ -137,7 +163,8 @@ impl HostLink for LocalHost {
     }
 
     async fn set_forward(&self, request: &ForwardRequest) -> LinkResult<ChangeResult> {
-        let intent: Intent = request.clone().into();
+        let intent: Intent =
+            ForwardRequest { actor: self.identify(&request.actor), ..request.clone() }.into();
         if request.dry_run {
             let records = self.world.store.load_records().map_err(|error| from_store_error(&error))?;
             let previewed = rules::preview(&self.world, &records, &intent).await;
@@ -160,11 +187,17 @@ impl HostLink for LocalHost {
         service: &ServiceName,
         request: &WithdrawRequest,
     ) -> LinkResult<RegistrationState> {
-        withdrawal::withdraw(&self.world, service, request)
+        let request = WithdrawRequest { actor: self.identify(&request.actor), ..request.clone() };
+        withdrawal::withdraw(&self.world, service, &request)
     }
 
     async fn run(&self, request: &RunRequest, heard: SharedLineSink) -> LinkResult<RunOutcome> {
-        self.world.commands.run(request, heard).await.map_err(|error| LinkError::Refused {
+        let actor = self.identify(&Actor::new("api", 0));
+        let record =
+            RunRecord::begin(&self.world, actor, request).map_err(|error| from_store_error(&error))?;
+        let ended = self.world.commands.run(request, heard).await;
+        record.end(&ended);
+        ended.map_err(|error| LinkError::Refused {
             code: match error {
                 CommandError::Missing { .. } => ErrorCode::ProgramMissing,
                 CommandError::StartFailed { .. } => ErrorCode::CommandFailed,

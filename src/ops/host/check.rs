@@ -7,7 +7,9 @@ use crate::model::boot::StartedBy;
 use crate::model::finding::Finding;
 use crate::model::fleet::Fleet;
 use crate::model::forward::ServiceRecord;
+use crate::model::history::HistoryEntry;
 use crate::model::host::Host;
+use crate::model::name::ServiceName;
 use crate::model::observation::ObservationError;
 use crate::model::packet_proof::PacketProof;
 use crate::model::ports::Port;
@@ -75,7 +77,7 @@ async fn collect_facts(world: &HostWorld, fleet: &Fleet, host: &Host) -> CheckFa
         client_ports: world.machine.read_client_ports(),
         filters,
         records: recorded.map_err(ObservationError::new),
-        last_entry: world.store.load_history(Some(&fleet.service), 1).ok().and_then(|mut rows| rows.pop()),
+        last_entry: find_last_entry(world, &fleet.service),
         drift,
         root_programs: find_root_programs(
             &world.deployments.all().unwrap_or_default(),
@@ -144,6 +146,14 @@ fn list_starters(world: &HostWorld, listeners: &[(u32, String)]) -> Vec<StartedB
         }
     }
     starters
+}
+
+/// How many rows to search for a change: programs that were run are none.
+const HISTORY_LIMIT: u32 = 100;
+
+fn find_last_entry(world: &HostWorld, service: &ServiceName) -> Option<HistoryEntry> {
+    let rows = world.store.load_history(Some(service), HISTORY_LIMIT).ok()?;
+    rows.into_iter().rev().find(|entry| !entry.is_run())
 }
 
 fn find_listeners(world: &HostWorld, port: Port) -> Vec<(u32, String)> {

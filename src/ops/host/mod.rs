@@ -14,6 +14,7 @@ pub mod registration;
 pub mod restore;
 pub mod rule_reconciler;
 pub mod rules;
+mod run_record;
 pub mod status;
 mod warn;
 pub mod withdrawal;

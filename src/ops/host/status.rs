@@ -40,7 +40,8 @@ pub async fn read_view(world: &HostWorld, question: &StatusRequest) -> HostView 
         (Ok(recorded), Ok(tables)) => describe_drift(recorded, tables),
         _ => vec![],
     };
-    let history = world.store.load_history(Some(&question.service), HISTORY_LIMIT).unwrap_or_default();
+    let mut history = world.store.load_history(Some(&question.service), HISTORY_LIMIT).unwrap_or_default();
+    history.retain(|entry| !entry.is_run());
     HostView {
         record: recorded.as_ref().map(mine).map_err(ObservationError::new),
         kernel: tables

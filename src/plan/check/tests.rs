@@ -30,6 +30,7 @@ fn make_unfinished_entry() -> HistoryEntry {
         operation: OperationId(1),
         at: jiff::Timestamp::UNIX_EPOCH,
         actor: Actor::new("ops", 1),
+        caller: None,
         service: "shop".parse().unwrap(),
         action: "disable-forward".into(),
         phase: Phase::Began,

@@ -36,6 +36,7 @@ mod tests {
             operation: OperationId(*operation),
             at: jiff::Timestamp::from_second(*operation).unwrap(),
             actor: example::make_actor(),
+            caller: None,
             service: "shop".parse().unwrap(),
             action: (*action).to_owned(),
             phase: *phase,

@@ -58,6 +58,7 @@ mod tests {
             operation: OperationId(operation),
             at: jiff::Timestamp::UNIX_EPOCH,
             actor: make_actor(),
+            caller: None,
             service: "shop".parse().unwrap(),
             action: action.to_owned(),
             phase,

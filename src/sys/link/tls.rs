@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::model::client_list::parse_tokens;
 use crate::model::host::ConnectConfig;
 use crate::sys::access_files::read_private_file;
 
@@ -67,5 +68,9 @@ fn read_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String
 fn read_token(file: &Path) -> Result<String, String> {
     let text = String::from_utf8(read_private_file(file)?);
     let text = text.map_err(|_| format!("cannot read the token `{}`: it is no text", file.display()))?;
-    Ok(text.trim().to_owned())
+    let failed = |reason: String| format!("cannot use the token `{}`: {reason}", file.display());
+    match &parse_tokens(&text).map_err(|error| failed(error.to_string()))?[..] {
+        [only] => Ok(only.token.clone()),
+        all => Err(failed(format!("it has {} tokens, and one is needed here", all.len()))),
+    }
 }

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use rusqlite::types::{FromSqlError, Type};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use crate::model::caller::Caller;
 use crate::model::deployment::{Access, Deployment};
 use crate::model::forward::ServiceRecord;
 use crate::model::history::{Actor, HistoryEntry, OperationId, Phase};
@@ -29,7 +30,7 @@ pub(super) const SELECT_REGISTRATIONS: &str = "SELECT service, body FROM registr
 
 /// ?1: service or NULL for all; ?2: how many.
 pub(super) const SELECT_HISTORY: &str = "SELECT * FROM (
-    SELECT id, operation, at, user, pid, service, action, phase, detail, machine, purpose, roll FROM history
+    SELECT id, operation, at, user, pid, service, action, phase, detail, machine, purpose, roll, caller FROM history
     WHERE ?1 IS NULL OR service = ?1 ORDER BY id DESC LIMIT ?2) ORDER BY id";
 
 /// ?1: the action. The history is read whole, a few rows a day of it.
@@ -154,8 +155,8 @@ pub(super) fn append_entry(connection: &Connection, entry: &HistoryEntry) -> rus
     connection
         .execute(
             "INSERT INTO history (operation, at, user, pid, service, action, phase, detail, machine,
-                 purpose, roll)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+                 purpose, roll, caller)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
             params![
                 entry.operation.0,
                 entry.at.to_string(),
@@ -168,6 +169,7 @@ pub(super) fn append_entry(connection: &Connection, entry: &HistoryEntry) -> rus
                 entry.actor.machine,
                 entry.actor.purpose,
                 entry.actor.roll.as_ref().map(RollId::to_string),
+                entry.caller.as_ref().map(to_json).transpose()?,
             ],
         )
         .map(|_| ())
@@ -185,7 +187,7 @@ pub(super) fn find_began_entry(
     operation: OperationId,
 ) -> rusqlite::Result<HistoryEntry> {
     connection.query_row(
-        "SELECT id, operation, at, user, pid, service, action, phase, detail, machine, purpose, roll FROM history
+        "SELECT id, operation, at, user, pid, service, action, phase, detail, machine, purpose, roll, caller FROM history
          WHERE operation = ?1 AND phase = 'began'",
         [operation.0],
         read_entry,
@@ -199,6 +201,7 @@ pub(super) fn read_entry(row: &Row<'_>) -> rusqlite::Result<HistoryEntry> {
         "failed" => Phase::Failed,
         other => return Err(to_value_error(7, other)),
     };
+    let caller: Option<Caller> = parse_optional_json(row, 12)?;
     Ok(HistoryEntry {
         operation: OperationId(row.get(1)?),
         at: parse_text(row, 2)?,
@@ -208,6 +211,7 @@ pub(super) fn read_entry(row: &Row<'_>) -> rusqlite::Result<HistoryEntry> {
             roll: row.get::<_, Option<String>>(11)?.map(|_| parse_text(row, 11)).transpose()?,
             ..Actor::new(row.get::<_, String>(3)?, row.get(4)?)
         },
+        caller,
         service: parse_text(row, 5)?,
         action: row.get(6)?,
         phase,

@@ -1,4 +1,5 @@
 use super::*;
+use crate::model::caller::{Caller, CallerIdentity};
 use crate::model::deployment::DeploymentId;
 use crate::model::example::{self, make_actor as actor, make_intent};
 use crate::model::forward::{Route, RouteChange, Routes, Trial};
@@ -62,6 +63,14 @@ fn owner_and_operator_machine_are_recorded() {
         store.begin(&Intent { actor: rolling.clone(), ..intent(Switch::Off) }, at(1)).unwrap();
     store.end(operation, &rolling, &done(), at(2)).unwrap();
     assert_eq!(store.load_history(None, 1).unwrap().remove(0).actor, rolling);
+    let identity = CallerIdentity::Token { name: "ci".into() };
+    let caller = Caller::new(identity, Some("10.0.0.9:7".parse().unwrap()));
+    let observed = Actor { caller: Some(caller.clone()), ..alice.clone() };
+    let (operation, _) =
+        store.begin(&Intent { actor: observed.clone(), ..intent(Switch::Off) }, at(1)).unwrap();
+    store.end(operation, &observed, &done(), at(2)).unwrap();
+    let entries = store.load_history(None, 2).unwrap();
+    assert!(entries.iter().all(|entry| entry.caller.as_ref() == Some(&caller)), "{entries:?}");
     store.begin(&Intent { actor: alice, ..intent(Switch::On) }, at(2)).unwrap();
     assert_eq!(store.load_records().unwrap()[0].owner, None);
 }
@@ -130,7 +139,7 @@ fn store_refuses_newer_schema() {
     store.begin(&intent(Switch::Off), at(1)).unwrap();
     Connection::open(store.dir.join("state.db")).unwrap().pragma_update(None, "user_version", 9).unwrap();
     let error = SqliteStore::new(dir.path()).load_records().unwrap_err();
-    assert_eq!(error, StoreError::Newer { path: store.dir.join("state.db"), found: 9, known: 7 });
+    assert_eq!(error, StoreError::Newer { path: store.dir.join("state.db"), found: 9, known: 8 });
 }
 
 #[test]

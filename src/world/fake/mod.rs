@@ -23,6 +23,7 @@ use super::watch::{RuleSubscription, RuleWatch};
 use crate::model::api::journal::{JournalAnswer, JournalFailure, JournalRequest};
 use crate::model::api::{RunOutcome, RunRequest};
 use crate::model::boot::StartedBy;
+use crate::model::caller::{Caller, CallerIdentity};
 use crate::model::health::Health;
 use crate::model::name::ServiceName;
 use crate::model::ports::{ClientPorts, Port};
@@ -216,6 +217,11 @@ impl Machine for FakeHost {
 
     fn find_installed_agent(&self) -> Option<bool> {
         None
+    }
+
+    fn observe_caller(&self) -> Caller {
+        let identity = CallerIdentity::User { name: "root".to_owned(), uid: 0, login: None };
+        Caller::new(identity, None)
     }
 
     fn read_boot_time(&self) -> Result<jiff::Timestamp, MachineError> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::model::forward::{Intent, ServiceRecord};
-use crate::model::history::{Actor, HistoryEntry, OperationId};
+use crate::model::history::{Actor, HistoryEntry, OperationId, Phase};
 use crate::model::name::ServiceName;
 use crate::model::registration::RegistrationState;
 use crate::world::store::{ChangeOutcome, HistoryNote, LockGuard, Store, StoreError, StoreResult};
@@ -149,12 +149,19 @@ impl Store for FakeStore {
         Ok(())
     }
 
-    fn add_note(&self, note: &HistoryNote, now: jiff::Timestamp) -> StoreResult<()> {
+    fn add_phase(
+        &self,
+        note: &HistoryNote,
+        phase: Phase,
+        operation: Option<OperationId>,
+        now: jiff::Timestamp,
+    ) -> StoreResult<OperationId> {
         self.check_write()?;
         let mut history = self.history.lock().unwrap();
-        let operation = OperationId(i64::try_from(history.len()).unwrap() + 1);
-        history.push(note.to_entry(operation, now));
-        Ok(())
+        let next = OperationId(i64::try_from(history.len()).unwrap() + 1);
+        let operation = operation.unwrap_or(next);
+        history.push(note.to_entry(operation, phase, now));
+        Ok(operation)
     }
 
     fn load_registrations(&self) -> StoreResult<BTreeMap<ServiceName, RegistrationState>> {

@@ -5,7 +5,7 @@ use super::*;
 const SSHD: &str = "127.0.0.9:2222";
 
 impl Place {
-    fn script(&self, name: &str, text: &str) -> String {
+    pub(super) fn script(&self, name: &str, text: &str) -> String {
         let path = self.write(name, &format!("#!/bin/sh\n{text}\n"));
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         path.display().to_string()
@@ -53,7 +53,7 @@ impl Place {
         ["-F", &file, "-o", "ServerAliveInterval=1"].map(str::to_owned).to_vec()
     }
 
-    fn over_ssh(&self, config: &str, remote: &[&str]) -> Arc<dyn HostLink> {
+    pub(super) fn over_ssh(&self, config: &str, remote: &[&str]) -> Arc<dyn HostLink> {
         let reach = ConnectConfig {
             ssh_options: self.ssh_options(config),
             remote_switchman: remote.iter().map(|word| (*word).to_owned()).collect(),

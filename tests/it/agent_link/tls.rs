@@ -19,12 +19,26 @@ impl Place {
 
     /// `NAME.pem` and `NAME.key`, signed by an authority, valid for `days` from now.
     pub(super) fn certificate(&self, name: &str, authority: &str, address: &str, days: &str) {
+        self.certificate_with(name, authority, &format!("subjectAltName=IP:{address}"), None, days);
+    }
+
+    /// With an extended key usage, such as `clientAuth`.
+    fn certificate_with(
+        &self,
+        name: &str,
+        authority: &str,
+        alternative: &str,
+        usage: Option<&str>,
+        days: &str,
+    ) {
         let file = |end: &str| format!("{name}.{end}");
-        let (subject, alternative) = (format!("/CN={name}"), format!("subjectAltName=IP:{address}"));
+        let subject = format!("/CN={name}");
+        let usage = usage.map(|usage| format!("extendedKeyUsage={usage}"));
+        let usage: Vec<&str> = usage.iter().flat_map(|usage| ["-addext", usage]).collect();
         let new =
             ["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", &subject];
-        let files = ["-addext", &alternative, "-keyout", &file("key"), "-out", &file("csr")];
-        self.openssl(&[&new[..], &files].concat());
+        let files = ["-addext", alternative, "-keyout", &file("key"), "-out", &file("csr")];
+        self.openssl(&[&new[..], &files, &usage].concat());
         let (ca, ca_key) = (format!("{authority}.pem"), format!("{authority}.key"));
         let sign = ["x509", "-req", "-in", &file("csr"), "-CA", &ca, "-CAkey", &ca_key, "-CAcreateserial"];
         let out = ["-days", days, "-copy_extensions", "copy", "-out", &file("pem")];
@@ -83,6 +97,34 @@ fn tls_admits_certificates_of_the_authority_only() {
             assert!(why.contains(text), "{text}: {why}");
         }
         assert!(link.greet().await.is_ok(), "other connections block no client");
+    });
+}
+
+/// A certificate of a host does not open other hosts, and one of an operator cannot answer for a host.
+#[test]
+fn certificate_for_another_purpose_is_refused_by_both_sides() {
+    run_in_namespace(|| async {
+        let mut place = Place::new();
+        let ca = place.text("ca.pem");
+        place.tls_agent(&["--client-ca", &ca]).await;
+        for (name, usage) in [("host", "serverAuth"), ("operator", "clientAuth")] {
+            place.certificate_with(name, "ca", "subjectAltName=IP:127.0.0.8", Some(usage), "2");
+        }
+        assert!(place.over_tls(place.as_one("operator")).greet().await.is_ok());
+        let refused = refusal(&*place.over_tls(place.as_one("host"))).await;
+        assert!(refused.contains("received fatal alert"), "{refused}");
+        let (pem, key, socket) =
+            (place.text("operator.pem"), place.text("operator.key"), place.text("false.sock"));
+        let state = place.text("false");
+        let address = "127.0.0.8:9443";
+        let agent = ["--state-dir", &state, "agent", "--socket", &socket, "--listen", address];
+        let files = ["--certificate", &pem, "--key", &key, "--client-ca", &ca];
+        place.start("false", SWITCHMAN, &[&agent[..], &files].concat());
+        until(async || TcpStream::connect(address).await.is_ok()).await;
+        let reach = ConnectConfig { ca: Some(place.path("ca.pem")), ..place.as_one("operator") };
+        let link = connect(&"web1".parse().unwrap(), &Transport::Tls(address.to_owned()), &reach);
+        let refused = refusal(&*link).await;
+        assert!(refused.contains("does not allow extended key usage for server authentication"), "{refused}");
     });
 }
 

@@ -127,10 +127,12 @@ fn render_page(document: &Value) -> String {
         "[Reaching hosts](reaching-hosts.md) describes the ways to the agent and who may use them.\n\n",
     );
     let calls = list_calls(document);
-    page.push_str("## All calls\n\n| call | what it does |\n|---|---|\n");
+    page.push_str("## All calls\n\nThe [role](security.md#roles) is the lowest one that a client needs.\n\n| call | role | what it does |\n|---|---|---|\n");
     for call in &calls {
         let summary = escape(call.operation["summary"].as_str().unwrap_or_default());
-        let _ = writeln!(page, "| [`{}`](#{}) | {summary} |", call.name(), heading_anchor(&call.name()));
+        let role = call.operation["x-switchman-role"].as_str().unwrap();
+        let _ =
+            writeln!(page, "| [`{}`](#{}) | {role} | {summary} |", call.name(), heading_anchor(&call.name()));
     }
     render_errors(document, &mut page);
     page.push_str("\n## Calls\n");

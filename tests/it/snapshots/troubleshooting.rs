@@ -3,8 +3,8 @@
 use std::path::Path;
 
 /// Quoted from `status`, and from causes that a remote ssh or agent sends.
-const OTHER_SOURCES: [&str; 3] =
-    ["drift", "not installed, or not on the PATH", "the bearer token is missing or wrong"];
+const OTHER_SOURCES: [&str; 4] =
+    ["drift", "not installed, or not on the PATH", "the bearer token is missing or wrong", "has the role"];
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()

@@ -23,14 +23,14 @@ impl HostDeployments for LocalHost {
     }
 
     async fn deploy(&self, request: &DeployRequest) -> LinkResult<DeployResponse> {
-        let request = request.clone();
+        let request = DeployRequest { actor: self.identify(&request.actor), ..request.clone() };
         run_for_caller(&self.world, move |world| async move { deployments::deploy(&world, &request).await })
             .await
             .map(DeployResponse::redact)
     }
 
     async fn update(&self, request: &UpdateRequest) -> LinkResult<Deployment> {
-        let request = request.clone();
+        let request = UpdateRequest { actor: self.identify(&request.actor), ..request.clone() };
         run_for_caller(&self.world, move |world| async move { deployments::update(&world, &request).await })
             .await
             .map(Deployment::redact)
@@ -38,19 +38,25 @@ impl HostDeployments for LocalHost {
 
     async fn assign(&self, service: &ServiceName, request: &AssignRequest) -> LinkResult<AssignResponse> {
         deployments::check_service(&self.world, service, &request.which)?;
-        let (world, request) = (self.world.clone(), request.clone());
+        let (world, request) =
+            (self.world.clone(), AssignRequest { actor: self.identify(&request.actor), ..request.clone() });
         let change = async move { deployments::assign(&world, &request).await };
         Ok(run_to_completion(&self.world, change).await?.redact())
     }
 
     async fn rollback(&self, service: &ServiceName, request: &RollbackRequest) -> LinkResult<AssignResponse> {
-        let (world, service, request) = (self.world.clone(), service.clone(), request.clone());
+        let (world, service, request) = (
+            self.world.clone(),
+            service.clone(),
+            RollbackRequest { actor: self.identify(&request.actor), ..request.clone() },
+        );
         let change = async move { deployments::rollback(&world, &service, &request).await };
         Ok(run_to_completion(&self.world, change).await?.redact())
     }
 
     async fn watch_trial(&self, service: &ServiceName, request: &WatchRequest) -> LinkResult<TrialOutcome> {
-        Ok(deployments::watch(&self.world, service, request).await?.redact())
+        let request = WatchRequest { actor: self.identify(&request.actor), ..request.clone() };
+        Ok(deployments::watch(&self.world, service, &request).await?.redact())
     }
 
     async fn close_idle(
@@ -62,20 +68,25 @@ impl HostDeployments for LocalHost {
     }
 
     async fn kill(&self, request: &KillRequest) -> LinkResult<KillResponse> {
-        let request = request.clone();
+        let request = KillRequest { actor: self.identify(&request.actor), ..request.clone() };
         run_for_caller(&self.world, move |world| async move { deployments::kill(&world, &request).await })
             .await
             .map(KillResponse::redact)
     }
 
     async fn merge(&self, request: &MergeRequest) -> LinkResult<Deployment> {
-        let (world, request) = (self.world.clone(), request.clone());
+        let (world, request) =
+            (self.world.clone(), MergeRequest { actor: self.identify(&request.actor), ..request.clone() });
         let change = async move { deployments::merge(&world, &request).await };
         Ok(run_to_completion(&self.world, change).await?.redact())
     }
 
     async fn set_access(&self, service: &ServiceName, request: &AccessRequest) -> LinkResult<ChangeResult> {
-        let (world, service, request) = (self.world.clone(), service.clone(), request.clone());
+        let (world, service, request) = (
+            self.world.clone(),
+            service.clone(),
+            AccessRequest { actor: self.identify(&request.actor), ..request.clone() },
+        );
         let change = async move { deployments::set_access(&world, &service, &request).await };
         Ok(run_to_completion(&self.world, change).await?)
     }

@@ -19,7 +19,11 @@ impl HostTrafficSplit for LocalHost {
         service: &ServiceName,
         request: &TrafficSplitRequest,
     ) -> LinkResult<TrafficSplitResponse> {
-        let (world, service, request) = (self.world.clone(), service.clone(), request.clone());
+        let (world, service, request) = (
+            self.world.clone(),
+            service.clone(),
+            TrafficSplitRequest { actor: self.identify(&request.actor), ..request.clone() },
+        );
         let change = async move { proxy::apply_split(&world, &service, &request).await };
         Ok(run_to_completion(&self.world, change).await?)
     }
