@@ -112,6 +112,7 @@ fn record(world: &HostWorld, services: u16) -> Result<(), Failed> {
                 workload: runs,
                 env: BTreeMap::new(),
                 user: None,
+                sandbox: None,
                 resources: InstanceLimits::default(),
                 grace: Duration::from_secs(1),
             };

@@ -88,6 +88,35 @@ fn consul_of_three_loses_nothing_with_a_server_killed() {
     });
 }
 
+/// The server at which the lock was acquired fails, and the cluster marks its node as failed: the operator still has the lock.
+#[test]
+fn lock_outlives_the_consul_server_of_its_session() {
+    run_in_namespace(|| async {
+        let Some(mut servers) = Servers::consul(3).await else { return };
+        let (store, me) = (open_consul(3, "shop"), make_holder(1));
+        assert_eq!(store.acquire(&me, None).await, Ok(Acquisition::Acquired));
+        servers.kill(0);
+        let deadline = std::time::Instant::now() + Duration::from_mins(2);
+        loop {
+            store.renew(&me).await.unwrap();
+            #[allow(clippy::disallowed_methods, reason = "a test starts programs by itself")]
+            let answer = std::process::Command::new("curl")
+                .args(["-s", "http://127.0.0.1:8510/v1/health/state/critical"])
+                .output()
+                .unwrap();
+            if String::from_utf8_lossy(&answer.stdout).contains("serfHealth") {
+                break;
+            }
+            assert!(std::time::Instant::now() < deadline, "the cluster does not notice its server");
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        // The leader ends sessions of a failed node at once.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        store.renew(&me).await.unwrap();
+        store.append(Some(&me), Log::Rolls, &make_entry("r1", "after")).await.unwrap();
+    });
+}
+
 /// The lock of a process that ends without a word is free after its lease; a person's is kept.
 #[test]
 fn lease_of_a_dead_process_ends() {

@@ -177,12 +177,13 @@ impl KvClient for Consul {
         }
     }
 
-    /// Without a lock delay: a late write of the old holder expects the lock as it was, and fails. Without the node's checks: a
-    /// flap of the agent is no end of the operator's command.
+    /// Without a lock delay: a late write of the old holder expects the lock as it was, and fails. Without checks of the
+    /// node, `serfHealth` among them, which is the default of `NodeChecks`: a server that fails, or a flap of the agent, is no end of
+    /// the operator's command (<https://developer.hashicorp.com/consul/api-docs/session>).
     async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, KvError> {
         let body = json!({
             "Name": "switchman", "TTL": format!("{}s", ttl.as_secs()), "Behavior": "delete",
-            "LockDelay": "0s", "Checks": [],
+            "LockDelay": "0s", "Checks": [], "NodeChecks": [],
         });
         let answer = self.request(Method::PUT, "/v1/session/create", Some(&body), None).await?;
         let parsed: Value = serde_json::from_str(&answer.text).map_err(|_| refuse(&answer))?;
