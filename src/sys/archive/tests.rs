@@ -46,7 +46,7 @@ fn packed_directory_unpacks_unchanged() {
 fn packing_is_deterministic() {
     let (one, other) = (source(), source());
     let set_mode = |path: &str, mode| {
-        fs::set_permissions(other.path().join(path), fs::Permissions::from_mode(mode)).unwrap()
+        fs::set_permissions(other.path().join(path), fs::Permissions::from_mode(mode)).unwrap();
     };
     set_mode("empty", 0o775);
     let old = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);

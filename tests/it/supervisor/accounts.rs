@@ -126,3 +126,17 @@ async fn unknown_user_is_an_error_and_no_account_is_made() {
     assert_eq!(error, Err(RunnerError::NoUser { user: "swm-nobody".to_owned() }));
     assert!(!yard.path("accounts.json").exists());
 }
+
+/// The unit of an instance as the other runner writes it.
+#[test]
+fn unit_of_a_program_is_rated_at_most_3() {
+    let unit = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/units/sandbox.service");
+    #[allow(clippy::disallowed_methods, reason = "a test starts programs by itself")]
+    let analyze =
+        Command::new("systemd-analyze").args(["security", "--offline=true", "--no-pager", unit]).output();
+    let Ok(output) = analyze else { return crate::testing::missing("systemd-analyze is not installed") };
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let (_, rating) = text.rsplit_once("sandbox.service: ").unwrap_or_else(|| panic!("{output:?}"));
+    let rating: f32 = rating.split_whitespace().next().unwrap().parse().unwrap();
+    assert!(rating <= 3.0, "{text}");
+}
