@@ -154,7 +154,7 @@ fn cut_upload_leaves_nothing() {
         }
         place.with_releases().await;
         link.upload_release(&shop(), "1.0.0", &archive).await.unwrap();
-        assert_eq!(place.left(), [".1.0.0.digest", "1.0.0", "shop"]);
+        assert_eq!(place.left(), [".1.0.0.digest", ".1.0.0.mtree", "1.0.0", "shop"]);
     });
 }
 

@@ -82,6 +82,7 @@ async fn call_everything(link: &dyn HostLink, archive: &std::path::Path) -> Vec<
         link.load_history(Some(service), 5).await.map(drop),
         link.upload_release(service, "1.0.0", archive).await.map(drop),
         link.list_releases(service).await.map(drop),
+        link.verify_release(service, "1.0.0").await.map(drop),
         link.list_deployments().await.map(drop),
         link.deploy(&read(deploy)).await.map(drop),
         link.update(&read(json!({"id": id}))).await.map(drop),

@@ -36,7 +36,7 @@ fn every_change_of_a_file_is_named() {
         ),
         (
             |scene| {
-                fs::set_permissions(scene.in_release("app.py"), fs::Permissions::from_mode(0o4755)).unwrap()
+                fs::set_permissions(scene.in_release("app.py"), fs::Permissions::from_mode(0o4755)).unwrap();
             },
             "app.py",
             FileChangeKind::Mode,

@@ -307,13 +307,13 @@ async fn boot_bypasses_missing_proxy() {
 async fn private_service_is_not_proxied_until_public_again() {
     let fake = mirrored().await;
     let to = |public| AccessRequest { public, actor: actor(), dry_run: false };
-    watched(&fake, async {
+    Box::pin(watched(&fake, async {
         set_access(&fake.world, &shop(), &to(false)).await.unwrap();
         assert_eq!(rules(&fake), BTreeSet::new());
         tokio::time::sleep(MS * 60_000).await;
         set_access(&fake.world, &shop(), &to(true)).await.unwrap();
         assert!(is_proxied(&fake));
-    })
+    }))
     .await;
     assert_eq!(told(&fake), (20000, 1, false, false));
 }
