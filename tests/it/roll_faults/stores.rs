@@ -60,13 +60,13 @@ impl Kind {
             return (0..STEPS.len()).filter(|_| self != Self::LeaderKilled || has_leader).collect();
         }
         let short: &[usize] = match (store, self) {
-            (StoreKind::Etcd, Self::Killed) => &[4],
             (StoreKind::Etcd, Self::StoreLost) => &[2],
             (StoreKind::Consul, Self::Killed) => &[1],
-            (StoreKind::Consul, Self::ClockJumped) => &[6],
-            (StoreKind::Postgres, Self::Killed) => &[6],
+            (StoreKind::Consul | StoreKind::Postgres, Self::ClockJumped | Self::Killed) => &[6],
             (StoreKind::Postgres, Self::StoreLost) | (StoreKind::File, Self::LeaseExpired) => &[0],
-            (StoreKind::File | StoreKind::Postgres, Self::LinkCut | Self::ClockJumped) => &[4],
+            (StoreKind::Etcd, Self::Killed)
+            | (StoreKind::File, Self::LinkCut | Self::ClockJumped)
+            | (StoreKind::Postgres, Self::LinkCut) => &[4],
             (StoreKind::Etcd | StoreKind::Consul, Self::LeaderKilled)
             | (StoreKind::Host, Self::Killed | Self::StoreLost | Self::LeaseExpired) => &[3],
             (StoreKind::File, Self::StoreLost) => &[5],
