@@ -138,7 +138,9 @@ impl Host {
     fn outside(&self) -> Vec<String> {
         let mut all = names(self.dir.path());
         all.retain(|name| {
-            !["state", "releases", "xtables.lock", "agent.sock", "agent.sock.lock"].contains(&name.as_str())
+            let ours =
+                ["state", "releases", "xtables.lock", "agent.sock", "agent.sock.lock", "agent.sock.relay"];
+            !ours.contains(&name.as_str())
         });
         all.extend(names(&self.path("code")));
         all

@@ -80,7 +80,8 @@ struct LedgerState {
     answers: BTreeMap<(String, AnswerOrigin), u64>,
     answers_by_start_phase: BTreeMap<(String, String), u64>,
     failures: BTreeMap<(ClientKind, String, FailureReason), u64>,
-    strays: u64,
+    /// Phase in which the request began -> answers of another host than the cookie's.
+    strays: BTreeMap<String, u64>,
 }
 
 /// Shared by all clients of a load.
@@ -148,6 +149,9 @@ pub struct Report {
     pub failures: Vec<(FailedRequest, u64)>,
     /// Answers to a client whose cookie names another host.
     pub strays: u64,
+    /// Phase in which the request began -> strays.
+    #[serde(skip)]
+    pub strays_by_start_phase: BTreeMap<String, u64>,
 }
 
 impl Report {
@@ -190,10 +194,10 @@ impl RequestLedger {
         began: String,
     ) {
         let mut state = self.lock();
-        *state.answers_by_start_phase.entry((began, answer.version.clone())).or_default() += 1;
         if cookie.is_some_and(|host| host != answer.host) {
-            state.strays += 1;
+            *state.strays.entry(began.clone()).or_default() += 1;
         }
+        *state.answers_by_start_phase.entry((began, answer.version.clone())).or_default() += 1;
         let phase = state.phase.clone();
         *state.answers.entry((phase, answer)).or_default() += 1;
         let tally = state.tallies.entry(kind).or_default();
@@ -222,7 +226,7 @@ impl RequestLedger {
             kinds: state.tallies.iter().map(|(kind, tally)| (*kind, succeeded(tally))).collect(),
             answers: state.answers.clone(),
             answers_by_start_phase: state.answers_by_start_phase.clone(),
-            strays: state.strays,
+            strays: state.strays.values().sum(),
         }
     }
 
@@ -258,7 +262,8 @@ impl RequestLedger {
                 .map(|((phase, answer), n)| (phase.clone(), answer.clone(), *n))
                 .collect(),
             failures: state.failures.iter().map(failure).collect(),
-            strays: state.strays,
+            strays: state.strays.values().sum(),
+            strays_by_start_phase: state.strays.clone(),
         }
     }
 }
