@@ -199,6 +199,9 @@ async fn serve_unix_client(
     let read = tokio::time::timeout(ANNOUNCEMENT_TIMEOUT, limited.read_line(&mut line)).await;
     read.map_err(|_| std::io::Error::other("a relay named no caller in time"))??;
     let caller: Caller = serde_json::from_str(&line).map_err(std::io::Error::other)?;
+    if !matches!(caller.identity, CallerIdentity::User { .. }) {
+        return Err(std::io::Error::other("a relay names users only, no certificate and no token"));
+    }
     serve_connection(stream, router(caller), IDLE_TIMEOUT, stop).await;
     Ok(())
 }

@@ -33,6 +33,7 @@ mod members;
 pub(super) mod modes;
 pub(super) mod paths;
 mod readable;
+mod remove;
 mod share;
 mod unpack;
 
@@ -136,7 +137,7 @@ impl ReleaseStore for DirReleases {
         });
         if placed.is_err() {
             // Swept again by the next one, should that fail too.
-            let _ = fs::remove_dir_all(&place.placing);
+            remove_or_warn(&place.placing);
             let _ = fs::remove_file(&place.digest);
             let _ = fs::remove_file(&place.manifest);
         }
@@ -231,14 +232,16 @@ impl ReleaseStore for DirReleases {
         let _ours = acquire_lock(&place.releases_dir)?;
         sweep(&place.releases_dir)?;
         // The rename removes all of it at once, so that a concurrent reader never sees half of it.
-        ignore_not_found(fs::rename(&place.dir, &place.removing), "move away", &place.dir)?;
+        let removing = choose_free(&place.removing);
+        ignore_not_found(fs::rename(&place.dir, &removing), "move away", &place.dir)?;
         ignore_not_found(fs::remove_file(&place.digest), "remove", &place.digest)?;
         ignore_not_found(fs::remove_file(&place.manifest), "remove", &place.manifest)?;
         ignore_not_found(fs::remove_file(&place.owner), "remove", &place.owner)?;
         sync_dir(&place.releases_dir)?;
-        ignore_not_found(fs::remove_dir_all(&place.removing), "remove", &place.removing)?;
-        let run_dir = self.run_dir(service, release);
-        ignore_not_found(fs::remove_dir_all(&run_dir), "remove", &run_dir)
+        // The release is gone by its rename: what is left of it makes no later command fail.
+        remove_or_warn(&removing);
+        remove_or_warn(&self.run_dir(service, release));
+        Ok(())
     }
 
     fn link(&self, service: &ServiceName, link: &str, release: Option<&str>) -> Result<(), ReleaseError> {
@@ -322,11 +325,26 @@ fn acquire_lock(all: &Path) -> Result<File, ReleaseError> {
 fn sweep(all: &Path) -> Result<(), ReleaseError> {
     for name in list_names(all)? {
         if name.starts_with(PLACING_PREFIX) || name.starts_with(REMOVING_PREFIX) {
-            let left = all.join(name);
-            ignore_not_found(fs::remove_dir_all(&left), "remove", &left)?;
+            remove_or_warn(&all.join(name));
         }
     }
     Ok(())
+}
+
+/// Removes a directory with all that is below it. What cannot be removed is left to the next time.
+fn remove_or_warn(dir: &Path) {
+    if let Err(error) = remove::remove_all(dir)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        log::warn!("cannot remove {}: {error}", dir.display());
+    }
+}
+
+/// Returns the path, or one beside it where remains are left there.
+fn choose_free(path: &Path) -> PathBuf {
+    let beside = |number: u32| PathBuf::from(format!("{}.{number}", path.display()));
+    let mut candidates = std::iter::once(path.to_owned()).chain((1..).map(beside));
+    candidates.find(|path| path.symlink_metadata().is_err()).unwrap_or_else(|| path.to_owned())
 }
 
 fn list_names(dir: &Path) -> Result<Vec<String>, ReleaseError> {

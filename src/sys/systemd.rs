@@ -209,9 +209,10 @@ fn parse_properties(text: &str) -> BTreeMap<String, String> {
 /// end.
 async fn add_account(user: &str, service: &ServiceName) -> Result<Account, RunnerError> {
     let failed = |reason: String| RunnerError::NoAccount { user: user.to_owned(), reason };
-    // The agent's unit cannot write to /etc: systemd runs the program outside of it.
+    // The agent's unit cannot write to /etc: systemd runs the program outside of it. A oneshot has started when it has ended;
+    // `--wait` needs the system bus, which a small host may not have.
     let program = Program::new("systemd-run")
-        .args(["--quiet", "--wait", "--collect", "--pipe", "--", "useradd"])
+        .args(["--quiet", "--collect", "--property=Type=oneshot", "--", "/usr/sbin/useradd"])
         .args([
             "--system",
             "--user-group",

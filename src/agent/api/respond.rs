@@ -67,6 +67,7 @@ pub(in crate::agent) const fn to_status_code(code: ErrorCode) -> StatusCode {
         | ErrorCode::Exists
         | ErrorCode::EndpointTaken
         | ErrorCode::ReleaseExists
+        | ErrorCode::ReleaseAltered
         | ErrorCode::NotDrained => StatusCode::CONFLICT,
         ErrorCode::NoAgent => StatusCode::SERVICE_UNAVAILABLE,
         ErrorCode::BadArchive

@@ -16,7 +16,7 @@ use crate::model::api::deployments::{
 use crate::model::api::endpoint::{
     ANSWER_TIMEOUT, Archive, Endpoint, JsonLines, Method, NoBody, NoQuery, PlainText, Row,
 };
-use crate::model::api::journal::{JournalAnswer, JournalRequest};
+use crate::model::api::journal::{JournalAnswer, JournalCall, JournalRequest};
 use crate::model::api::{
     ForwardRequest, HealthStatus, Hello, HostRelease, HostView, ProbeRequest, ProbeResult, ProgramVersion,
     RunEvent, RunRequest, ServiceActivity, StatusRequest,
@@ -26,11 +26,14 @@ use crate::model::deployment::{Deployment, DeploymentId, Digest};
 use crate::model::evidence::Evidence;
 use crate::model::forward::{ChangeResult, ServiceRecord};
 use crate::model::history::HistoryEntry;
+use crate::model::journal::RollEntryKind;
+use crate::model::journal_record::Log;
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
 use crate::model::proxy::ProxyStats;
 use crate::model::registration::RegistrationState;
 use crate::model::release::ReleaseCheck;
+use crate::model::roll::Work;
 use crate::model::traffic_split::{TrafficSplitRequest, TrafficSplitResponse};
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -90,12 +93,27 @@ fn compute_update_timeout(request: &UpdateRequest) -> Duration {
     ANSWER_TIMEOUT.saturating_add(each.saturating_mul(replacements))
 }
 
-/// A directory of the request is made by root, with files whose content the request has.
+/// A directory of the request is made by root, with files whose content the request has. The command that a roll records is run by
+/// the operator who resumes it.
 fn find_journal_role(request: &JournalRequest) -> ClientRole {
     match request.directory {
         Some(_) => All,
+        None if records_command(&request.call) => All,
         None if request.call.is_write() => Switch,
         None => Read,
+    }
+}
+
+/// Whether the call records a roll that a resume would run a command for, or reach hosts by recorded addresses for. An entry that is
+/// not known is taken for one.
+fn records_command(call: &JournalCall) -> bool {
+    let JournalCall::Append { log: Log::Rolls, entry, .. } = call else { return false };
+    match serde_json::from_str::<RollEntryKind>(&entry.what) {
+        Ok(RollEntryKind::Began { spec, .. }) => {
+            matches!(spec.work, Work::Command { .. }) || !spec.found_hosts.is_empty()
+        }
+        Ok(_) => false,
+        Err(_) => true,
     }
 }
 
@@ -273,9 +291,10 @@ table! {
 mod tests {
     use super::*;
     use crate::model::api::endpoint::RequestBody;
-    use crate::model::api::journal::JournalCall;
     use crate::model::deployment::Instance;
     use crate::model::example;
+    use crate::model::journal_record::StoredEntry;
+    use crate::model::roll::{RollSpec, Step};
 
     fn make_update(expected_instances: u32) -> UpdateRequest {
         let Instance { how, .. } = example::deployment("shop", "1.0.0", 20001).instance;
@@ -290,6 +309,36 @@ mod tests {
             dry_run: false,
             expected_instances,
         }
+    }
+
+    /// An operator who resumes a roll runs its recorded command, and reaches its recorded hosts.
+    #[test]
+    fn roll_with_a_command_is_recorded_by_a_client_who_may_run_one() {
+        let append = |log, what: String| {
+            let entry = StoredEntry { id: "r1".into(), at: jiff::Timestamp::UNIX_EPOCH, host: None, what };
+            let call = JournalCall::Append { holder: None, log, entry, token: "t1".into() };
+            find_journal_role(&JournalRequest { directory: None, call })
+        };
+        let began = |spec: RollSpec| {
+            let kind = RollEntryKind::Began { spec, actor: example::make_actor(), overridden: vec![] };
+            serde_json::to_string(&kind).unwrap()
+        };
+        let command = example::make_roll_spec(&["web1"]);
+        let new_main = r#"{"version": "2.0.0", "trial_ms": 0}"#;
+        let work = Work::Assign(serde_json::from_str(new_main).unwrap());
+        let assign = RollSpec { work, ..command.clone() };
+        let elsewhere = RollSpec { found_hosts: vec![example::host("web1", "192.0.2.1")], ..assign.clone() };
+        let step = RollEntryKind::StepBegan { step: Step::Drained };
+        for (what, role) in [
+            (began(command.clone()), All),
+            (began(assign), Switch),
+            (began(elsewhere), All),
+            (serde_json::to_string(&step).unwrap(), Switch),
+            ("{\"what\":\"new\"}".to_owned(), All),
+        ] {
+            assert_eq!(append(Log::Rolls, what.clone()), role, "{what}");
+        }
+        assert_eq!(append(Log::Promotions, began(command)), Switch);
     }
 
     /// Eight instances that each drain for the whole limit, and seven that are taken back after the eighth failed.

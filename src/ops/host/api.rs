@@ -27,7 +27,7 @@ use crate::model::caller::Caller;
 use crate::model::deployment::Digest;
 use crate::model::failure::ErrorCode;
 use crate::model::forward::{ChangeResult, Intent};
-use crate::model::history::{Actor, HistoryEntry};
+use crate::model::history::{Actor, HistoryEntry, RUN_ACTION};
 use crate::model::name::ServiceName;
 use crate::model::observation::ObservationError;
 use crate::model::port_forward::Switch;
@@ -46,6 +46,9 @@ use crate::world::store::StoreError;
 mod caller;
 mod deployments;
 mod traffic_split;
+
+/// The reading of a whole release for a client.
+static VERIFICATION: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(1);
 
 /// The host itself, without anything between.
 pub struct LocalHost {
@@ -163,6 +166,10 @@ impl HostLink for LocalHost {
     }
 
     async fn set_forward(&self, request: &ForwardRequest) -> LinkResult<ChangeResult> {
+        if [RUN_ACTION, "repair"].contains(&request.action.as_str()) {
+            let message = format!("`{}` is not the action of a switch", request.action);
+            return Err(LinkError::Refused { code: ErrorCode::BadRequest, message });
+        }
         let intent: Intent =
             ForwardRequest { actor: self.identify(&request.actor), ..request.clone() }.into();
         if request.dry_run {
@@ -241,7 +248,17 @@ impl HostLink for LocalHost {
 
     async fn verify_release(&self, service: &ServiceName, name: &str) -> LinkResult<ReleaseCheck> {
         let (service, name) = (service.clone(), name.to_owned());
-        self.run_blocking(move |releases| releases.verify(&service, &name)).await
+        // One at a time: a client that has hung up does not end the reading.
+        let turn = VERIFICATION.acquire().await;
+        let verify = move |releases: &dyn ReleaseStore| {
+            let _turn = turn;
+            let is_there = releases.digest(&service, &name)?.is_some();
+            is_there.then(|| releases.verify(&service, &name)).transpose()
+        };
+        self.run_blocking(verify).await?.ok_or_else(|| LinkError::Refused {
+            code: ErrorCode::NoRelease,
+            message: "there is no such release on this host".to_owned(),
+        })
     }
 
     async fn call_journal(

@@ -4,15 +4,21 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
 use super::error::to_release_error;
-use super::members::compute_digest;
+use super::members::compute_reader_digest;
 use crate::model::release::{FileChange, FileChangeKind};
 use crate::world::releases::ReleaseError;
+
+/// Files that are not in the manifest and are counted.
+const MAX_ADDED: usize = 10_000;
 
 /// Path below the release, as bytes -> its line without the path.
 type Entries = BTreeMap<Vec<u8>, String>;
@@ -20,7 +26,7 @@ type Entries = BTreeMap<Vec<u8>, String>;
 /// Writes the manifest of the files below a directory.
 pub(super) fn write(dir: &Path, manifest: &Path) -> Result<(), ReleaseError> {
     let mut text = String::from("#mtree\n");
-    for (path, attributes) in read_tree(dir)? {
+    for (path, attributes) in read_tree(dir, None)? {
         let _ = writeln!(text, "./{} {attributes}", encode(&path));
     }
     let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(manifest);
@@ -41,7 +47,7 @@ pub(super) fn compare(dir: &Path, manifest: &Path) -> Result<Option<Vec<FileChan
         path: manifest.to_owned(),
         reason: "it is no manifest".to_owned(),
     })?;
-    let mut found = read_tree(dir)?;
+    let mut found = read_tree(dir, Some(&recorded))?;
     let mut changes = Vec::new();
     let mut report = |path: &[u8], kind| changes.push(FileChange { path: show(path), kind });
     for (path, attributes) in &recorded {
@@ -78,18 +84,35 @@ fn parse(text: &str) -> Option<Entries> {
     lines.map(to_entry).collect()
 }
 
-/// Reads what is below a directory, and follows no link.
-fn read_tree(dir: &Path) -> Result<Entries, ReleaseError> {
+/// Reads what is below a directory, and follows no link. Of what is not recorded only the name is read: it is added, whatever it
+/// is. Programs change the release while it is read: what has gone since is missing.
+fn read_tree(dir: &Path, recorded: Option<&Entries>) -> Result<Entries, ReleaseError> {
+    let has_gone = |error: &io::Error| recorded.is_some() && error.kind() == io::ErrorKind::NotFound;
     let mut entries = Entries::new();
     let mut pending = vec![PathBuf::new()];
+    let mut added = 0;
     while let Some(below) = pending.pop() {
         let path = dir.join(&below);
-        let listed = fs::read_dir(&path).map_err(|error| to_release_error("list", &path, &error))?;
+        let listed = match fs::read_dir(&path) {
+            Err(error) if has_gone(&error) && !below.as_os_str().is_empty() => continue,
+            listed => listed.map_err(|error| to_release_error("list", &path, &error))?,
+        };
         for entry in listed {
             let entry = entry.map_err(|error| to_release_error("list", &path, &error))?;
             let name = below.join(entry.file_name());
             let full = dir.join(&name);
-            let attributes = describe(&full).map_err(|error| to_release_error("read", &full, &error))?;
+            let known = recorded.and_then(|known| known.get(name.as_os_str().as_bytes()));
+            if recorded.is_some() && known.is_none() {
+                added += 1;
+                if added <= MAX_ADDED {
+                    entries.insert(name.into_os_string().into_vec(), String::new());
+                }
+                continue;
+            }
+            let attributes = match describe(&full, known.map(String::as_str)) {
+                Err(error) if has_gone(&error) => continue,
+                attributes => attributes.map_err(|error| to_release_error("read", &full, &error))?,
+            };
             if attributes.starts_with("type=dir") {
                 pending.push(name.clone());
             }
@@ -99,7 +122,8 @@ fn read_tree(dir: &Path) -> Result<Entries, ReleaseError> {
     Ok(entries)
 }
 
-fn describe(path: &Path) -> io::Result<String> {
+/// `recorded`: a file of another size is not read.
+fn describe(path: &Path, recorded: Option<&str>) -> io::Result<String> {
     let found = path.symlink_metadata()?;
     let mode = found.permissions().mode() & 0o7777;
     let kind = found.file_type();
@@ -110,12 +134,27 @@ fn describe(path: &Path) -> io::Result<String> {
     if kind.is_dir() {
         return Ok(format!("type=dir mode={mode:04o}"));
     }
-    if kind.is_file() {
-        let digest = compute_digest(path)?;
-        return Ok(format!("type=file mode={mode:04o} size={} sha256digest={}", found.size(), digest.0));
-    }
     // A device, a socket or a named pipe: none is ever unpacked, and none is opened.
-    Ok(format!("type=other mode={mode:04o}"))
+    let other = format!("type=other mode={mode:04o}");
+    if !kind.is_file() {
+        return Ok(other);
+    }
+    // A program may have put something else in its place: it is opened without waiting for a writer, and read to its size.
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let file = match fs::OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => return Ok(other),
+        file => file?,
+    };
+    let found = file.metadata()?;
+    if !found.is_file() {
+        return Ok(other);
+    }
+    let size = format!("size={}", found.size());
+    if recorded.is_some_and(|line| !line.split(' ').any(|word| word == size)) {
+        return Ok(format!("type=file mode={mode:04o} {size}"));
+    }
+    let digest = compute_reader_digest(file.take(found.size().saturating_add(1)))?;
+    Ok(format!("type=file mode={mode:04o} {size} sha256digest={}", digest.0))
 }
 
 /// Writes bytes as one word: octal escapes as in vis(3), which mtree(5) names.

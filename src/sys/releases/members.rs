@@ -75,9 +75,21 @@ impl Read for BoundedReader {
 
 /// SHA-256 of a whole file.
 pub(in crate::sys) fn compute_digest(path: &Path) -> io::Result<Digest> {
-    let mut file = HashingReader { file: File::open(path)?, digest: Context::new(&SHA256) };
-    io::copy(&mut file, &mut io::sink())?;
-    Ok(finish_digest(file.digest))
+    compute_reader_digest(File::open(path)?)
+}
+
+/// SHA-256 of all that a reader gives.
+pub(super) fn compute_reader_digest(mut reader: impl Read) -> io::Result<Digest> {
+    let mut digest = Context::new(&SHA256);
+    let mut block = vec![0; 128 * 1024];
+    loop {
+        match reader.read(&mut block) {
+            Ok(0) => return Ok(finish_digest(digest)),
+            Ok(read) => digest.update(&block[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 fn finish_digest(context: Context) -> Digest {

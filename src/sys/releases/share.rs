@@ -7,7 +7,7 @@
 use std::ffi::{CStr, CString};
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -56,15 +56,25 @@ impl Sharing {
         let entry = openat(dir, name, flags, Mode::empty())?;
         let stat = fstat(&entry)?;
         let kind = FileType::from_raw_mode(stat.st_mode);
+        let is_dir = kind == FileType::Directory;
+        // Given by a share that was interrupted: with all that is below it, and since then the account may have changed it.
+        if self.before.is_none() && is_dir && stat.st_uid == self.account.uid {
+            return Ok(());
+        }
+        if is_dir && depth < MAX_DEPTH {
+            self.share_contents(&entry, depth)?;
+        }
+        // A directory after its contents: from then on, programs of the account can put names of other files there.
         if self.is_wanted(kind, &stat) {
             let (uid, gid) = (Uid::from_raw(self.account.uid), Gid::from_raw(self.account.gid));
             chownat(&entry, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?;
         }
-        if kind != FileType::Directory || depth == MAX_DEPTH {
-            return Ok(());
-        }
+        Ok(())
+    }
+
+    fn share_contents(&self, entry: &OwnedFd, depth: usize) -> io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let listed = openat(&entry, ".", flags, Mode::empty())?;
+        let listed = openat(entry, ".", flags, Mode::empty())?;
         for found in Dir::read_from(&listed)? {
             let found = found?;
             if !matches!(found.file_name().to_bytes(), b"." | b"..") {

@@ -69,7 +69,9 @@ impl AccountFile {
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
         file.write_all(&serde_json::to_vec_pretty(accounts)?)?;
         file.sync_data()?;
-        fs::rename(beside, &self.path)
+        fs::rename(beside, &self.path)?;
+        // A number that is lost with the power would be given to another service.
+        fs::File::open(self.path.parent().unwrap_or(Path::new(".")))?.sync_all()
     }
 }
 

@@ -8,6 +8,7 @@ use super::each_host::for_each_host;
 use super::error::FleetDeployError;
 use super::list::{require_answers, serialize_errors};
 use crate::model::deployment::Digest;
+use crate::model::failure::ErrorCode;
 use crate::model::host::Host;
 use crate::model::name::{HostName, ServiceName};
 use crate::model::release::ReleaseCheck;
@@ -87,7 +88,11 @@ async fn verify_host(
             if version.is_some_and(|version| version.to_string() != of) {
                 continue;
             }
-            let check = link.verify_release(&service, &placed.name).await?;
+            let check = match link.verify_release(&service, &placed.name).await {
+                // It was removed since the host listed it.
+                Err(LinkError::Refused { code: ErrorCode::NoRelease, .. }) => continue,
+                check => check?,
+            };
             let (host, service) = (host.clone(), service.clone());
             verified.push(VerifiedRelease {
                 host,

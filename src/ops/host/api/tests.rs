@@ -40,6 +40,18 @@ async fn forward_request_switches_and_changes_nothing_else() {
     );
 }
 
+/// A row of the history that looks like a recorded program, or like a repair by the host.
+#[tokio::test]
+async fn switch_has_no_action_of_the_host() {
+    let fake = fake::world(vec![], Arc::new(FakeFirewall::new(&[Family::V4])));
+    let host = LocalHost::new(fake.world);
+    for action in ["run", "repair"] {
+        let refused = host.set_forward(&request("action", json!(action)).unwrap()).await.unwrap_err();
+        assert!(matches!(refused, LinkError::Refused { code: ErrorCode::BadRequest, .. }), "{refused}");
+    }
+    assert_eq!(fake.store.load_records().unwrap(), []);
+}
+
 /// An empty list would read as: no process listens.
 #[tokio::test]
 async fn unreadable_listeners_are_an_error() {

@@ -1,5 +1,7 @@
 //! Makes another version main on this host: `assign`, `rollback`, and `access`.
 
+use std::collections::BTreeSet;
+
 use super::error::HostDeployError;
 use super::health::check_still_healthy;
 use super::idle_connections::close_idle_connections;
@@ -37,8 +39,12 @@ pub async fn assign(world: &HostWorld, request: &AssignRequest) -> Result<Assign
     let target = versions::find_ready(&existing, &request.which)?.clone();
     rules::check_actor(world, &target.service, &request.actor)?;
     let instances: Vec<&Instance> = target.active_instances().collect();
+    let mut compared = BTreeSet::new();
     for instance in &instances {
-        check_release(world, &target, instance).await?;
+        // Instances of one build have one release.
+        if compared.insert(instance.build) {
+            check_release(world, &target, instance).await?;
+        }
     }
     check_still_healthy(world, &target, &instances).await?;
     let before = rules::read_record(world, &target.service)?;

@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::error::HostDeployError;
 use super::port_owner::describe_port_owner;
-use crate::model::account::ReleaseShare;
+use crate::model::account::{Account, ReleaseShare};
 use crate::model::deployment::{
     Deployment, Instance, InstanceId, InstanceSpec, ProcessState, StopSignal, WebServer, Workload,
 };
+use crate::model::name::ServiceName;
 use crate::ops::host::completion::TaskFailed;
 use crate::plan::versions::DeployRefusal;
 use crate::templates::vhost::Vhost;
@@ -44,7 +45,7 @@ async fn prepare_user(
         Workload::Vhost { server: WebServer::Nginx | WebServer::Apache } => {
             // Without the user its server does not start either, and that error names it.
             if let Ok(Some(account)) = world.runner.prepare_account(service, WEB_SERVER_USER).await {
-                world.releases.share(service, &release, account, ReleaseShare::Closed)?;
+                share_release(world, service, &release, account, ReleaseShare::Closed).await?;
             }
         }
         Workload::Command { .. } => {
@@ -53,7 +54,7 @@ async fn prepare_user(
             let account = world.runner.prepare_account(service, &user).await?;
             let share = if is_own { ReleaseShare::Directories } else { ReleaseShare::Closed };
             if let Some(account) = account {
-                world.releases.share(service, &release, account, share)?;
+                share_release(world, service, &release, account, share).await?;
             }
             if !is_own {
                 return Ok(spec);
@@ -70,6 +71,20 @@ async fn prepare_user(
         Workload::Vhost { server: WebServer::Caddy } | Workload::External { .. } => {}
     }
     Ok(spec)
+}
+
+/// Gives a release to its account, on a thread of its own: it waits for a release that is being unpacked, and walks all files.
+async fn share_release(
+    world: &HostWorld,
+    service: &ServiceName,
+    release: &str,
+    account: Account,
+    share: ReleaseShare,
+) -> Result<(), HostDeployError> {
+    let (releases, service, release) = (world.releases.clone(), service.clone(), release.to_owned());
+    let shared =
+        tokio::task::spawn_blocking(move || releases.share(&service, &release, account, share)).await;
+    Ok(shared.map_err(|failed| TaskFailed(failed.to_string()))??)
 }
 
 /// Describes the user of a new program where it is not the one that it should have.
@@ -229,13 +244,11 @@ pub(super) async fn check_release(
     deployment: &Deployment,
     instance: &Instance,
 ) -> Result<(), HostDeployError> {
-    let Some(digest) = &instance.digest else { return Ok(()) };
-    let (service, release) = (deployment.service.clone(), deployment.release_name(instance.build));
-    match world.releases.digest(&service, &release)? {
-        Some(found) if found == *digest => {}
-        Some(_) => return Err(DeployRefusal::OtherRelease { service, release }.into()),
-        None => return Err(DeployRefusal::NoRelease { service, release }.into()),
+    check_digest(world, deployment, instance)?;
+    if instance.digest.is_none() {
+        return Ok(());
     }
+    let (service, release) = (deployment.service.clone(), deployment.release_name(instance.build));
     let (releases, name) = (world.releases.clone(), release.clone());
     let of = service.clone();
     let checked = tokio::task::spawn_blocking(move || releases.verify(&of, &name)).await;
@@ -247,17 +260,25 @@ pub(super) async fn check_release(
     Ok(())
 }
 
-/// Whether the release of an instance was changed on this host.
-pub(super) async fn is_altered(
+/// Checks that the release of an instance was placed from the archive that was requested.
+pub(super) fn check_digest(
     world: &HostWorld,
     deployment: &Deployment,
     instance: &Instance,
-) -> Result<bool, HostDeployError> {
-    match check_release(world, deployment, instance).await {
-        Err(HostDeployError::Refused(DeployRefusal::AlteredRelease { .. })) => Ok(true),
-        Err(HostDeployError::Refused(DeployRefusal::NoRelease { .. })) | Ok(()) => Ok(false),
-        Err(error) => Err(error),
+) -> Result<(), HostDeployError> {
+    let Some(digest) = &instance.digest else { return Ok(()) };
+    let (service, release) = (deployment.service.clone(), deployment.release_name(instance.build));
+    match world.releases.digest(&service, &release)? {
+        Some(found) if found == *digest => Ok(()),
+        Some(_) => Err(DeployRefusal::OtherRelease { service, release }.into()),
+        None => Err(DeployRefusal::NoRelease { service, release }.into()),
     }
+}
+
+/// Whether the release of an instance is not as it was placed, or cannot be compared: an update replaces it.
+pub(super) async fn is_altered(world: &HostWorld, deployment: &Deployment, instance: &Instance) -> bool {
+    let checked = check_release(world, deployment, instance).await;
+    !matches!(checked, Ok(()) | Err(HostDeployError::Refused(DeployRefusal::NoRelease { .. })))
 }
 
 /// Reads the state of the process of an instance.

@@ -33,7 +33,7 @@ pub async fn update(world: &HostWorld, request: &UpdateRequest) -> Result<Deploy
     let (_, existing) = load_recovered(world, &service)?;
     let deployment = versions::find_deployment(&existing, &DeploymentRef::Id(request.id.clone()))?.clone();
     let template = build_template(&deployment, request)?;
-    let old_instances = find_old_instances(world, &deployment, &template).await?;
+    let old_instances = find_old_instances(world, &deployment, &template).await;
     let Some(first) = old_instances.first() else {
         if !request.dry_run {
             // The caller brought the code again: it cannot compare the values of the environment.
@@ -46,6 +46,7 @@ pub async fn update(world: &HostWorld, request: &UpdateRequest) -> Result<Deploy
         instance::check_release(world, &deployment, &next).await?;
         return Ok(deployment.replace_instance(next));
     }
+    instance::check_release(world, &deployment, &template).await?;
     let mut updated = deployment.clone();
     let mut replaced: Vec<&Instance> = Vec::new();
     for old in &old_instances {
@@ -73,17 +74,17 @@ async fn find_old_instances(
     world: &HostWorld,
     deployment: &Deployment,
     template: &Instance,
-) -> Result<Vec<Instance>, HostDeployError> {
+) -> Vec<Instance> {
     let mut old_instances = Vec::new();
     for one in deployment.active_instances() {
         let is_old = one.how != template.how
             || one.digest != template.digest
-            || instance::is_altered(world, deployment, one).await?;
+            || instance::is_altered(world, deployment, one).await;
         if is_old {
             old_instances.push(one.clone());
         }
     }
-    Ok(old_instances)
+    old_instances
 }
 
 /// Replaces the instances that were updated before an error by instances of the old code. Returns the error of the update.
@@ -117,7 +118,8 @@ async fn replace_instance(
 ) -> Result<Deployment, HostDeployError> {
     let existing = world.deployments.all()?;
     let next = place_instance(world, &existing, deployment, request, (template, old.number))?;
-    instance::check_release(world, deployment, &next).await?;
+    // The files of new code are compared before the first replacement, and those of old code are not: it goes back to what ran.
+    instance::check_digest(world, deployment, &next)?;
     let updating =
         Deployment { stage: Stage::Updating, other_instance: Some(next.clone()), ..deployment.clone() };
     world.deployments.put(&updating)?;

@@ -95,6 +95,31 @@ fn every_change_of_a_file_is_named() {
     }
 }
 
+/// What a program leaves beside its code is named, and not read: the file has 8 TiB, the pipe no writer, and the directory may be
+/// large.
+#[test]
+fn added_files_are_not_read() {
+    let scene = Scene::new();
+    scene.place(&members()).unwrap();
+    let sparse = fs::File::create(scene.in_release("lib/database")).unwrap();
+    sparse.set_len(1 << 43).unwrap();
+    nix::unistd::mkfifo(&scene.in_release("pipe"), nix::sys::stat::Mode::from_bits_truncate(0o644)).unwrap();
+    fs::create_dir_all(scene.in_release("cache/a/b")).unwrap();
+    let grown = fs::OpenOptions::new().write(true).open(scene.in_release("lib/other")).unwrap();
+    grown.set_len(1 << 43).unwrap();
+    let check = verify(&scene);
+    let found: Vec<_> = check.changes.iter().map(|change| change.to_string()).collect();
+    assert_eq!(
+        found,
+        [
+            "`lib/other` has other contents",
+            "`cache` was added",
+            "`lib/database` was added",
+            "`pipe` was added"
+        ]
+    );
+}
+
 /// What was changed is not taken for the release that is placed again.
 #[test]
 fn changed_release_is_not_placed_again_and_is_replaced_after_its_removal() {
