@@ -108,7 +108,7 @@ fn added_files_are_not_read() {
     let grown = fs::OpenOptions::new().write(true).open(scene.in_release("lib/other")).unwrap();
     grown.set_len(1 << 43).unwrap();
     let check = verify(&scene);
-    let found: Vec<_> = check.changes.iter().map(|change| change.to_string()).collect();
+    let found: Vec<_> = check.changes.iter().map(ToString::to_string).collect();
     assert_eq!(
         found,
         [
