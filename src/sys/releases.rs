@@ -238,7 +238,7 @@ impl ReleaseStore for DirReleases {
         ignore_not_found(fs::remove_file(&place.manifest), "remove", &place.manifest)?;
         ignore_not_found(fs::remove_file(&place.owner), "remove", &place.owner)?;
         sync_dir(&place.releases_dir)?;
-        // The release is gone by its rename: what is left of it makes no later command fail.
+        // The rename has removed the release: what is left of it makes no later command fail.
         remove_or_warn(&removing);
         remove_or_warn(&self.run_dir(service, release));
         Ok(())

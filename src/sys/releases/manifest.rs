@@ -85,16 +85,16 @@ fn parse(text: &str) -> Option<Entries> {
 }
 
 /// Reads what is below a directory, and follows no link. Of what is not recorded only the name is read: it is added, whatever it
-/// is. Programs change the release while it is read: what has gone since is missing.
+/// is. Programs change the release while it is read: what they have removed since is missing.
 fn read_tree(dir: &Path, recorded: Option<&Entries>) -> Result<Entries, ReleaseError> {
-    let has_gone = |error: &io::Error| recorded.is_some() && error.kind() == io::ErrorKind::NotFound;
+    let is_removed = |error: &io::Error| recorded.is_some() && error.kind() == io::ErrorKind::NotFound;
     let mut entries = Entries::new();
     let mut pending = vec![PathBuf::new()];
     let mut added = 0;
     while let Some(below) = pending.pop() {
         let path = dir.join(&below);
         let listed = match fs::read_dir(&path) {
-            Err(error) if has_gone(&error) && !below.as_os_str().is_empty() => continue,
+            Err(error) if is_removed(&error) && !below.as_os_str().is_empty() => continue,
             listed => listed.map_err(|error| to_release_error("list", &path, &error))?,
         };
         for entry in listed {
@@ -110,7 +110,7 @@ fn read_tree(dir: &Path, recorded: Option<&Entries>) -> Result<Entries, ReleaseE
                 continue;
             }
             let attributes = match describe(&full, known.map(String::as_str)) {
-                Err(error) if has_gone(&error) => continue,
+                Err(error) if is_removed(&error) => continue,
                 attributes => attributes.map_err(|error| to_release_error("read", &full, &error))?,
             };
             if attributes.starts_with("type=dir") {

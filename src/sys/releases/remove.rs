@@ -1,4 +1,4 @@
-//! Removes a directory that programs could write into, however deep it is and whatever they do meanwhile.
+//! Removes a directory that programs could write into, also a deep one, and one that they change at the same time.
 //!
 //! `std::fs::remove_dir_all` holds a file descriptor for each level. Here each directory is moved to the top before it is emptied, so
 //! that two descriptors are enough. Everything is done by descriptors and follows no link.
